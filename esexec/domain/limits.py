@@ -1,0 +1,72 @@
+"""Every limit of the engine, by name. Units are in the names; a value is refused with the limit's name in the error.
+
+Nothing else lives here. A limit that is checked somewhere is spelled `limits.NAME` there, so that a search finds both.
+"""
+
+from typing import Final
+
+# Identity ------------------------------------------------------------------------------------------------------------
+id_chars: Final = 64
+"""Longest execution, step, command or queue id."""
+task_name_chars: Final = 128
+"""Longest name of a task."""
+idempotency_key_chars: Final = 512
+"""Longest idempotency key a client may give."""
+
+# Plans ---------------------------------------------------------------------------------------------------------------
+steps_per_plan: Final = 10_000
+plan_bytes: Final = 256 * 1024
+"""Largest plan, as canonical JSON."""
+params_bytes: Final = 256 * 1024
+"""Largest params of a dispatch, after references were resolved."""
+input_bytes: Final = 256 * 1024
+"""Largest input, context or metadata of a start."""
+output_bytes: Final = 256 * 1024
+"""Largest output of a task. A larger one fails the attempt with `output_too_large`."""
+nesting_depth: Final = 100
+"""Deepest nesting of any JSON value that enters the engine."""
+name_chars: Final = 256
+"""Longest name of a plan."""
+text_chars: Final = 10_000
+"""Longest description, reason or error message; longer error messages are cut, longer descriptions refused."""
+stack_chars: Final = 20_000
+"""Longest stack trace kept in an error; the middle is cut."""
+
+# Decisions -----------------------------------------------------------------------------------------------------------
+events_per_commit: Final = 500
+commit_bytes: Final = 256 * 1024
+"""A decision that would grow past this goes on in a `continue`. One event may exceed it alone, up to `message_bytes`."""
+message_bytes: Final = 1024 * 1024
+"""The server's `max_payload`; nothing larger is ever published."""
+
+# Settings ------------------------------------------------------------------------------------------------------------
+max_retries: Final = 1_000
+parallel_execution_limit: Final = 1_000
+timeout_ms: Final = 7 * 24 * 3600 * 1000
+delay_ms: Final = 365 * 24 * 3600 * 1000
+priority_max: Final = 10
+
+# Time ----------------------------------------------------------------------------------------------------------------
+cancel_grace_ms: Final = 10_000
+"""How long a cancelled execution waits for its running attempts."""
+lease_ms: Final = 5_000
+"""How long a silent worker keeps a dispatch (the consumers' ack wait)."""
+heartbeat_ms: Final = 1_500
+timeout_grace_ms: Final = 2_000
+"""Past its timeout an attempt's lease is no longer renewed after this."""
+started_report_after_ms: Final = 50
+"""A task that runs longer than this reports its start on its own."""
+losses_per_attempt: Final = 10
+"""An attempt whose worker was lost this often ends as `WORKER_LOST`."""
+backstop_timer_ms: Final = 1_000
+"""Delays below this also run on a timer inside the executor; the durable timer is then only the backstop."""
+
+# Capacity ------------------------------------------------------------------------------------------------------------
+partitions: Final = 16
+commands_waiting: Final = 200_000
+"""Messages in COMMANDS; a further one is refused (`overloaded`)."""
+tasks_waiting: Final = 20_000
+"""Executors stop taking new commands while more dispatches than this wait for workers."""
+cached_entities: Final = 20_000
+"""Entities an executor keeps in memory."""
+cached_plans: Final = 1_000

@@ -1,0 +1,82 @@
+"""What was observed of an attempt, or came due: the messages of INBOX that a decision is made of.
+
+A report travels on `esexec.<ns>.in.<execution>.report.<queue>.<step>.<run>-<attempt>`: which attempt it is about stands in
+the subject, so that even a body that cannot be read belongs to an attempt.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.events import Ending
+
+
+class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True):
+    worker: str = ""
+
+
+class Started(_Report, tag="started", kw_only=True):
+    """The handler began; sent on its own only for tasks that run longer than `limits.started_report_after_ms`."""
+
+    started_at: datetime
+
+
+class Completed(_Report, tag="completed", kw_only=True):
+    """The handler returned."""
+
+    started_at: datetime
+    ended_at: datetime
+    output: Any = None
+
+
+class Failed(_Report, tag="failed", kw_only=True):
+    """The handler raised, or could not be called (then without `started_at`)."""
+
+    error: ErrorInfo
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class TimedOut(_Report, tag="timed_out", kw_only=True):
+    """The handler was ended at its timeout; `ended` says how."""
+
+    started_at: datetime
+    ended_at: datetime
+    ended: Ending
+
+
+class Stopped(_Report, tag="stopped", kw_only=True):
+    """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun."""
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended: Ending | None = None
+
+
+class Lost(_Report, tag="lost", kw_only=True):
+    """The dispatch came to a worker again: `losses` holders before it were lost."""
+
+    losses: int
+
+
+class Withdrawn(_Report, tag="withdrawn", kw_only=True):
+    """The dispatch was taken back before any worker had it (sent by executors)."""
+
+
+Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A timer fired. `name` is the version of the event that set it. Believed by identity, not by the clock."""
+
+    name: str
+
+
+class Continue(msgspec.Struct, frozen=True):
+    """A decision was cut at its limits; decide the rest."""
+
+
+class Nudge(msgspec.Struct, frozen=True):
+    """Repeat everything that is open: dispatches, timers, the rest of a cut decision. Changes nothing by itself."""

@@ -1,0 +1,95 @@
+"""How attempts are made: timeouts, retries, queue, priority; and how they are merged.
+
+Merge order, later wins: built-in < namespace < task < plan < step < call. None means "not said here".
+Durations are milliseconds. `Policy` is the outcome of a merge: nothing in it is None.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from esexec.domain import limits
+
+DurationMs = Annotated[int, Meta(ge=0, le=limits.delay_ms)]
+
+
+class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What can be said of a task, a step, or of all tasks of a plan, a call or a namespace.
+
+    `timeout_ms`: of one attempt; 0 = none. `max_retries`: re-attempts after the first (attempts = max_retries + 1).
+    Delay of the n-th retry: min(initial_retry_delay_ms × backoff_multiplier^(n-1), max_retry_delay_ms), then × (1 + U(0, jitter)).
+    `retry_unknown`: whether errors that no rule knows are retried. `max_retry_after_ms` caps a delay the error asks for.
+    """
+
+    timeout_ms: Annotated[int, Meta(ge=0, le=limits.timeout_ms)] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=limits.max_retries)] | None = None
+    initial_retry_delay_ms: DurationMs | None = None
+    max_retry_delay_ms: DurationMs | None = None
+    backoff_multiplier: Annotated[float, Meta(ge=1, le=1000)] | None = None
+    jitter: Annotated[float, Meta(ge=0, le=1)] | None = None
+    retry_unknown: bool | None = None
+    max_retry_after_ms: DurationMs | None = None
+    queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}$")] | None = None
+    priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] | None = None
+
+
+class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`TaskSettings` for all steps, and what concerns the execution as a whole."""
+
+    parallel_execution_limit: Annotated[int, Meta(ge=1, le=limits.parallel_execution_limit)] | None = None
+    continue_on_error: bool | None = None
+    enable_rollback: bool | None = None
+
+
+class Policy(msgspec.Struct, kw_only=True, frozen=True):
+    """The settings of one step's attempts, complete. The defaults are the built-in level of the merge."""
+
+    timeout_ms: int = 30_000
+    max_retries: int = 3
+    initial_retry_delay_ms: int = 1_000
+    max_retry_delay_ms: int = 60_000
+    backoff_multiplier: float = 2.0
+    jitter: float = 0.25
+    retry_unknown: bool = True
+    max_retry_after_ms: int = 3_600_000
+    queue: str = "default"
+    priority: int = 5
+
+
+class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
+    """The settings of the execution as a whole, complete."""
+
+    parallel_execution_limit: int = 5
+    continue_on_error: bool = False
+    enable_rollback: bool = True
+
+
+BUILT_IN = Policy()
+BUILT_IN_EXECUTION = ExecutionPolicy()
+NOTHING_SAID = TaskSettings()
+
+
+def merge(levels: Iterable[TaskSettings | None]) -> Policy:
+    """One complete policy from the levels, weakest first; levels that are None or say nothing cost nothing."""
+    said = _said(levels, Policy.__struct_fields__)
+    return Policy(**said) if said else BUILT_IN  # type: ignore[arg-type]
+
+
+def merge_execution(levels: Iterable[ExecutionConfig | None]) -> ExecutionPolicy:
+    """As `merge`, for what concerns the execution as a whole."""
+    said = _said(levels, ExecutionPolicy.__struct_fields__)
+    return ExecutionPolicy(**said) if said else BUILT_IN_EXECUTION  # type: ignore[arg-type]
+
+
+def _said(levels: Iterable[TaskSettings | None], fields: tuple[str, ...]) -> dict[str, object]:
+    said: dict[str, object] = {}
+    for level in levels:
+        if level is None or level == NOTHING_SAID:
+            continue
+        for field in fields:
+            value = getattr(level, field, None)
+            if value is not None:
+                said[field] = value
+    return said

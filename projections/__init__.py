@@ -1,0 +1,1 @@
+"""Read models: what is kept of the log. Always rebuildable from it."""
