@@ -73,9 +73,7 @@ class EsexecError(Exception):
     def info(self) -> ErrorInfo:
         """The wire form. For an exception made from a wire form, that very form."""
         if self._info is None:
-            self._info = ErrorInfo(
-                type=self.type, code=self.code, message=self.message, hint=self.hint, context=self.context
-            )
+            self._info = ErrorInfo(type=self.type, code=self.code, message=self.message, hint=self.hint, context=self.context)
         return self._info
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, 
 # Executions ----------------------------------------------------------------------------------------------------------
 
 
-class ExecutionCreated(_Event, tag="execution_created", kw_only=True):
+class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=True):
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
     `tasks`: what workers had announced of the plan's tasks. `namespace`: the namespace's settings at that time.
@@ -43,29 +43,29 @@ class ExecutionCreated(_Event, tag="execution_created", kw_only=True):
     owner: str | None = None
 
 
-class ExecutionStarted(_Event, tag="execution_started", kw_only=True):
+class ExecutionStarted(_Event, tag="execution_started", frozen=True, kw_only=True):
     """The first step may be scheduled."""
 
 
-class ExecutionCompleted(_Event, tag="execution_completed", kw_only=True):
+class ExecutionCompleted(_Event, tag="execution_completed", frozen=True, kw_only=True):
     """Every step completed, or was skipped for a reason that is no failure."""
 
 
-class ExecutionFailed(_Event, tag="execution_failed", kw_only=True):
+class ExecutionFailed(_Event, tag="execution_failed", frozen=True, kw_only=True):
     """At least one step failed and nothing is in flight any more. `error` is that of the first step that failed."""
 
     error: ErrorInfo
     failed_steps: tuple[str, ...] = ()
 
 
-class ExecutionCancelRequested(_Event, tag="execution_cancel_requested", kw_only=True):
+class ExecutionCancelRequested(_Event, tag="execution_cancel_requested", frozen=True, kw_only=True):
     """Somebody wants it to end. What is queued is withdrawn, what runs is told, until `grace_ms` is over."""
 
     grace_ms: int
     reason: str = ""
 
 
-class ExecutionCancelled(_Event, tag="execution_cancelled", kw_only=True):
+class ExecutionCancelled(_Event, tag="execution_cancelled", frozen=True, kw_only=True):
     """Nothing is in flight any more after a cancel request; or the grace was over (`abandoned` then names the steps)."""
 
     reason: str = ""
@@ -75,31 +75,31 @@ class ExecutionCancelled(_Event, tag="execution_cancelled", kw_only=True):
 # Tasks: one attempt of one step ----------------------------------------------------------------------------------------
 
 
-class _TaskEvent(_Event, kw_only=True):
+class _TaskEvent(_Event, frozen=True, kw_only=True):
     step: str
     attempt: int = 1
     run: int = 1
 
 
-class TaskScheduled(_TaskEvent, tag="task_scheduled", kw_only=True):
+class TaskScheduled(_TaskEvent, tag="task_scheduled", frozen=True, kw_only=True):
     """The attempt is handed to the workers of its queue."""
 
 
-class TaskStarted(_TaskEvent, tag="task_started", kw_only=True):
+class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
     """The handler of the attempt began, at `started_at` by its worker's clock."""
 
     started_at: datetime
     worker: str = ""
 
 
-class TaskCompleted(_TaskEvent, tag="task_completed", kw_only=True):
+class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
     """The attempt returned `output`."""
 
     ended_at: datetime
     output: Any = None
 
 
-class TaskFailed(_TaskEvent, tag="task_failed", kw_only=True):
+class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
     """The attempt ended with an error. The step is failed only if `will_retry` is false."""
 
     error: ErrorInfo
@@ -108,7 +108,7 @@ class TaskFailed(_TaskEvent, tag="task_failed", kw_only=True):
     retries_exhausted: bool = False
 
 
-class TaskTimedOut(_TaskEvent, tag="task_timed_out", kw_only=True):
+class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
     """The attempt ran past its timeout; takes the place of `TaskFailed`, never beside it. `ended` says how it was stopped."""
 
     timeout_ms: int
@@ -119,21 +119,21 @@ class TaskTimedOut(_TaskEvent, tag="task_timed_out", kw_only=True):
     retries_exhausted: bool = False
 
 
-class TaskRetryScheduled(_TaskEvent, tag="task_retry_scheduled", kw_only=True):
+class TaskRetryScheduled(_TaskEvent, tag="task_retry_scheduled", frozen=True, kw_only=True):
     """The next attempt (`attempt`) is due at `due`. The timer that wakes it is named by this event's version."""
 
     delay_ms: int
     due: datetime
 
 
-class TaskSkipped(_TaskEvent, tag="task_skipped", kw_only=True):
+class TaskSkipped(_TaskEvent, tag="task_skipped", frozen=True, kw_only=True):
     """The step will not run. `because` names the failed dependency, if that is the reason."""
 
     reason: SkipReason
     because: str | None = None
 
 
-class TaskCancelled(_TaskEvent, tag="task_cancelled", kw_only=True):
+class TaskCancelled(_TaskEvent, tag="task_cancelled", frozen=True, kw_only=True):
     """The step ends because its execution was cancelled. `ended`: how a running handler was stopped, if one ran.
 
     `attempt` 0: the step had no attempt yet.
@@ -145,20 +145,20 @@ class TaskCancelled(_TaskEvent, tag="task_cancelled", kw_only=True):
 # What executions share ---------------------------------------------------------------------------------------------------
 
 
-class KeyBound(_Event, tag="key_bound", kw_only=True):
+class KeyBound(_Event, tag="key_bound", frozen=True, kw_only=True):
     """An idempotency key belongs to an execution, for ever."""
 
     key: str
     execution_id: str
 
 
-class NamespaceConfigured(_Event, tag="namespace_configured", kw_only=True):
+class NamespaceConfigured(_Event, tag="namespace_configured", frozen=True, kw_only=True):
     """The namespace's level of the settings is now this."""
 
     config: ExecutionConfig
 
 
-class TasksAnnounced(_Event, tag="tasks_announced", kw_only=True):
+class TasksAnnounced(_Event, tag="tasks_announced", frozen=True, kw_only=True):
     """Workers announced these tasks: what is said of each replaces what was said of it before."""
 
     tasks: dict[str, TaskSettings]

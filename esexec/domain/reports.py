@@ -17,13 +17,13 @@ class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True
     worker: str = ""
 
 
-class Started(_Report, tag="started", kw_only=True):
+class Started(_Report, tag="started", frozen=True, kw_only=True):
     """The handler began; sent on its own only for tasks that run longer than `limits.started_report_after_ms`."""
 
     started_at: datetime
 
 
-class Completed(_Report, tag="completed", kw_only=True):
+class Completed(_Report, tag="completed", frozen=True, kw_only=True):
     """The handler returned."""
 
     started_at: datetime
@@ -31,7 +31,7 @@ class Completed(_Report, tag="completed", kw_only=True):
     output: Any = None
 
 
-class Failed(_Report, tag="failed", kw_only=True):
+class Failed(_Report, tag="failed", frozen=True, kw_only=True):
     """The handler raised, or could not be called (then without `started_at`)."""
 
     error: ErrorInfo
@@ -39,7 +39,7 @@ class Failed(_Report, tag="failed", kw_only=True):
     ended_at: datetime | None = None
 
 
-class TimedOut(_Report, tag="timed_out", kw_only=True):
+class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
     """The handler was ended at its timeout; `ended` says how."""
 
     started_at: datetime
@@ -47,7 +47,7 @@ class TimedOut(_Report, tag="timed_out", kw_only=True):
     ended: Ending
 
 
-class Stopped(_Report, tag="stopped", kw_only=True):
+class Stopped(_Report, tag="stopped", frozen=True, kw_only=True):
     """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun."""
 
     started_at: datetime | None = None
@@ -55,13 +55,13 @@ class Stopped(_Report, tag="stopped", kw_only=True):
     ended: Ending | None = None
 
 
-class Lost(_Report, tag="lost", kw_only=True):
+class Lost(_Report, tag="lost", frozen=True, kw_only=True):
     """The dispatch came to a worker again: `losses` holders before it were lost."""
 
     losses: int
 
 
-class Withdrawn(_Report, tag="withdrawn", kw_only=True):
+class Withdrawn(_Report, tag="withdrawn", frozen=True, kw_only=True):
     """The dispatch was taken back before any worker had it (sent by executors)."""
 
 
