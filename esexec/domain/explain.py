@@ -1,0 +1,73 @@
+"""How a refusal is put into words: the path of what is wrong, the value as far as it can be shown, a suggestion.
+
+Every text here is bounded, however long the words are that somebody sent.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+import msgspec
+
+from esexec.domain.errors import PlanInvalid, ValidationError
+
+_SHOWN_CHARS = 64
+_CANDIDATES = 1_000
+"""Suggestions are looked for among this many words at most: with 10,000 steps they would cost more than the check."""
+_LISTED = 12
+
+_WHERE = re.compile(r"(?P<reason>.*) - at `(?P<key>key in `?)?\$(?P<path>[^`]*)`", re.DOTALL)
+_LAST_NAME = re.compile(r"([A-Za-z_]+)(?:\[[^\]]*\])*$")
+_CODES = {"queue": "bad_queue"}
+
+
+def shown(word: object) -> str:
+    """`word` as it can stand in a message: cut after 64 characters."""
+    text = word if isinstance(word, str) else repr(word)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str | None:
+    """A hint that names the nearest known word, else the known words while they are few, else None."""
+    candidates = list(islice(known, _CANDIDATES))
+    text = shown(word)
+    near = difflib.get_close_matches(text, candidates, n=1, cutoff=0.6)
+    if not near:
+        folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
+        near = [folded[match] for match in difflib.get_close_matches(text.lower(), folded, n=1, cutoff=0.6)]
+    if near:
+        return f"did you mean `{near[0]}`?"
+    if candidates and len(candidates) <= _LISTED:
+        return "known: " + ", ".join(shown(candidate) for candidate in candidates)
+    return None
+
+
+def joined(path: str, name: str) -> str:
+    """`name` below `path`: `steps[2].timeout`."""
+    return f"{path}.{name}" if path and name else path or name
+
+
+def invalid_value(error: msgspec.ValidationError, *, path: str = "", written: Mapping[str, str] | None = None) -> ValidationError:
+    """msgspec's refusal in our words. `written`: by field, the key that the writer used for it."""
+    text = str(error)
+    match = _WHERE.fullmatch(text)
+    reason, below = (match["reason"], match["path"].removeprefix(".")) if match else (text, "")
+    last = _LAST_NAME.search(below)
+    code = _CODES.get(last[1], "invalid_value") if last else "invalid_value"
+    field = re.split(r"[.\[]", below, maxsplit=1)[0]
+    if written and field in written:
+        below = written[field] + below[len(field) :]
+    full = joined(path, below)
+    reason = reason[:1].lower() + reason[1:]
+    return ValidationError(f"{full}: {reason}" if full else reason, code=code, path=full)
+
+
+def as_plan_invalid(error: ValidationError, *, path: str | None = None) -> PlanInvalid:
+    """The same refusal as `PlanInvalid`; `path`: where in the plan it was found, unless it says so itself."""
+    if isinstance(error, PlanInvalid):
+        return error
+    message, context = error.message, error.context
+    if path is not None and "path" not in context:
+        message, context = f"{path}: {message}", {**context, "path": path}
+    return PlanInvalid(message, code=error.code, hint=error.hint, **context)

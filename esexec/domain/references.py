@@ -1,0 +1,301 @@
+"""References in params: `${input.a}`, `${context.user}`, `${steps.NAME.output.path[0].x}`.
+
+A string that is one reference takes the value it points to, with its type. Inside a longer string a reference is rendered:
+strings as they are, everything else as compact JSON. `$${` stands for a literal `${`. Names are what ids may be made of;
+any other key is written `["any key"]` (JSON's escapes) or `['any key']` (no escapes). Keys of objects are never references.
+
+Compiled once per plan, resolved once per dispatch. Params without a reference or an escape compile to None: they are
+constant. Resolving shares the constant parts of the params and the values pointed to: treat the outcome as read-only.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from esexec.domain import limits
+from esexec.domain.errors import ValidationError
+from esexec.domain.explain import did_you_mean, shown
+
+Root = Literal["input", "context", "steps"]
+ROOTS: tuple[Root, ...] = ("input", "context", "steps")
+
+_OPEN = re.compile(r"\$\$\{|\$\{")
+_ROOT = re.compile(r"\s*([A-Za-z0-9_-]+)", re.ASCII)
+_SEGMENT = re.compile(
+    r"""\.(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<json>"(?:[^"\\]|\\.)*")\]|\['(?P<plain>[^']*)'\]"""
+)
+_CLOSE = re.compile(r"\s*\}")
+_GRAMMAR = "write ${input.a}, ${context.a} or ${steps.NAME.output.a[0]}; $${ for a literal ${"
+_MEASURED_FROM = 8
+"""Params with more references than this are measured while they are resolved: each may point to `limits.output_bytes`."""
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Where a value comes from. `step` is set for the root `steps`; `path` leads on from the input, context or output."""
+
+    text: str
+    root: Root
+    step: str | None
+    path: tuple[str | int, ...]
+
+    def __str__(self) -> str:
+        return f"${{{self.text}}}"
+
+
+class Template:
+    """Params with references, compiled. `references` are distinct, in order of appearance."""
+
+    __slots__ = ("_node", "references")
+
+    def __init__(self, node: "_Node", references: tuple[Reference, ...]) -> None:
+        self._node = node
+        self.references = references
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the params as a whole are one reference."""
+        return isinstance(self._node, _Whole)
+
+
+def compile_params(params: object) -> Template | None:
+    """The template of `params`, or None if they are constant.
+
+    Raises ValidationError: `bad_reference` for a syntax error, `too_deep` beyond `limits.nesting_depth`.
+    """
+    found: dict[str, Reference] = {}
+    node = _compile(params, found, 0)
+    return None if node is None else Template(node, tuple(found.values()))
+
+
+def resolve(template: Template, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> Any:
+    """The params with every reference replaced by its value. `output_of(step)` may raise LookupError: it has no output.
+
+    Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `limits.params_bytes`
+    (found out here where the outcome would be far larger; else it shows when the outcome is encoded).
+    """
+    return template._node.value(_Scope(input, context, output_of, len(template.references) > _MEASURED_FROM))
+
+
+# Compiling -----------------------------------------------------------------------------------------------------------
+
+
+def _compile(value: object, found: dict[str, Reference], depth: int) -> "_Node | None":
+    if isinstance(value, str):
+        return _compile_text(value, found) if "${" in value else None
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if depth >= limits.nesting_depth:
+        hint = f"at most {limits.nesting_depth} levels (limits.nesting_depth)"
+        raise ValidationError("params are nested too deeply", code="too_deep", hint=hint)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    nodes = [(key, node) for key, item in items if (node := _compile(item, found, depth + 1)) is not None]
+    if not nodes:
+        return None
+    return _Object(value, tuple(nodes)) if isinstance(value, dict) else _Array(list(value), tuple(nodes))
+
+
+def _compile_text(text: str, found: dict[str, Reference]) -> "_Node":
+    parts: list[str | Reference] = []
+    literal, position = "", 0
+    while (opening := _OPEN.search(text, position)) is not None:
+        literal += text[position : opening.start()]
+        position = opening.end()
+        if opening[0] == "$${":
+            literal += "${"
+            continue
+        reference, position = _parse(text, opening.start(), position)
+        reference = found.setdefault(reference.text, reference)
+        if literal:
+            parts.append(literal)
+            literal = ""
+        parts.append(reference)
+    literal += text[position:]
+    if literal:
+        parts.append(literal)
+    if len(parts) == 1 and isinstance(parts[0], Reference):
+        return _Whole(parts[0])
+    return _Text(tuple(parts))
+
+
+def _parse(text: str, opening: int, position: int) -> tuple[Reference, int]:
+    """The reference that begins at `opening` with `${`, and where the text goes on. `position` is behind the `${`."""
+    head = _ROOT.match(text, position)
+    if head is None:
+        raise _bad(text, opening, "it names nothing")
+    root, position = head[1], head.end()
+    start = head.start(1)
+    path: list[str | int] = []
+    while (segment := _SEGMENT.match(text, position)) is not None:
+        path.append(_key(segment, text, opening))
+        position = segment.end()
+    closing = _CLOSE.match(text, position)
+    if closing is None:
+        if "}" not in text[position:]:
+            raise _bad(text, opening, "its `}` is missing")
+        raise _bad(text, opening, f"`{shown(text[position : position + 8])}` cannot follow `{shown(text[start:position])}`")
+    return _reference(text, opening, root, tuple(path), text[start:position]), closing.end()
+
+
+def _key(segment: re.Match[str], text: str, opening: int) -> str | int:
+    if segment["index"] is not None:
+        return int(segment["index"])
+    if segment["json"] is not None:
+        try:
+            return msgspec.json.decode(segment["json"].encode(), type=str)
+        except (msgspec.DecodeError, UnicodeError):
+            raise _bad(text, opening, f"`{shown(segment['json'])}` is not a JSON string") from None
+    return segment["name"] if segment["name"] is not None else segment["plain"]
+
+
+def _reference(text: str, opening: int, root: str, path: tuple[str | int, ...], written: str) -> Reference:
+    if root == "input" or root == "context":
+        return Reference(written, "input" if root == "input" else "context", None, path)
+    if root != "steps":
+        raise _bad(text, opening, f"`{shown(root)}` is none of input, context, steps", did_you_mean(root, ROOTS))
+    if len(path) < 2 or not isinstance(path[0], str) or path[1] != "output":
+        raise _bad(text, opening, "a step is referred to as ${steps.NAME.output}")
+    return Reference(written, "steps", path[0], path[2:])
+
+
+def _bad(text: str, opening: int, why: str, hint: str | None = None) -> ValidationError:
+    end = text.find("}", opening)
+    excerpt = shown(text[opening : end + 1] if end >= 0 else text[opening:])
+    hint = _GRAMMAR if hint is None or not hint.startswith("did") else f"{hint} {_GRAMMAR}"
+    return ValidationError(f"`{excerpt}` is no reference: {why}", code="bad_reference", hint=hint, reference=excerpt)
+
+
+# Resolving -----------------------------------------------------------------------------------------------------------
+
+
+class _Scope:
+    """What references point into, and how many bytes the outcome may still take."""
+
+    __slots__ = ("context", "input", "left", "measure", "output_of")
+
+    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any], measure: bool) -> None:
+        self.input = input
+        self.context = context
+        self.output_of = output_of
+        self.measure = measure
+        self.left = limits.params_bytes
+
+    def lookup(self, reference: Reference) -> Any:
+        step = reference.step
+        if step is not None:
+            try:
+                value = self.output_of(step)
+            except LookupError:
+                raise _unresolved(reference, f"step `{step}` has no output") from None
+        else:
+            value = self.input if reference.root == "input" else self.context
+        for depth, key in enumerate(reference.path):
+            if isinstance(key, str):
+                if not isinstance(value, dict) or key not in value:
+                    raise _nothing_there(reference, depth, value)
+            elif not isinstance(value, list | tuple) or key >= len(value):
+                raise _nothing_there(reference, depth, value)
+            value = value[key]
+        return value
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            hint = f"at most {limits.params_bytes} bytes (limits.params_bytes)"
+            raise ValidationError("params are too large once references are resolved", code="params_too_large", hint=hint)
+
+
+class _Node(Protocol):
+    def value(self, scope: _Scope) -> Any: ...
+
+
+class _Whole:
+    __slots__ = ("reference",)
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+
+    def value(self, scope: _Scope) -> Any:
+        value = scope.lookup(self.reference)
+        if scope.measure:
+            scope.spend(len(msgspec.json.encode(value)))
+        return value
+
+
+class _Text:
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[str | Reference, ...]) -> None:
+        self.parts = parts
+
+    def value(self, scope: _Scope) -> str:
+        rendered: list[str] = []
+        for part in self.parts:
+            text: Any = part if isinstance(part, str) else scope.lookup(part)
+            if not isinstance(text, str):
+                text = msgspec.json.encode(text).decode()
+            scope.spend(len(text))
+            rendered.append(text)
+        return "".join(rendered)
+
+
+class _Object:
+    __slots__ = ("constant", "nodes")
+
+    def __init__(self, constant: dict[str, Any], nodes: tuple[tuple[Any, _Node], ...]) -> None:
+        self.constant = constant
+        self.nodes = nodes
+
+    def value(self, scope: _Scope) -> dict[str, Any]:
+        # A copy keeps the order of the keys; each reference then takes the place of its own text.
+        resolved = self.constant.copy()
+        for key, node in self.nodes:
+            resolved[key] = node.value(scope)
+        return resolved
+
+
+class _Array:
+    __slots__ = ("constant", "nodes")
+
+    def __init__(self, constant: list[Any], nodes: tuple[tuple[Any, _Node], ...]) -> None:
+        self.constant = constant
+        self.nodes = nodes
+
+    def value(self, scope: _Scope) -> list[Any]:
+        resolved = self.constant.copy()
+        for index, node in self.nodes:
+            resolved[index] = node.value(scope)
+        return resolved
+
+
+def _nothing_there(reference: Reference, depth: int, value: Any) -> ValidationError:
+    """The error for the path's key number `depth`, which is not in `value`: says what is there instead."""
+    key = reference.path[depth]
+    base = reference.root if reference.step is None else f"steps.{reference.step}.output"
+    there = base + "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in reference.path[:depth])
+    what = f"item {key}" if isinstance(key, int) else f"`{shown(key)}`"
+    return _unresolved(reference, f"there is no {what} in `{shown(there)}`", _what_exists(there, key, value))
+
+
+def _what_exists(there: str, key: str | int, value: Any) -> str:
+    name = f"`{shown(there)}`"
+    if isinstance(value, dict):
+        if not value:
+            return f"{name} is an empty object"
+        names = [str(known) for known in value]
+        near = did_you_mean(key, names) if isinstance(key, str) else None
+        more = ", …" if len(names) > 10 else ""
+        exists = f"{name} has: " + ", ".join(shown(known) for known in names[:10]) + more
+        return f"{near} {exists}" if near and near.startswith("did") else exists
+    if isinstance(value, list | tuple):
+        items = f"{name} is a list of {len(value)} items"
+        return f"{items}; write [0] for the first" if isinstance(key, str) else items
+    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return f"{name} is {kinds.get(type(value), type(value).__name__)}"
+
+
+def _unresolved(reference: Reference, why: str, hint: str | None = None) -> ValidationError:
+    return ValidationError(
+        f"{shown(str(reference))}: {why}", code="reference_unresolved", hint=hint, reference=shown(reference.text)
+    )
