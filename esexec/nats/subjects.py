@@ -1,0 +1,323 @@
+"""Every subject, stream name and consumer name of a namespace, in one place, and the parsers of received subjects.
+
+Only names live here, no I/O. The builders are on the hot path and check nothing: whoever takes an id from outside checks it
+first (`ids.is_token`), so that it cannot widen a subject. The parsers, on the other hand, trust nothing: whatever a
+publisher may have written into a subject gives either good tokens or a `ValidationError` with the code `subject_invalid`.
+"""
+
+from typing import Final, NamedTuple
+
+from esexec.domain import limits
+from esexec.domain.errors import ValidationError
+from esexec.domain.ids import is_token, is_user_id
+
+STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE")
+"""The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`."""
+
+TIMER_CONSUMER: Final = "due"
+"""The durable consumer of the timers that fired."""
+
+
+class InboxSubject(NamedTuple):
+    """What a message of INBOX is about. `rest` are the tokens after the kind."""
+
+    execution: str
+    kind: str
+    rest: tuple[str, ...]
+
+
+class AttemptSubject(NamedTuple):
+    """Which attempt a report is about, and through which queue it was dispatched."""
+
+    queue: str
+    step: str
+    run: int
+    attempt: int
+
+
+class TaskSubject(NamedTuple):
+    """Which attempt a dispatch is for, and its lane (queue and priority)."""
+
+    queue: str
+    priority: int
+    execution: str
+    step: str
+    run: int
+    attempt: int
+
+
+class Subjects:
+    """The names of one namespace. `namespace` follows the id grammar and does not begin with `_`."""
+
+    __slots__ = ("_prefix", "_skip", "_stream", "archive_stream", "commands_stream", "dead_stream", "events_stream",
+                 "inbox_stream", "log_stream", "namespace", "tasks_stream", "timers_stream")  # fmt: skip
+
+    def __init__(self, namespace: str = "default") -> None:
+        if not is_user_id(namespace):
+            raise ValidationError(
+                f"{namespace[:80]!r} is no name for a namespace",
+                code="namespace_invalid",
+                hint=f"use 1 to {limits.id_chars} letters, digits, - and _; not _ first",
+            )
+        self.namespace = namespace
+        self._prefix = f"esexec.{namespace}"
+        self._skip = len(self._prefix) + 1
+        self._stream = f"ESEXEC_{namespace}_"
+        self.commands_stream = self.stream("COMMANDS")
+        self.inbox_stream = self.stream("INBOX")
+        self.log_stream = self.stream("LOG")
+        self.tasks_stream = self.stream("TASKS")
+        self.timers_stream = self.stream("TIMERS")
+        self.events_stream = self.stream("EVENTS")
+        self.dead_stream = self.stream("DEAD")
+        self.archive_stream = self.stream("ARCHIVE")
+
+    # Streams and consumers -------------------------------------------------------------------------------------------
+
+    def stream(self, name: str) -> str:
+        """The full name of one of `STREAMS`."""
+        return f"{self._stream}{name}"
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """The full names of all streams of the namespace, in the order of `STREAMS`."""
+        return tuple(self.stream(name) for name in STREAMS)
+
+    @staticmethod
+    def partition_consumer(partition: int) -> str:
+        """The durable consumer of one partition, on COMMANDS and on INBOX alike."""
+        return f"p{partition}"
+
+    @staticmethod
+    def lane_consumer(queue: str, priority: int) -> str:
+        """The durable consumer of a lane of TASKS. What follows the last `_p` is the priority, so no two lanes share one."""
+        return f"{queue}_p{priority}"
+
+    # COMMANDS --------------------------------------------------------------------------------------------------------
+
+    def command(self, execution: str, verb: str) -> str:
+        """Where a client publishes a command."""
+        return f"{self._prefix}.cmd.{execution}.{verb}"
+
+    @property
+    def commands_all(self) -> str:
+        """All commands as they are published."""
+        return f"{self._prefix}.cmd.*.*"
+
+    def commands_partition(self, partition: int) -> str:
+        """The commands of one partition as they are stored."""
+        return f"{self._prefix}.commands.{partition}.>"
+
+    @property
+    def commands_transform(self) -> str:
+        """What the server makes of `commands_all`."""
+        return f"{self._prefix}.commands.{{{{partition({limits.partitions},1)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}"
+
+    def parse_command(self, subject: str) -> tuple[str, str]:
+        """(execution, verb) of a stored command."""
+        tokens = subject[self._skip :].split(".")
+        if len(tokens) != 4 or tokens[0] != "commands" or not is_token(tokens[2]):
+            raise _invalid(subject)
+        return tokens[2], tokens[3]
+
+    # INBOX -----------------------------------------------------------------------------------------------------------
+
+    def report(self, execution: str, queue: str, step: str, run: int, attempt: int) -> str:
+        """Where a worker publishes what became of an attempt."""
+        return f"{self._prefix}.in.{execution}.report.{queue}.{step}.{run}-{attempt}"
+
+    def due_in(self, execution: str, name: str) -> str:
+        """Where an executor forwards a timer that fired."""
+        return f"{self._prefix}.in.{execution}.due.{name}"
+
+    def continue_in(self, execution: str) -> str:
+        """Where an executor asks for the rest of a decision that was cut."""
+        return f"{self._prefix}.in.{execution}.continue"
+
+    def nudge_in(self, execution: str) -> str:
+        """Where anyone asks that everything open of an execution be repeated."""
+        return f"{self._prefix}.in.{execution}.nudge"
+
+    @property
+    def inbox_all(self) -> str:
+        """All messages for INBOX as they are published."""
+        return f"{self._prefix}.in.*.>"
+
+    def inbox_partition(self, partition: int) -> str:
+        """The messages of one partition as they are stored."""
+        return f"{self._prefix}.inbox.{partition}.>"
+
+    @property
+    def inbox_transform(self) -> str:
+        """What the server makes of `inbox_all`."""
+        return f"{self._prefix}.inbox.{{{{partition({limits.partitions},1)}}}}.{{{{wildcard(1)}}}}.>"
+
+    def parse_inbox(self, subject: str) -> InboxSubject:
+        """What a stored message of INBOX is about."""
+        tokens = subject[self._skip :].split(".")
+        if len(tokens) < 4 or tokens[0] != "inbox" or not is_token(tokens[2]):
+            raise _invalid(subject)
+        return InboxSubject(tokens[2], tokens[3], tuple(tokens[4:]))
+
+    @staticmethod
+    def parse_attempt(rest: tuple[str, ...]) -> AttemptSubject:
+        """Which attempt a report is about, from `parse_inbox(…).rest`."""
+        if len(rest) != 3 or not is_token(rest[0]) or not is_token(rest[1]):
+            raise _invalid(".".join(rest))
+        run, attempt = _run_and_attempt(rest[2])
+        return AttemptSubject(rest[0], rest[1], run, attempt)
+
+    # LOG -------------------------------------------------------------------------------------------------------------
+
+    def log(self, execution: str, n: int) -> str:
+        """Where the n-th commit of an entity is stored. Only executors publish here; nobody subscribes."""
+        return f"{self._prefix}.log.{execution}.{n}"
+
+    def log_all(self, execution: str) -> str:
+        """All commits of an entity, for direct gets and for the expected sequence."""
+        return f"{self._prefix}.log.{execution}.*"
+
+    @property
+    def logs_all(self) -> str:
+        """All commits of the namespace as they are stored."""
+        return f"{self._prefix}.log.*.*"
+
+    def commit(self, execution: str, n: int) -> str:
+        """Where the server repeats the n-th commit of an entity once it is stored."""
+        return f"{self._prefix}.commit.{execution}.{n}"
+
+    def commits_of(self, execution: str) -> str:
+        """What to subscribe to for the commits of one entity as they are stored."""
+        return f"{self._prefix}.commit.{execution}.*"
+
+    @property
+    def commits_all(self) -> str:
+        """What to subscribe to for all commits of the namespace as they are stored."""
+        return f"{self._prefix}.commit.*.*"
+
+    @property
+    def commits_transform(self) -> str:
+        """Where the server repeats what was stored under `logs_all`."""
+        return f"{self._prefix}.commit.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}"
+
+    def parse_commit(self, subject: str) -> tuple[str, int]:
+        """(entity, n) of a commit, from its subject in the log or its repetition."""
+        tokens = subject[self._skip :].split(".")
+        if len(tokens) != 3 or tokens[0] not in ("log", "commit") or not is_token(tokens[1]):
+            raise _invalid(subject)
+        return tokens[1], _number(tokens[2], subject)
+
+    # TASKS -----------------------------------------------------------------------------------------------------------
+
+    def task(self, queue: str, priority: int, execution: str, step: str, run: int, attempt: int) -> str:
+        """Where an attempt waits for a worker."""
+        return f"{self._prefix}.task.{queue}.{priority}.{execution}.{step}.{run}-{attempt}"
+
+    def lane(self, queue: str, priority: int) -> str:
+        """All attempts that wait on one queue with one priority."""
+        return f"{self._prefix}.task.{queue}.{priority}.>"
+
+    def tasks_of(self, execution: str) -> str:
+        """All attempts of one execution that wait, on any lane."""
+        return f"{self._prefix}.task.*.*.{execution}.*.*"
+
+    @property
+    def tasks_all(self) -> str:
+        """All attempts that wait."""
+        return f"{self._prefix}.task.*.*.*.*.*"
+
+    def parse_task(self, subject: str) -> TaskSubject:
+        """Which attempt a dispatch is for."""
+        tokens = subject[self._skip :].split(".")
+        if len(tokens) != 6 or tokens[0] != "task" or not (is_token(tokens[1]) and is_token(tokens[3]) and is_token(tokens[4])):
+            raise _invalid(subject)
+        run, attempt = _run_and_attempt(tokens[5])
+        return TaskSubject(tokens[1], _number(tokens[2], subject), tokens[3], tokens[4], run, attempt)
+
+    @staticmethod
+    def parse_lane(consumer: str) -> tuple[str, int] | None:
+        """(queue, priority) of a lane's consumer; None for a consumer that is no lane."""
+        queue, found, priority = consumer.rpartition("_p")
+        if not found or not is_token(queue) or not (priority.isascii() and priority.isdecimal()):
+            return None
+        return queue, int(priority)
+
+    # TIMERS ----------------------------------------------------------------------------------------------------------
+
+    def timer(self, execution: str, name: str) -> str:
+        """Where a timer waits; publishing again replaces it, purging clears it."""
+        return f"{self._prefix}.timer.{execution}.{name}"
+
+    @property
+    def timers_all(self) -> str:
+        """All timers that wait."""
+        return f"{self._prefix}.timer.*.*"
+
+    def due(self, execution: str, name: str) -> str:
+        """Where the server puts a timer that fired: the target of `timer(…)`."""
+        return f"{self._prefix}.due.{execution}.{name}"
+
+    @property
+    def due_all(self) -> str:
+        """All timers that fired."""
+        return f"{self._prefix}.due.*.*"
+
+    def parse_due(self, subject: str) -> tuple[str, str]:
+        """(execution, timer's name) of a timer that fired."""
+        tokens = subject[self._skip :].split(".")
+        if len(tokens) != 3 or tokens[0] != "due" or not (is_token(tokens[1]) and is_token(tokens[2])):
+            raise _invalid(subject)
+        return tokens[1], tokens[2]
+
+    # The others ------------------------------------------------------------------------------------------------------
+
+    def event(self, type_: str, execution: str) -> str:
+        """Where one event of the public feed is published."""
+        return f"{self._prefix}.event.{type_}.{execution}"
+
+    @property
+    def events_all(self) -> str:
+        """The whole public feed."""
+        return f"{self._prefix}.event.*.*"
+
+    def dead(self, execution: str, verb: str) -> str:
+        """Where a message that could not be decided is kept, with the reason."""
+        return f"{self._prefix}.dead.{execution}.{verb}"
+
+    @property
+    def dead_all(self) -> str:
+        """Everything that could not be decided."""
+        return f"{self._prefix}.dead.*.*"
+
+    def archive(self, execution: str, chunk: int) -> str:
+        """Where a part of a packed history is kept."""
+        return f"{self._prefix}.archive.{execution}.{chunk}"
+
+    @property
+    def archive_all(self) -> str:
+        """All packed histories."""
+        return f"{self._prefix}.archive.*.*"
+
+    def live(self, execution: str, kind: str) -> str:
+        """Where something is told that is not stored: progress, log lines, cancel signals. `*` as kind to subscribe to all."""
+        return f"{self._prefix}.live.{execution}.{kind}"
+
+    def reply(self, execution: str, command_id: str) -> str:
+        """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""
+        return f"{self._prefix}.reply.{execution}.{command_id}"
+
+
+def _run_and_attempt(token: str) -> tuple[int, int]:
+    run, _, attempt = token.partition("-")
+    return _number(run, token), _number(attempt, token)
+
+
+def _number(token: str, subject: str) -> int:
+    # Longer numbers are no counts of ours, and a very long one would cost its square to convert.
+    if not (token.isascii() and token.isdecimal() and len(token) <= 18):
+        raise _invalid(subject)
+    return int(token)
+
+
+def _invalid(subject: str) -> ValidationError:
+    return ValidationError(f"{subject[:200]!r} is no subject of esexec", code="subject_invalid")
