@@ -10,6 +10,7 @@ from itertools import islice
 
 import msgspec
 
+from esexec.domain import limits
 from esexec.domain.errors import PlanInvalid, ValidationError
 
 _SHOWN_CHARS = 64
@@ -20,6 +21,7 @@ _LISTED = 12
 _WHERE = re.compile(r"(?P<reason>.*) - at `(?P<key>key in `?)?\$(?P<path>[^`]*)`", re.DOTALL)
 _LAST_NAME = re.compile(r"([A-Za-z_]+)(?:\[[^\]]*\])*$")
 _CODES = {"queue": "bad_queue"}
+_HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in front"}
 
 
 def shown(word: object) -> str:
@@ -60,7 +62,7 @@ def invalid_value(error: msgspec.ValidationError, *, path: str = "", written: Ma
         below = written[field] + below[len(field) :]
     full = joined(path, below)
     reason = reason[:1].lower() + reason[1:]
-    return ValidationError(f"{full}: {reason}" if full else reason, code=code, path=full)
+    return ValidationError(f"{full}: {reason}" if full else reason, code=code, hint=_HINTS.get(code), path=full)
 
 
 def as_plan_invalid(error: ValidationError, *, path: str | None = None) -> PlanInvalid:

@@ -12,6 +12,7 @@ from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, did_you_mean, invalid_value, shown
 from esexec.domain.plan import Plan, Step
 from esexec.domain.references import Template, compile_params
+from esexec.domain.settings import EMPTY_CONFIG
 from esexec.domain.shape import check_shape
 
 _DECODER = msgspec.json.Decoder(Plan)
@@ -86,6 +87,10 @@ def _check_extent(plan: Plan) -> None:
 
 def _normal(plan: Plan) -> tuple[Plan, bytes]:
     """The plan as it will be read back from the log, every field checked against its type; and its stored bytes."""
+    if plan.config == EMPTY_CONFIG:
+        plan = msgspec.structs.replace(
+            plan, config=EMPTY_CONFIG
+        )  # an empty config is left out of the bytes only if it is this one
     raw = canonical_bytes(plan)
     if len(raw) > limits.plan_bytes:
         raise PlanInvalid(

@@ -1,0 +1,81 @@
+"""The keys that people may write, and the one field that each of them means.
+
+Every key may also be written in camelCase (`maxRetries`). The seeds of esexec had several names for one thing; all of them
+are accepted, none of them is kept: what is stored has the field's name.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from esexec.domain.errors import ValidationError
+from esexec.domain.explain import did_you_mean, joined, shown
+from esexec.domain.plan import Plan, Step
+from esexec.domain.settings import ExecutionConfig, TaskSettings
+
+_OTHER_NAMES = {
+    "timeout": "timeout_ms",
+    "initial_retry_delay": "initial_retry_delay_ms",
+    "retry_delay": "initial_retry_delay_ms",
+    "retry_delay_ms": "initial_retry_delay_ms",
+    "max_retry_delay": "max_retry_delay_ms",
+    "max_retry_after": "max_retry_after_ms",
+    "retry_backoff": "backoff_multiplier",
+    "retry_jitter": "jitter",
+}
+_STEP_NAMES = {"tool": "task", "action": "task", "input": "params"}
+
+
+def _keys(fields: tuple[str, ...], *others: Mapping[str, str]) -> dict[str, str]:
+    return {**{field: field for field in fields}, **{name: field for other in others for name, field in other.items()}}
+
+
+SETTINGS = _keys(TaskSettings.__struct_fields__, _OTHER_NAMES)
+CONFIG = _keys(ExecutionConfig.__struct_fields__, _OTHER_NAMES)
+STEP = _keys(Step.__struct_fields__, _OTHER_NAMES, _STEP_NAMES)
+PLAN = _keys(Plan.__struct_fields__) | CONFIG
+"""A plan's settings may stand in its `config` or beside it."""
+
+_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
+
+
+class Written(NamedTuple):
+    """A value, and the key that it was written under."""
+
+    key: str
+    value: Any
+
+
+def by_field(document: object, known: Mapping[str, str], path: str) -> dict[str, Written]:
+    """What `document` says, by field. `null` says nothing.
+
+    Raises ValidationError: `invalid_value` when it is no object, `unknown_key`, `said_twice` (the same through two keys).
+    """
+    if not isinstance(document, Mapping):
+        raise wrong_type(path, "an object", document)
+    found: dict[str, Written] = {}
+    for key, value in document.items():
+        field = known.get(key) or known.get(_snake_case(key)) if isinstance(key, str) else None
+        if field is None:
+            where = joined(path, shown(key))
+            raise ValidationError(f"{where}: unknown key", code="unknown_key", hint=did_you_mean(key, known), path=where)
+        if value is None:
+            continue
+        if field in found:
+            where = joined(path, key)
+            message = f"{where}: says the same as `{found[field].key}`"
+            raise ValidationError(message, code="said_twice", hint="keep one of the two", path=where)
+        found[field] = Written(key, value)
+    return found
+
+
+def wrong_type(path: str, expected: str, value: object) -> ValidationError:
+    """The error for a value of another kind than `expected` ("a list")."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    got = "nothing" if value is None else names.get(type(value), type(value).__name__)
+    message = f"expected {expected}, got {got}"
+    return ValidationError(f"{path}: {message}" if path else message, code="invalid_value", path=path)
+
+
+def _snake_case(key: str) -> str:
+    return _HUMP.sub(lambda hump: "_" + hump[0].lower(), key)

@@ -1,0 +1,229 @@
+"""What people write → a plan in its canonical form. Aliases, durations with units, default ids, positions as dependencies.
+
+Reading is lenient in names and strict in meaning: whatever could be meant in two ways is refused. Only the form is judged
+here; whether the plan can be carried out is `graph`'s to say.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from esexec.domain import aliases, ids, limits
+from esexec.domain.aliases import Written, by_field, wrong_type
+from esexec.domain.durations import counts_milliseconds, milliseconds
+from esexec.domain.errors import PlanInvalid, ValidationError
+from esexec.domain.explain import as_plan_invalid, invalid_value, joined, shown
+from esexec.domain.graph import Graph, compile_plan
+from esexec.domain.plan import Plan, Step
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.shape import check_shape
+
+T = TypeVar("T", bound=TaskSettings | Plan)
+
+_PLAN = msgspec.json.Decoder(Plan)
+_JSON = msgspec.json.Decoder()
+_LEVELS_ABOVE_PARAMS = 3
+"""plan → steps → step → params."""
+_BARE_SECONDS_MAX = 1_000
+"""Bare numbers from here on are refused under a key without a unit: elsewhere they mean milliseconds (`timeout: 30000`)."""
+
+
+def decode_plan(raw: bytes | msgspec.Raw) -> Graph:
+    """The checked graph of a plan's JSON, canonical or as people write it.
+
+    Raises PlanInvalid and nothing else, for any bytes: `too_large`, `not_utf8`, `bad_json`, and what `read_plan` and
+    `compile_plan` raise.
+    """
+    data = bytes(raw)
+    if len(data) > limits.message_bytes:
+        hint = f"at most {limits.message_bytes} bytes (limits.message_bytes)"
+        raise PlanInvalid(f"the plan is {len(data)} bytes long", code="too_large", hint=hint)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise PlanInvalid(f"the plan is not UTF-8: byte {error.start}", code="not_utf8", hint="send UTF-8") from None
+    try:
+        return compile_plan(_PLAN.decode(data))
+    except msgspec.ValidationError:
+        pass  # not canonical: perhaps with aliases
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _bad_json(error) from None
+    try:
+        document = _JSON.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _bad_json(error) from None
+    return compile_plan(read_plan(document))
+
+
+def read_plan(document: Mapping[str, Any]) -> Plan:
+    """The plan that `document` describes; not yet checked as a graph.
+
+    Raises PlanInvalid: `unknown_key`, `said_twice`, `missing`, `invalid_value` (its `path` like `steps[2].priority`),
+    `invalid_duration`, `ambiguous_duration`, `bad_queue`, `unknown_dependency` (a position that does not exist), `not_json`,
+    `too_deep`, `too_large`.
+    """
+    try:
+        check_shape(document, path="plan", depth_max=limits.nesting_depth + _LEVELS_ABOVE_PARAMS)
+        return _plan(document)
+    except ValidationError as error:
+        raise as_plan_invalid(error) from None
+
+
+def read_config(document: Mapping[str, Any], *, path: str = "") -> ExecutionConfig:
+    """The settings of an execution, a plan or a namespace. Raises ValidationError as `read_plan` does."""
+    check_shape(document, path=path or "config")
+    return _settings(ExecutionConfig, by_field(document, aliases.CONFIG, path), path)
+
+
+def read_settings(document: Mapping[str, Any], *, path: str = "") -> TaskSettings:
+    """The settings of a task. Raises ValidationError as `read_plan` does."""
+    check_shape(document, path=path or "settings")
+    return _settings(TaskSettings, by_field(document, aliases.SETTINGS, path), path)
+
+
+# Plans ---------------------------------------------------------------------------------------------------------------
+
+
+def _plan(document: object) -> Plan:
+    found = by_field(document, aliases.PLAN, "")
+    for field in ("name", "steps"):
+        if field not in found:
+            raise ValidationError(f"the plan has no `{field}`", code="missing", hint=f"add `{field}`", path=field)
+    steps = found["steps"].value
+    if not isinstance(steps, list | tuple):
+        raise wrong_type("steps", "a list", steps)
+    if len(steps) > limits.steps_per_plan:
+        hint = f"at most {limits.steps_per_plan} (limits.steps_per_plan)"
+        raise ValidationError(f"the plan has {len(steps)} steps", code="too_many_steps", hint=hint, path="steps")
+    fields = {field: written for field, written in found.items() if field in Plan.__struct_fields__}
+    fields["steps"] = Written("steps", _steps(steps))
+    fields["config"] = Written("config", _plan_config(found))
+    return _convert(Plan, fields, "")
+
+
+def _plan_config(found: dict[str, Written]) -> ExecutionConfig:
+    """The plan's settings, from its `config` and from beside it."""
+    beside = {field: written for field, written in found.items() if field in ExecutionConfig.__struct_fields__}
+    if "config" not in found:
+        return _settings(ExecutionConfig, beside, "") if beside else EMPTY_CONFIG
+    config = found["config"].value
+    if isinstance(config, ExecutionConfig):
+        config = msgspec.to_builtins(config)
+    within = by_field(config, aliases.CONFIG, "config")
+    for field in beside.keys() & within.keys():
+        key = beside[field].key
+        message = f"{key}: says the same as `config.{within[field].key}`"
+        raise ValidationError(message, code="said_twice", hint="keep one of the two", path=key)
+    prefixed = {field: Written(joined("config", key), value) for field, (key, value) in within.items()}
+    return _settings(ExecutionConfig, {**prefixed, **beside}, "") if prefixed or beside else EMPTY_CONFIG
+
+
+def _steps(documents: list[object] | tuple[object, ...]) -> list[Step]:
+    steps = [by_field(document, aliases.STEP, f"steps[{position}]") for position, document in enumerate(documents)]
+    names = _step_ids(steps)
+    return [_step(fields, names, position) for position, fields in enumerate(steps)]
+
+
+def _step_ids(steps: list[dict[str, Written]]) -> list[str]:
+    """Every step's id: the one it was given, else its task's name, numbered from the second on (`name_2`)."""
+    names: list[str] = []
+    taken = {str(fields["id"].value) for fields in steps if "id" in fields}
+    uses: dict[str, int] = {}
+    for position, fields in enumerate(steps):
+        path = f"steps[{position}]"
+        if "task" not in fields:
+            raise ValidationError(f"{path}: no `task`", code="missing", hint="name the task that it runs", path=f"{path}.task")
+        for field in ("task", "id"):
+            if field in fields and not isinstance(fields[field].value, str):
+                raise wrong_type(joined(path, fields[field].key), "text", fields[field].value)
+        if "id" in fields:
+            names.append(fields["id"].value)
+            continue
+        base = name = ids.token_from(fields["task"].value)
+        while name in taken:
+            uses[base] = uses.get(base, 1) + 1
+            suffix = f"_{uses[base]}"
+            name = base[: limits.id_chars - len(suffix)] + suffix
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _step(fields: dict[str, Written], names: list[str], position: int) -> Step:
+    path = f"steps[{position}]"
+    fields = {**fields, "id": Written("id", names[position])}
+    if "depends_on" in fields:
+        key, value = fields["depends_on"]
+        fields["depends_on"] = Written(key, _depends_on(value, names, joined(path, key)))
+    for field in ("params", "metadata"):
+        if field in fields:
+            key, value = fields[field]
+            fields[field] = Written(key, _json_value(value, joined(path, key)))
+    return _settings(Step, fields, path)
+
+
+def _depends_on(value: object, names: list[str], path: str) -> list[str]:
+    """Ids, from ids and positions (counted from 0); one of them may stand without a list."""
+    if isinstance(value, str | int):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise wrong_type(path, "a list of step ids or positions", value)
+    found: list[str] = []
+    for number, item in enumerate(value):
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, bool) or not isinstance(item, int):
+            raise wrong_type(f"{path}[{number}]", "a step's id or position", item)
+        elif 0 <= item < len(names):
+            found.append(names[item])
+        else:
+            message = f"{path}[{number}]: there is no step at position {shown(item)}"
+            hint = f"positions are 0 to {len(names) - 1}"
+            raise ValidationError(message, code="unknown_dependency", hint=hint, path=f"{path}[{number}]")
+    return found
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def _settings(kind: type[T], fields: dict[str, Written], path: str) -> T:
+    """`fields` as a `kind`, with its durations in milliseconds."""
+    converted = {
+        field: Written(written.key, _duration(written.value, joined(path, written.key))) if field.endswith("_ms") else written
+        for field, written in fields.items()
+    }
+    return _convert(kind, converted, path)
+
+
+def _duration(value: Any, name: str) -> int:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and value >= _BARE_SECONDS_MAX and not counts_milliseconds(name):
+        raise ValidationError(
+            f"{name}: {shown(value)} could mean seconds or milliseconds",
+            code="ambiguous_duration",
+            hint=f'write the unit: "{shown(value)}s" or "{shown(value)}ms"',
+            path=name,
+        )
+    return milliseconds(value, name=name)
+
+
+def _convert(kind: type[T], fields: dict[str, Written], path: str) -> T:
+    try:
+        return msgspec.convert({field: written.value for field, written in fields.items()}, type=kind)
+    except msgspec.ValidationError as error:
+        raise invalid_value(error, path=path, written={field: written.key for field, written in fields.items()}) from None
+
+
+def _json_value(value: object, path: str) -> Any:
+    """`value` as plain JSON values: dates become text, keys become text, tuples become lists."""
+    try:
+        return msgspec.to_builtins(value, str_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValidationError(f"{path}: {shown(str(error))}", code="not_json", hint="use JSON's values", path=path) from None
+
+
+def _bad_json(error: Exception) -> PlanInvalid:
+    deep = isinstance(error, RecursionError)
+    what = "nested too deeply" if deep else shown(str(error))
+    return PlanInvalid(f"the plan is not JSON: {what}", code="too_deep" if deep else "bad_json", hint="send one JSON object")
