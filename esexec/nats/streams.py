@@ -1,0 +1,262 @@
+"""What stands on the server: the eight streams of a namespace and the durable consumers on them.
+
+Declared as data (`stream_configs`, `partition_consumers`, …) and brought about by `ensure_streams`, which only ever adds: what is
+there already is never changed behind the operator's back, but compared (`drift`) and told in the log. Only settings that esexec
+depends on are named and compared; all others are the server's defaults or the operator's choice.
+
+Every function here may be called by many processes at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from esexec.domain import limits
+from esexec.nats.connection import ApiError, Connection
+from esexec.nats.subjects import STREAMS, TIMER_CONSUMER, Subjects
+
+logger = logging.getLogger("esexec.nats")
+
+Config = dict[str, Any]
+
+ACK_WAIT_MS: Final = 30_000
+"""How long an executor may take for one message before it is handed out again. It acks after the effects."""
+PULLS_WAITING: Final = 10_000
+"""Pull requests that may be open on one consumer; the server's default of 512 would cap the number of workers."""
+EVENTS_KEPT_MS: Final = 7 * 24 * 3600 * 1000
+
+_NANOSECONDS: Final = 1_000_000
+_STREAM_NOT_FOUND: Final = 10059
+_STREAM_DIFFERS: Final = 10058
+_CONSUMER_NOT_FOUND: Final = 10014
+_CONSUMER_DIFFERS: Final = 10148
+
+
+class Consumer(NamedTuple):
+    """A durable consumer: on which stream, and its settings."""
+
+    stream: str
+    config: Config
+
+
+# What there shall be -------------------------------------------------------------------------------------------------
+
+
+def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
+    """The streams of design §2, as JetStream is told to make them."""
+    special: dict[str, Config] = {
+        "COMMANDS": {
+            "subjects": [subjects.commands_all],
+            "subject_transform": {"src": subjects.commands_all, "dest": subjects.commands_transform},
+            "retention": "workqueue",
+            "max_msgs": limits.commands_waiting,
+            "discard": "new",
+        },
+        # Without any bound: what is reported must never be refused, for it is what empties the other streams.
+        "INBOX": {
+            "subjects": [subjects.inbox_all],
+            "subject_transform": {"src": subjects.inbox_all, "dest": subjects.inbox_transform},
+            "retention": "workqueue",
+        },
+        # One message per subject, and a second one refused: a commit's number is taken once, whoever publishes.
+        "LOG": {
+            "subjects": [subjects.logs_all],
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "deny_delete": True,
+            "allow_direct": True,
+            "republish": {"src": subjects.logs_all, "dest": subjects.commits_transform},
+        },
+        "TASKS": {"subjects": [subjects.tasks_all], "retention": "workqueue", "allow_direct": True},
+        # A work queue, so that a timer that fired is gone once it was forwarded. Waiting schedules match no consumer and
+        # stay. (With retention by interest they would vanish at once; `discard: new` is refused for schedules.)
+        "TIMERS": {
+            "subjects": [subjects.timers_all, subjects.due_all],
+            "retention": "workqueue",
+            "allow_msg_schedules": True,
+        },
+        "EVENTS": {"subjects": [subjects.events_all], "max_age": EVENTS_KEPT_MS * _NANOSECONDS, "allow_direct": True},
+        "DEAD": {"subjects": [subjects.dead_all], "allow_direct": True},
+        "ARCHIVE": {"subjects": [subjects.archive_all], "allow_direct": True},
+    }
+    common: Config = {"retention": "limits", "storage": "file", "discard": "old", "max_msgs": -1, "max_bytes": -1, "max_age": 0,
+                      "num_replicas": replicas}  # fmt: skip
+    return [{"name": subjects.stream(name)} | common | special[name] for name in STREAMS]
+
+
+def executor_consumers(subjects: Subjects) -> list[Consumer]:
+    """The durable consumers of the executors: one per partition of COMMANDS and of INBOX, and one of the timers that fired."""
+    consumers = [Consumer(subjects.timers_stream, _consumer(TIMER_CONSUMER, subjects.due_all, ACK_WAIT_MS))]
+    for partition in range(limits.partitions):
+        name = subjects.partition_consumer(partition)
+        of_commands = _consumer(name, subjects.commands_partition(partition), ACK_WAIT_MS)
+        of_inbox = _consumer(name, subjects.inbox_partition(partition), ACK_WAIT_MS)
+        consumers += [Consumer(subjects.commands_stream, of_commands), Consumer(subjects.inbox_stream, of_inbox)]
+    return consumers
+
+
+def lane_consumer(subjects: Subjects, queue: str, priority: int, lease_ms: int = limits.lease_ms) -> Consumer:
+    """The durable consumer of one lane of TASKS. Its ack wait is the lease."""
+    name = subjects.lane_consumer(queue, priority)
+    return Consumer(subjects.tasks_stream, _consumer(name, subjects.lane(queue, priority), lease_ms))
+
+
+def _consumer(name: str, subject: str, ack_wait_ms: int) -> Config:
+    return {
+        "name": name,
+        "durable_name": name,
+        "filter_subject": subject,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": ack_wait_ms * _NANOSECONDS,
+        # Deliveries are counted by esexec, and messages in flight bounded by who pulls: a bound here would let a few
+        # delayed messages block all others.
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": PULLS_WAITING,
+    }
+
+
+# Bringing it about ---------------------------------------------------------------------------------------------------
+
+
+async def ensure_streams(connection: Connection, subjects: Subjects, *, replicas: int = 1) -> None:
+    """Makes every stream and every consumer of the executors that is missing. What exists is left as it is; where it differs
+    from what esexec needs, a warning names the setting. Raises ApiError where the server refuses, Unavailable."""
+    configs = stream_configs(subjects, replicas)
+    made = await asyncio.gather(*(_create_stream(connection, config) for config in configs))
+    consumers = executor_consumers(subjects)
+    made += await asyncio.gather(*(_create_consumer(connection, consumer) for consumer in consumers))
+    if not all(made):
+        for line in await drift(connection, subjects, replicas=replicas):
+            logger.warning("%s", line)
+
+
+async def ensure_lane(
+    connection: Connection, subjects: Subjects, queue: str, priority: int, lease_ms: int = limits.lease_ms
+) -> str:
+    """Makes the lane's consumer unless it exists, and returns its name. An existing one keeps its lease, with a warning."""
+    consumer = lane_consumer(subjects, queue, priority, lease_ms)
+    if not await _create_consumer(connection, consumer):
+        for line in await _consumer_drift(connection, consumer):
+            logger.warning("%s", line)
+    return str(consumer.config["name"])
+
+
+async def lane_names(connection: Connection, subjects: Subjects) -> list[tuple[str, int]]:
+    """The lanes that exist, as (queue, priority), sorted."""
+    lanes = []
+    for name in await _all_names(connection, f"CONSUMER.NAMES.{subjects.tasks_stream}", "consumers"):
+        lane = subjects.parse_lane(name)
+        if lane is not None:
+            lanes.append(lane)
+    return sorted(lanes)
+
+
+async def delete_streams(connection: Connection, subjects: Subjects) -> None:
+    """Deletes everything of the namespace, for ever. For tests."""
+    await asyncio.gather(*(_delete_stream(connection, name) for name in subjects.stream_names))
+
+
+async def _create_stream(connection: Connection, config: Config) -> bool:
+    """False if the stream exists with other settings. Creating it again with the same settings changes nothing."""
+    try:
+        await connection.api(f"STREAM.CREATE.{config['name']}", config)
+    except ApiError as error:
+        if error.err_code != _STREAM_DIFFERS:
+            raise
+        return False
+    return True
+
+
+async def _create_consumer(connection: Connection, consumer: Consumer) -> bool:
+    """False if the consumer exists with other settings. `action: create` is what keeps the server from updating it."""
+    name, subject = consumer.config["name"], consumer.config["filter_subject"]
+    body = {"stream_name": consumer.stream, "action": "create", "config": consumer.config}
+    try:
+        await connection.api(f"CONSUMER.CREATE.{consumer.stream}.{name}.{subject}", body)
+    except ApiError as error:
+        if error.err_code != _CONSUMER_DIFFERS:
+            raise
+        return False
+    return True
+
+
+async def _delete_stream(connection: Connection, name: str) -> None:
+    try:
+        await connection.api(f"STREAM.DELETE.{name}")
+    except ApiError as error:
+        if error.err_code != _STREAM_NOT_FOUND:
+            raise
+
+
+# Comparing -----------------------------------------------------------------------------------------------------------
+
+
+async def drift(connection: Connection, subjects: Subjects, *, replicas: int = 1) -> list[str]:
+    """One line for every setting that differs from what esexec needs, and for what is missing; empty if all is well."""
+    of_streams = [_stream_drift(connection, config) for config in stream_configs(subjects, replicas)]
+    of_consumers = [_consumer_drift(connection, consumer) for consumer in executor_consumers(subjects)]
+    found = await asyncio.gather(*of_streams, *of_consumers)
+    return [line for lines in found for line in lines]
+
+
+async def _stream_drift(connection: Connection, wanted: Config) -> list[str]:
+    what = f"stream {wanted['name']}"
+    try:
+        answer = await connection.api(f"STREAM.INFO.{wanted['name']}")
+    except ApiError as error:
+        if error.err_code != _STREAM_NOT_FOUND:
+            raise
+        return [f"{what} is missing"]
+    return _differences(what, wanted, answer["config"])
+
+
+async def _consumer_drift(connection: Connection, consumer: Consumer) -> list[str]:
+    what = f"consumer {consumer.config['name']} of stream {consumer.stream}"
+    try:
+        answer = await connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.config['name']}")
+    except ApiError as error:
+        if error.err_code not in (_STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND):
+            raise
+        return [f"{what} is missing"]
+    return _differences(what, consumer.config, answer["config"])
+
+
+_DANGEROUS: Final[Mapping[str, Any]] = {
+    "allow_msg_schedules": False,
+    "allow_rollup_hdrs": False,
+    "sealed": False,
+    "max_msg_size": -1,
+}
+"""Settings that no stream of ours names, but that would lose or refuse messages if somebody set them."""
+
+
+def _differences(what: str, wanted: Config, found: Config) -> list[str]:
+    # The server shows what it leaves out as false or absent.
+    lines = []
+    for key in _compared(wanted):
+        is_, should = found.get(key), wanted.get(key, _DANGEROUS.get(key))
+        if (is_ or None) != (should or None):
+            lines.append(f"{what}: {key} is {is_!r} and should be {should!r}")
+    return lines
+
+
+def _compared(wanted: Config) -> Iterable[str]:
+    yield from wanted
+    if "ack_policy" not in wanted:
+        # Schedules bring rollups with them.
+        tolerated = {"allow_rollup_hdrs"} if "allow_msg_schedules" in wanted else set()
+        yield from sorted(_DANGEROUS.keys() - wanted.keys() - tolerated)
+
+
+async def _all_names(connection: Connection, subject: str, key: str) -> list[str]:
+    names: list[str] = []
+    while True:
+        answer = await connection.api(subject, {"offset": len(names)})
+        page = answer.get(key) or []
+        names += page
+        if not page or len(names) >= answer["total"]:
+            return names
