@@ -55,7 +55,7 @@ def by_field(document: object, known: Mapping[str, str], path: str) -> dict[str,
         raise wrong_type(path, "an object", document)
     found: dict[str, Written] = {}
     for key, value in document.items():
-        field = known.get(key) or known.get(_snake_case(key)) if isinstance(key, str) else None
+        field = field_of(key, known)
         if field is None:
             where = joined(path, shown(key))
             raise ValidationError(f"{where}: unknown key", code="unknown_key", hint=did_you_mean(key, known), path=where)
@@ -67,6 +67,11 @@ def by_field(document: object, known: Mapping[str, str], path: str) -> dict[str,
             raise ValidationError(message, code="said_twice", hint="keep one of the two", path=where)
         found[field] = Written(key, value)
     return found
+
+
+def field_of(key: object, known: Mapping[str, str]) -> str | None:
+    """The field that `key` means, if any."""
+    return known.get(key) or known.get(_snake_case(key)) if isinstance(key, str) else None
 
 
 def wrong_type(path: str, expected: str, value: object) -> ValidationError:

@@ -220,13 +220,15 @@ def _check_acyclic(
                 free.append(position)
     if taken == len(steps):
         return
-    names = [steps[position].id for position in _cycle(dependencies, open_count)]
+    cycle = _cycle(dependencies, open_count)
+    names = [steps[position].id for position in cycle]
     told = names if len(names) <= _CYCLE_SHOWN else [*names[:_CYCLE_SHOWN], "…"]
     raise PlanInvalid(
         "steps wait for each other: " + " → ".join([*told, names[0]]),
         code="cycle",
         hint=f"`{names[0]}` depends on `{names[1]}`, and so on round; remove one of these dependencies",
         cycle=names,
+        path=f"steps[{cycle[0]}]",
     )
 
 

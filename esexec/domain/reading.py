@@ -70,16 +70,19 @@ def read_plan(document: Mapping[str, Any]) -> Plan:
         raise as_plan_invalid(error) from None
 
 
-def read_config(document: Mapping[str, Any], *, path: str = "") -> ExecutionConfig:
-    """The settings of an execution, a plan or a namespace. Raises ValidationError as `read_plan` does."""
+def read_config(document: Mapping[str, Any], *, path: str = "", in_seconds: bool = False) -> ExecutionConfig:
+    """The settings of an execution, a plan or a namespace. Raises ValidationError as `read_plan` does.
+
+    `in_seconds`: bare numbers without a unit in their key are surely seconds (Python's API), however large.
+    """
     check_shape(document, path=path or "config")
-    return _settings(ExecutionConfig, by_field(document, aliases.CONFIG, path), path)
+    return _settings(ExecutionConfig, by_field(document, aliases.CONFIG, path), path, in_seconds=in_seconds)
 
 
-def read_settings(document: Mapping[str, Any], *, path: str = "") -> TaskSettings:
-    """The settings of a task. Raises ValidationError as `read_plan` does."""
+def read_settings(document: Mapping[str, Any], *, path: str = "", in_seconds: bool = False) -> TaskSettings:
+    """The settings of a task; see `read_config`."""
     check_shape(document, path=path or "settings")
-    return _settings(TaskSettings, by_field(document, aliases.SETTINGS, path), path)
+    return _settings(TaskSettings, by_field(document, aliases.SETTINGS, path), path, in_seconds=in_seconds)
 
 
 # Plans ---------------------------------------------------------------------------------------------------------------
@@ -187,18 +190,18 @@ def _depends_on(value: object, names: list[str], path: str) -> list[str]:
 # Values --------------------------------------------------------------------------------------------------------------
 
 
-def _settings(kind: type[T], fields: dict[str, Written], path: str) -> T:
+def _settings(kind: type[T], fields: dict[str, Written], path: str, *, in_seconds: bool = False) -> T:
     """`fields` as a `kind`, with its durations in milliseconds."""
-    converted = {
-        field: Written(written.key, _duration(written.value, joined(path, written.key))) if field.endswith("_ms") else written
-        for field, written in fields.items()
-    }
+    converted = dict(fields)
+    for field, (key, value) in fields.items():
+        if field.endswith("_ms"):
+            converted[field] = Written(key, _duration(value, joined(path, key), in_seconds))
     return _convert(kind, converted, path)
 
 
-def _duration(value: Any, name: str) -> int:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and value >= _BARE_SECONDS_MAX and not counts_milliseconds(name):
+def _duration(value: Any, name: str, in_seconds: bool) -> int:
+    bare = isinstance(value, int | float) and not isinstance(value, bool) and not counts_milliseconds(name)
+    if bare and value >= _BARE_SECONDS_MAX and not in_seconds:
         raise ValidationError(
             f"{name}: {shown(value)} could mean seconds or milliseconds",
             code="ambiguous_duration",
