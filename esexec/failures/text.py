@@ -1,0 +1,43 @@
+"""Text and values from strangers, made fit for JSON: of bounded length, and nothing in them that cannot be encoded."""
+
+from typing import Any
+
+import msgspec
+
+from esexec.domain import limits
+
+_VALUE_CHARS = 200
+_KEYS = 50
+
+
+def clean(text: str, chars: int) -> str:
+    """`text` with what UTF-8 cannot hold (lone surrogates) spelled out, and its middle cut to at most `chars`."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if len(text) <= chars:
+        return text
+    mark = f"\n… {len(text) - chars} characters cut …\n"
+    kept = max(chars - len(mark), 0)
+    head = kept // 2
+    return text[:head] + mark + text[len(text) - (kept - head) :]
+
+
+def shown(value: Any) -> str:
+    """A short text for any value, whatever its `__repr__` does."""
+    try:
+        return clean(value if isinstance(value, str) else repr(value), _VALUE_CHARS)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def plain(context: Any) -> dict[str, Any]:
+    """A context as JSON has it. What does not fit, or would be longer than `limits.text_chars`, becomes short text."""
+    if not isinstance(context, dict):
+        return {"context": shown(context)}
+    try:
+        encoded = msgspec.json.encode(context, enc_hook=shown)
+        if len(encoded) <= limits.text_chars:
+            decoded: dict[str, Any] = msgspec.json.decode(encoded)
+            return decoded
+    except Exception:  # Lone surrogates, keys that are no text, cycles.
+        pass
+    return {shown(key): shown(context[key]) for key in list(context)[:_KEYS]}
