@@ -24,6 +24,8 @@ ACK_WAIT_MS: Final = 30_000
 """How long an executor may take for one message before it is handed out again. It acks after the effects."""
 PULLS_WAITING: Final = 10_000
 """Pull requests that may be open on one consumer; the server's default of 512 would cap the number of workers."""
+LANES: Final = 10_000
+"""Consumers on TASKS. Unless a stream says otherwise the server allows 1000."""
 EVENTS_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
 _NANOSECONDS: Final = 1_000_000
@@ -69,7 +71,12 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
             "allow_direct": True,
             "republish": {"src": subjects.logs_all, "dest": subjects.commits_transform},
         },
-        "TASKS": {"subjects": [subjects.tasks_all], "retention": "workqueue", "allow_direct": True},
+        "TASKS": {
+            "subjects": [subjects.tasks_all],
+            "retention": "workqueue",
+            "max_consumers": LANES,
+            "allow_direct": True,
+        },
         # A work queue, so that a timer that fired is gone once it was forwarded. Waiting schedules match no consumer and
         # stay. (With retention by interest they would vanish at once; `discard: new` is refused for schedules.)
         "TIMERS": {
