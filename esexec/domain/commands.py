@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 
 Text = Annotated[str, Meta(max_length=limits.text_chars)]
 
@@ -30,7 +30,7 @@ class StartExecution(_Command, frozen=True, kw_only=True):
     task: str | None = None
     input: Any = None
     context: dict[str, Any] = {}
-    config: ExecutionConfig = ExecutionConfig()
+    config: ExecutionConfig = EMPTY_CONFIG
     metadata: dict[str, Any] = {}
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=limits.idempotency_key_chars)] | None = None
 

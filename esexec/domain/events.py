@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 
 SkipReason = Literal["dependency_failed", "recovery", "condition", "cancelled"]
 Ending = Literal["cancelled", "killed", "abandoned"]
@@ -35,9 +35,9 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     name: str
     input: Any = None
     context: dict[str, Any] = {}
-    config: ExecutionConfig = ExecutionConfig()
+    config: ExecutionConfig = EMPTY_CONFIG
     tasks: dict[str, TaskSettings] = {}
-    namespace: ExecutionConfig = ExecutionConfig()
+    namespace: ExecutionConfig = EMPTY_CONFIG
     metadata: dict[str, Any] = {}
     idempotency_key: str | None = None
     owner: str | None = None

@@ -32,15 +32,16 @@ AnswerStatus = Literal["accepted", "duplicate", "superseded", "refused"]
 class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
     """What became of a command.
 
-    `execution_id`: the execution that it concerns; for a duplicate start, the original one.
-    `effective`: whether it changed anything (a cancel of an ended execution did not). `position`: the commit's.
+    `execution_id`: the execution that the command was sent to. `original_id`: the execution that stands for it instead,
+    when a start's idempotency key belongs to another. `effective`: whether it changed anything (a cancel of an ended
+    execution did not).
     """
 
     command_id: str
     execution_id: str
     status: AnswerStatus
     effective: bool = True
-    position: int | None = None
+    original_id: str | None = None
     error: ErrorInfo | None = None
 
 

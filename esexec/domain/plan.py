@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 
 
 class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -32,7 +32,7 @@ class Plan(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_on
     name: str
     steps: tuple[Step, ...]
     parallel: bool = False
-    config: ExecutionConfig = ExecutionConfig()
+    config: ExecutionConfig = EMPTY_CONFIG
     description: str = ""
     metadata: dict[str, Any] = {}
 

@@ -19,7 +19,7 @@ class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
     """What can be said of a task, a step, or of all tasks of a plan, a call or a namespace.
 
     `timeout_ms`: of one attempt; 0 = none. `max_retries`: re-attempts after the first (attempts = max_retries + 1).
-    Delay of the n-th retry: min(initial_retry_delay_ms × backoff_multiplier^(n-1), max_retry_delay_ms), then × (1 + U(0, jitter)).
+    The n-th retry waits min(initial_retry_delay_ms × backoff_multiplier^(n-1), max_retry_delay_ms), × (1 + U(0, jitter)).
     `retry_unknown`: whether errors that no rule knows are retried. `max_retry_after_ms` caps a delay the error asks for.
     """
 
@@ -66,9 +66,11 @@ class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
     enable_rollback: bool = True
 
 
+EMPTY_CONFIG = ExecutionConfig()
+"""The config that says nothing. Shared, so that "nothing was said" is an identity test on the hot path."""
+
 BUILT_IN = Policy()
 BUILT_IN_EXECUTION = ExecutionPolicy()
-NOTHING_SAID = TaskSettings()
 
 
 def merge(levels: Iterable[TaskSettings | None]) -> Policy:
@@ -86,7 +88,7 @@ def merge_execution(levels: Iterable[ExecutionConfig | None]) -> ExecutionPolicy
 def _said(levels: Iterable[TaskSettings | None], fields: tuple[str, ...]) -> dict[str, object]:
     said: dict[str, object] = {}
     for level in levels:
-        if level is None or level == NOTHING_SAID:
+        if level is None or level is EMPTY_CONFIG:
             continue
         for field in fields:
             value = getattr(level, field, None)

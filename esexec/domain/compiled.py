@@ -1,0 +1,31 @@
+"""Plans, decoded and checked once: what a start or a history holds as bytes → `Graph`, remembered by those bytes."""
+
+from functools import lru_cache
+
+import msgspec
+
+from esexec.domain import limits
+from esexec.domain.errors import PlanInvalid
+from esexec.domain.graph import Graph, compile_plan
+from esexec.domain.ids import is_task_name, token_from
+from esexec.domain.plan import plan_of_task
+from esexec.domain.reading import decode_plan
+
+
+@lru_cache(maxsize=limits.cached_plans)
+def graph_of(raw: bytes) -> Graph:
+    """The checked graph of a plan's JSON. Raises `PlanInvalid`, which is not remembered."""
+    return decode_plan(raw)
+
+
+@lru_cache(maxsize=limits.cached_plans)
+def graph_of_task(task: str) -> Graph:
+    """The graph of the one-step plan that a single task is."""
+    if not is_task_name(task):
+        raise PlanInvalid(f"{task[:100]!r} is no task name", code="bad_task_name", hint="letters, digits and _ . : / -")
+    return compile_plan(plan_of_task(task, token_from(task)))
+
+
+def canonical(graph: Graph) -> msgspec.Raw:
+    """The plan as it is stored in an execution's first commit."""
+    return msgspec.Raw(graph.raw)

@@ -1,0 +1,200 @@
+"""`decide`: which facts follow from a wish or an observation, given what is fact already. The heart of esexec.
+
+A `Decision` is one commit in the making. Messages are decided into it one after the other; each either adds events
+(`emit` evolves the state at once, so that what follows sees them) or answers with a `Verdict` why it adds none. The state
+given to a decision is consumed by it: if the commit is refused by the log, the state is thrown away with it.
+
+Nothing here is an exception: a wish that cannot be granted is a `Verdict`. Nothing here reads a clock: a decision has one
+time, the latest server time of its messages, never before the history's last. Chance comes in as a number.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.advance import advance
+from esexec.domain.attempts import decide_report
+from esexec.domain.compiled import canonical, graph_of, graph_of_task
+from esexec.domain.decision import APPLIED, Decision, Verdict, refused
+from esexec.domain.errors import ErrorInfo, PlanInvalid
+from esexec.domain.graph import Graph
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.state import ExecutionState
+
+Kind = Literal["report", "due", "continue", "nudge"]
+
+
+class Surroundings(NamedTuple):
+    """What a start takes from the namespace: its settings, and what workers announced of their tasks."""
+
+    namespace: ExecutionConfig = EMPTY_CONFIG
+    tasks: Mapping[str, TaskSettings] = {}
+
+
+def decide_start(decision: Decision, command: c.StartExecution, time: datetime, around: Surroundings) -> Verdict:
+    """Create the execution and schedule its first steps; or say that it exists, or why it cannot be."""
+    state = decision.state
+    if state.exists:
+        return _start_again(state, command)
+    graph = _graph_of_start(command)
+    if isinstance(graph, ErrorInfo):
+        return refused(graph)
+    known = around.tasks
+    used = {step.task: known[step.task] for step in graph.steps if step.task in known} if known else {}
+    decision.emit(
+        e.ExecutionCreated(
+            plan=canonical(graph),
+            plan_id=graph.plan_id,
+            name=graph.plan.name,
+            input=command.input,
+            context=command.context,
+            config=command.config,
+            tasks=used,
+            namespace=around.namespace,
+            metadata=command.metadata,
+            idempotency_key=command.idempotency_key,
+            owner=command.actor,
+        )
+    )
+    decision.emit(e.ExecutionStarted())
+    decision.cause(command.id, time)
+    advance(decision)
+    return APPLIED
+
+
+def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
+    if (command.plan is None) == (command.task is None):
+        return ErrorInfo(
+            type="validation_error",
+            code="plan_or_task",
+            message="a start needs either a plan or a task",
+            hint='give one of "plan" and "task"',
+        )
+    try:
+        return graph_of_task(command.task) if command.task is not None else graph_of(bytes(command.plan or b""))
+    except PlanInvalid as error:
+        return error.info
+
+
+def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
+    """The execution exists. The same command or the same content is the same start; anything else is a conflict."""
+    if command.id in state.applied:
+        return Verdict("repeated", n=state.applied[command.id])
+    created = state.created
+    graph = _graph_of_start(command)
+    if (
+        isinstance(graph, Graph)
+        and graph.raw == bytes(created.plan)
+        and command.input == created.input
+        and command.context == created.context
+        and command.config == created.config
+        and command.metadata == created.metadata
+        and command.idempotency_key == created.idempotency_key
+    ):
+        return Verdict("duplicate", n=1)
+    return refused(
+        ErrorInfo(
+            type="validation_error",
+            code="conflict",
+            message=f"execution {state.execution_id} exists with other content",
+            hint="choose another execution_id, or leave it out; use idempotency_key to repeat a start safely",
+        )
+    )
+
+
+def decide_cancel(decision: Decision, command: c.CancelExecution, time: datetime) -> Verdict:
+    """Ask for the end of the execution. An ended one stays as it is (`effective` is then false)."""
+    state = decision.state
+    if not state.exists:
+        return refused(unknown_execution(state.execution_id))
+    if command.id in state.applied:
+        return Verdict("repeated", n=state.applied[command.id])
+    if state.ended:
+        return Verdict("ineffective")
+    if state.last_control is not None and time < state.last_control:
+        return Verdict("superseded")
+    if state.cancel:
+        return Verdict("duplicate", n=state.n)
+    decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=command.reason))
+    decision.cause(command.id, time)
+    advance(decision)
+    return APPLIED
+
+
+def unknown_execution(execution_id: str) -> ErrorInfo:
+    return ErrorInfo(
+        type="validation_error",
+        code="not_found",
+        message=f"no execution {execution_id} is known",
+        hint="check the id and the namespace",
+    )
+
+
+def decide_due(decision: Decision, name: str, time: datetime) -> Verdict:
+    """A timer fired. One that is open is believed, whatever the clock says; a closed one has had its effect."""
+    state = decision.state
+    version = int(name) if name.isascii() and name.isdigit() and len(name) < 19 else 0
+    timer = state.timers.get(version)
+    if timer is None:
+        return _closed_timer(state, version)
+    if timer.kind == "retry":
+        step = state.steps[timer.step]
+        decision.emit(e.TaskScheduled(step=state.graph.steps[timer.step].id, attempt=step.attempt + 1, run=state.run))
+    else:
+        left = [index for index in state.in_flight if state.steps[index].open]
+        for index in left:
+            step_id, attempt = state.graph.steps[index].id, state.steps[index].attempt
+            decision.emit(e.TaskCancelled(step=step_id, attempt=attempt, run=state.run, ended="abandoned"))
+        decision.abandoned = tuple(state.graph.steps[index].id for index in left)
+    advance(decision)
+    if decision.events:
+        decision.cause(f"due/{name}", time)
+    return APPLIED
+
+
+def _closed_timer(state: ExecutionState, version: int) -> Verdict:
+    """A timer that is not open: closed by the commit that scheduled its retry, or not known (yet)."""
+    if not 0 < version <= state.version:
+        return Verdict("unknown")
+    index = state.retry_timers.get(version)
+    if index is None or state.steps[index].timer != version:
+        return Verdict("stale")
+    return Verdict("stale", n=state.steps[index].scheduled_n)
+
+
+def decide_continue(decision: Decision) -> Verdict:
+    """Go on with what an earlier decision had to leave for want of room; nothing, if nothing was left."""
+    if decision.state.exists:
+        advance(decision)
+    return APPLIED
+
+
+def decide(
+    state: ExecutionState,
+    message: c.StartExecution | c.CancelExecution | tuple[r.Report, str, str] | r.Due | r.Continue,
+    now: datetime,
+    *,
+    chance: float = 0.0,
+    around: Surroundings | None = None,
+) -> list[e.Event]:
+    """The events that follow from one message: the pure core in one call. A report comes as (report, step, "run-attempt").
+
+    A message that is refused or changes nothing gives no events; who needs to know why calls the functions above.
+    """
+    decision = Decision(state, now, chance)
+    match message:
+        case c.StartExecution():
+            decide_start(decision, message, now, around or Surroundings())
+        case c.CancelExecution():
+            decide_cancel(decision, message, now)
+        case r.Due():
+            decide_due(decision, message.name, now)
+        case r.Continue():
+            decide_continue(decision)
+        case (report, step, attempt):
+            decide_report(decision, report, step, attempt, now)
+    return decision.events

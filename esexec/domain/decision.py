@@ -1,0 +1,71 @@
+"""One commit in the making, and what can become of a message that is decided into it."""
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from esexec.domain import limits
+from esexec.domain.commit import Cause
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.events import Event
+from esexec.domain.state import ExecutionState, begin, evolve, note_cause
+
+VerdictKind = Literal["applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "unknown", "refused"]
+
+
+class Verdict(NamedTuple):
+    """What became of a message.
+
+    applied: it is in this commit (which may hold no event for it). repeated: the same message is in commit `n` already.
+    duplicate: another message of the same meaning is (commit `n`). stale: it is about something that is closed, for
+    good, by commit `n`. ineffective: allowed, but there is nothing left to change. superseded: a later wish was applied.
+    unknown: it speaks of something that this history does not hold; only a fresh read can tell whether that is true.
+    refused: `error` says why; where the reason is something absent, a fresh read must confirm it.
+    """
+
+    kind: VerdictKind
+    n: int = 0
+    error: ErrorInfo | None = None
+
+
+APPLIED = Verdict("applied")
+
+
+def refused(error: ErrorInfo) -> Verdict:
+    return Verdict("refused", error=error)
+
+
+class Decision:
+    """The events of a commit that is being decided, on top of `state`, which they change as they are emitted.
+
+    `time` is the commit's. `unfinished`: there is more to decide than fits; a `continue` must follow.
+    """
+
+    __slots__ = ("abandoned", "bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
+
+    def __init__(self, state: ExecutionState, time: datetime, chance: float = 0.0) -> None:
+        self.state = state
+        self.time = time if state.time is None or time > state.time else state.time
+        self.chance = chance
+        self.events: list[Event] = []
+        self.causes: list[Cause] = []
+        self.first_version = state.version + 1
+        self.bytes = 0
+        self.unfinished = False
+        self.abandoned: tuple[str, ...] = ()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further event should be added."""
+        return len(self.events) >= limits.events_per_commit or self.bytes > limits.commit_bytes
+
+    def emit(self, event: Event) -> None:
+        """This is now a fact (as soon as the commit is stored)."""
+        if not self.events:
+            begin(self.state, self.state.n + 1, self.time)
+        self.events.append(event)
+        evolve(self.state, event)
+
+    def cause(self, cause_id: str, time: datetime) -> None:
+        """This message is part of why the commit exists. Called after its events were emitted."""
+        self.causes.append(Cause(cause_id, time))
+        note_cause(self.state, cause_id, time)

@@ -1,0 +1,58 @@
+"""A message on its way through the executor: what it says, where it came from, and how it is let go.
+
+An envelope is acknowledged only when all that it caused stands; until then a crash makes the server deliver it again.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from esexec.domain import commands as c
+from esexec.domain import reports as r
+from esexec.nats.connection import Connection, OutboundBufferLimitError
+from esexec.nats.pull import Tap
+
+Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
+
+
+class Envelope:
+    """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`); `step` and
+    `attempt` only in a report's. `deliveries` counts from 1. `bound`: a start whose idempotency key is ours."""
+
+    __slots__ = (
+        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step", "time", "verb",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, tap: Tap, ack: str, entity: str, verb: str, data: bytes) -> None:
+        self._client, self._tap, self._ack = connection.client, tap, ack
+        self.entity, self.verb, self.data = entity, verb, data
+        tokens = ack.split(".")
+        self.deliveries = int(tokens[-5])
+        self.time = datetime.fromtimestamp(int(tokens[-2]) / 1e9, UTC)
+        self.content: Content = _NOTHING
+        self.queue = self.step = self.attempt = ""
+        self.bound = False
+
+    async def ack(self) -> None:
+        """It is dealt with, for good."""
+        await self._say(b"")
+
+    async def nak(self, delay_s: float) -> None:
+        """Deliver it again, not before `delay_s` seconds."""
+        await self._say(msgspec.json.encode({"delay": int(delay_s * 1e9)}).join((b"-NAK ", b"")))
+
+    async def _say(self, word: bytes) -> None:
+        try:
+            await self._client.publish(self._ack, word)
+        except OutboundBufferLimitError:
+            pass  # disconnected: it will be delivered again, and be recognised
+        if self._tap.release():
+            await self._tap.refill()
+
+
+_NOTHING = r.Nudge()
+
+
+def backoff_s(deliveries: int) -> float:
+    """How long to leave a message that cannot be dealt with now: 0.25 s doubling up to 30 s."""
+    return float(min(0.25 * 2 ** min(deliveries - 1, 10), 30.0))

@@ -1,0 +1,152 @@
+"""The executor process: carries commands, reports and timers from NATS to the desk, for as long as it runs.
+
+Stateless: kill it at any instruction, start it again anywhere, run as many as you like.
+"""
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Self, Unpack
+
+from nats.aio.msg import Msg
+
+from esexec.domain import limits
+from esexec.domain.decider import Surroundings
+from esexec.domain.errors import EsexecError
+from esexec.executor.desk import Desk
+from esexec.executor.intake import Intake
+from esexec.executor.outbox import NatsOutbox
+from esexec.executor.settings import SettingsDesk
+from esexec.log.jetstream import JetStreamLog
+from esexec.nats.connection import Auth, Connection, connect
+from esexec.nats.direct import DirectReader
+from esexec.nats.publisher import Ack, Publisher
+from esexec.nats.pull import Puller, Tap
+from esexec.nats.streams import ensure_streams
+from esexec.nats.subjects import Subjects
+from esexec.world import new_id
+
+logger = logging.getLogger("esexec.executor")
+
+_IN_HAND = 500
+"""Messages of one partition that are held or asked for."""
+_WATCH_S = 1.0
+
+
+class Executor:
+    """Decides what comes next for every execution of a namespace.
+
+    `cache_size`: idle executions kept in memory (0 is correct, and slower). `async with` starts and drains it; `run()` keeps
+    it up until cancelled. Raises `Unavailable` if no server answers.
+    """
+
+    def __init__(
+        self,
+        url: str = "nats://127.0.0.1:4222",
+        *,
+        namespace: str = "default",
+        name: str | None = None,
+        cache_size: int = limits.cached_entities,
+        replicas: int = 1,
+        patience: float = 0.0,
+        **auth: Unpack[Auth],
+    ) -> None:
+        self.name = name or f"x{new_id()[-8:]}"
+        self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
+        self._cache_size = cache_size
+        self._subjects = Subjects(namespace)
+        self._command_taps: list[Tap] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Start if need be, and go on until cancelled; then drain."""
+        if self._connection is None:
+            await self.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Connect, make sure of the streams, and begin."""
+        connection = await connect(self._url, name=f"esexec-executor-{self.name}", patience=self._patience, **self._auth)
+        self._connection = connection
+        subjects = self._subjects
+        await ensure_streams(connection, subjects, replicas=self._replicas)
+        self._publisher = await Publisher(connection).start()
+        reader = await DirectReader(connection).start()
+        log = JetStreamLog(connection, subjects, self._publisher, reader)
+        self._outbox = NatsOutbox(connection, subjects, self._publisher)
+        self._desk = Desk(self.name, log, self._outbox, cache_size=self._cache_size)
+        self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
+        await connection.subscribe(subjects.commits_of("_settings"), self._settings.on_commit)
+        await self._settings.start()
+        await self._open_taps(connection)
+        self._watch = asyncio.create_task(self._watch_depth(), name="esexec-executor-watch")
+        logger.info("executor %s ready on %s, namespace %s", self.name, connection.shown_url, subjects.namespace)
+
+    async def _open_taps(self, connection: Connection) -> None:
+        subjects = self._subjects
+        intake = Intake(connection, subjects, self._desk, self._settings.take)
+        self._puller = Puller(connection)
+        for partition in range(limits.partitions):
+            name = subjects.partition_consumer(partition)
+            self._command_taps.append(self._puller.tap(subjects.commands_stream, name, _IN_HAND, intake.on_command))
+            self._puller.tap(subjects.inbox_stream, name, _IN_HAND, intake.on_inbox)
+        self._puller.tap(subjects.timers_stream, "due", _IN_HAND, self._forward)
+        await self._puller.start()
+
+    def _follow(self, surroundings: Surroundings) -> None:
+        self._desk.surroundings = surroundings
+
+    async def _forward(self, message: Msg, tap: Tap) -> None:
+        """A timer fired: into INBOX with it, where its execution's messages are in order, and only then let it go."""
+        execution, name = message.subject.split(".")[-2:]
+
+        async def stored(ack: Ack) -> None:
+            if ack.error is None:
+                await message.respond(b"")
+            if tap.release():
+                await tap.refill()
+
+        await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
+
+    async def _watch_depth(self) -> None:
+        """While too many dispatches wait for workers, take no new commands; reports are taken always."""
+        assert self._connection is not None
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                info = await self._connection.api(f"STREAM.INFO.{self._subjects.tasks_stream}")
+            except EsexecError:
+                continue
+            deep = info["state"]["messages"] > limits.tasks_waiting
+            for tap in self._command_taps:
+                if tap.paused != deep:
+                    tap.paused = deep
+                    await tap.refill()
+
+    async def stop(self, deadline_s: float = 10.0) -> None:
+        """Take nothing new, let what is in hand come to rest (at most `deadline_s`), and close. The rest is redelivered."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+        until = time.monotonic() + deadline_s
+        await self._puller.stop()
+        while connection.is_connected and time.monotonic() < until and not (self._desk.idle and not self._publisher.in_flight):
+            await asyncio.sleep(0.005)
+        await self._settings.close()
+        await self._outbox.close()
+        await self._publisher.close()
+        await connection.close()

@@ -1,0 +1,202 @@
+"""A mailbox: what one entity's messages go through, one after the other, inside one executor.
+
+    put → (load) → decide what has gathered → append one commit → effects, in commit order → reply, ack
+
+While an append is under way messages gather; they are decided in a row into the next commit. Nothing here waits: an
+append and an effect report back by callback, so that thousands of executions run side by side without a task each. What
+is rare (loading, doubting an absence, binding a key) runs in a task of its own and puts the message back.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from esexec.domain import commands as c
+from esexec.domain import decider
+from esexec.domain import reports as r
+from esexec.domain.attempts import decide_report
+from esexec.domain.commit import Commit, hash_of
+from esexec.domain.decision import APPLIED, Decision, Verdict
+from esexec.domain.effects import Effect, effects_of, open_effects
+from esexec.domain.state import ExecutionState
+from esexec.executor.envelope import Envelope
+from esexec.log import codec
+from esexec.world import chance
+
+if TYPE_CHECKING:
+    from esexec.executor.desk import Desk
+
+
+class Batch:
+    """One commit under way (or, without one, effects that are repeated): its messages with their verdicts, and how many
+    effects are still open before the messages may be let go. `state` is what the effects are carried out with."""
+
+    __slots__ = ("commit", "data", "effects", "messages", "open", "state")
+
+    def __init__(self, state: ExecutionState, messages: list[tuple[Envelope, Verdict]]) -> None:
+        self.state, self.messages = state, messages
+        self.commit: Commit | None = None
+        self.data = b""
+        self.effects: list[Effect] = []
+        self.open = 0
+
+
+class Mailbox:
+    """See the module. `state` None: not known, to be loaded."""
+
+    __slots__ = ("appending", "busy", "carrying", "desk", "entity", "refusals", "state", "waiting")
+
+    def __init__(self, desk: "Desk", entity: str) -> None:
+        self.desk, self.entity = desk, entity
+        self.state: ExecutionState | None = None
+        self.waiting: deque[Envelope] = deque()
+        self.appending: Batch | None = None
+        self.carrying: deque[Batch] = deque()
+        """Batches that are stored, in order; the effects of the first are under way."""
+        self.busy = False
+        """A task of its own is loading."""
+        self.refusals = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.waiting or self.appending or self.carrying or self.busy)
+
+    async def put(self, envelope: Envelope) -> None:
+        """A message for this entity."""
+        self.waiting.append(envelope)
+        if self.appending is None and not self.busy:
+            await self.decide()
+
+    async def decide(self) -> None:
+        """Decide what has gathered, and send the commit on its way."""
+        while self.waiting and self.appending is None and not self.busy:
+            first = self.waiting[0]
+            if _needs_key(first):
+                self.desk.bind_key(self.waiting.popleft())
+                continue
+            if self.state is None:
+                if type(first.content) is not c.StartExecution or self.refusals:
+                    self.busy = True
+                    self.desk.load(self)
+                    return
+                # A start is decided as if nothing existed: the append finds out.
+                self.state = ExecutionState(self.entity)
+            await self._decide_gathered(self.state)
+        self.desk.settled(self)
+
+    async def _decide_gathered(self, state: ExecutionState) -> None:
+        """One decision over what has gathered; after a poisonous message the state is gone and the rest still waits."""
+        decision = Decision(state, max(envelope.time for envelope in self.waiting), chance())
+        decided: list[tuple[Envelope, Verdict]] = []
+        while self.waiting and not decision.full and not _needs_key(self.waiting[0]):
+            envelope = self.waiting.popleft()
+            decision.bytes += len(envelope.data)
+            try:
+                verdict = self._decide_one(decision, envelope)
+            except Exception as error:  # the core does not throw; whatever this is, only this message is to blame
+                # The state may be half changed: drop it, put the innocent back, and decide again without the culprit.
+                self._void([one for one, _ in decided])
+                await self.desk.bury(envelope, "poison", error)
+                return
+            if decision.events:
+                decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
+            else:
+                await self.desk.conclude(self, envelope, verdict, state.n)
+        if decision.events:
+            await self._append(state, decision, decided)
+
+    def _void(self, envelopes: list[Envelope]) -> None:
+        """What was decided of these does not hold, nor does the state: begin again from the log."""
+        self.state = None
+        self.refusals += 1
+        self.waiting.extendleft(reversed(envelopes))
+
+    def _decide_one(self, decision: Decision, envelope: Envelope) -> Verdict:
+        content = envelope.content
+        match content:
+            case c.StartExecution():
+                return decider.decide_start(decision, content, envelope.time, self.desk.surroundings)
+            case c.CancelExecution():
+                return decider.decide_cancel(decision, content, envelope.time)
+            case r.Due():
+                return decider.decide_due(decision, content.name, envelope.time)
+            case r.Continue():
+                return decider.decide_continue(decision)
+            case r.Nudge():
+                return APPLIED
+            case c.ConfigureNamespace() | c.AnnounceTasks():
+                raise TypeError("not a command of an execution")
+            case _:
+                return decide_report(decision, content, envelope.step, envelope.attempt, envelope.time)
+
+    async def _append(self, state: ExecutionState, decision: Decision, decided: list[tuple[Envelope, Verdict]]) -> None:
+        batch = self.appending = Batch(state, decided)
+        batch.commit = Commit(
+            v=codec.VERSION,
+            execution_id=self.entity,
+            n=state.n,
+            version=decision.first_version,
+            time=decision.time,
+            commands=tuple(decision.causes),
+            actor=next((actor for one, _ in decided if (actor := getattr(one.content, "actor", None)) is not None), None),
+            executor=self.desk.name,
+            prev=state.prev,
+            events=tuple(decision.events),
+        )
+        batch.data = codec.encode(batch.commit)
+        await self.desk.log.append(self.entity, state.n, batch.data, state.position, self._stored)
+
+    async def _stored(self, position: int | None) -> None:
+        batch, self.appending = self.appending, None
+        assert batch is not None and batch.commit is not None
+        if position is None:  # somebody else's commit stands there
+            self._void([envelope for envelope, _ in batch.messages])
+        else:
+            state = batch.state
+            state.position, state.prev = position, hash_of(batch.data)
+            self.refusals = 0
+            batch.effects = effects_of(batch.commit.events, batch.commit.version, state)
+            await self.carry(batch)
+        await self.decide()
+
+    async def carry(self, batch: Batch) -> None:
+        """Carry out a batch's effects once those before it are done."""
+        self.carrying.append(batch)
+        if len(self.carrying) == 1:
+            await self._carry_first()
+
+    async def _carry_first(self) -> None:
+        batch = self.carrying[0]
+        batch.open = len(batch.effects) + 1
+        for effect in batch.effects:
+            await self.desk.carry_out(self, batch, effect)
+        await self.one_done(batch)
+
+    async def one_done(self, batch: Batch) -> None:
+        """One of the batch's effects stands. After the last its messages are let go, and the next batch has its turn."""
+        batch.open -= 1
+        if batch.open:
+            return
+        n = batch.commit.n if batch.commit is not None else 0
+        for envelope, verdict in batch.messages:
+            await self.desk.conclude(self, envelope, verdict, n)
+        self.carrying.popleft()
+        if self.carrying:
+            await self._carry_first()
+        else:
+            self.desk.settled(self)
+
+    async def repeat(self, envelope: Envelope, verdict: Verdict, commit: Commit | None) -> None:
+        """Repeat what is still open of a commit (None: of the whole execution) for a message, then let it go."""
+        assert self.state is not None
+        batch = Batch(self.state, [(envelope, verdict)])
+        if commit is None:
+            batch.effects = open_effects(self.state)
+        else:
+            batch.effects = effects_of(commit.events, commit.version, self.state)
+        await self.carry(batch)
+
+
+def _needs_key(envelope: Envelope) -> bool:
+    """Whether it is a start whose idempotency key must be bound first."""
+    content = envelope.content
+    return type(content) is c.StartExecution and content.idempotency_key is not None and not envelope.bound

@@ -1,0 +1,193 @@
+"""Effects on NATS: dispatches into TASKS, timers into TIMERS, reports of our own into INBOX, answers and signals to whoever hears.
+
+Each method returns once the message is on its way. A dispatch is published with expected sequence 0 on its subject, so that
+one that still waits is not doubled; a refusal therefore means that it stands.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from esexec.domain import effects as fx
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.errors import ErrorInfo, Unavailable
+from esexec.domain.messages import Answer, CancelSignal
+from esexec.domain.state import ExecutionState
+from esexec.executor.desk import Done
+from esexec.executor.envelope import Envelope
+from esexec.nats.connection import ApiError, Connection
+from esexec.nats.direct import read_leader
+from esexec.nats.publisher import WRONG_SEQUENCE, Ack, Publisher
+from esexec.nats.streams import ensure_lane
+from esexec.nats.subjects import Subjects
+
+logger = logging.getLogger("esexec.executor")
+
+_encode = msgspec.json.encode
+_MUST_NOT_EXIST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_CONSUMER_NOT_FOUND = 10014
+
+
+class NatsOutbox:
+    """See the module and `desk.Outbox`."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, publisher: Publisher) -> None:
+        self._connection, self._subjects, self._publisher = connection, subjects, publisher
+        self._lanes: set[tuple[str, int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    async def close(self) -> None:
+        """Forget short timers; the durable ones stand behind them."""
+        for handle in self._timers:
+            handle.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None:
+        policy, step = state.policy_of(index), state.graph.steps[index].id
+        subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
+        lane = (policy.queue, policy.priority)
+
+        async def stored(ack: Ack) -> None:
+            if ack.error is not None and ack.error.err_code not in WRONG_SEQUENCE:
+                logger.error("a dispatch was refused (%s): %s", ack.error.description, subject)
+                return  # its command is not acknowledged, and so comes again
+            if lane not in self._lanes:
+                self._spawn(self._make_lane(lane, done))
+            else:
+                await done()
+
+        await self._publisher.send(subject, data, _MUST_NOT_EXIST, stored)
+
+    async def _make_lane(self, lane: tuple[str, int], done: Done) -> None:
+        await ensure_lane(self._connection, self._subjects, *lane)
+        self._lanes.add(lane)
+        await done()
+
+    async def report(self, state: ExecutionState, index: int, attempt: int, report: r.Report, done: Done) -> None:
+        queue, step = state.policy_of(index).queue, state.graph.steps[index].id
+        subject = self._subjects.report(state.execution_id, queue, step, state.run, attempt)
+        await self._publisher.send(subject, _encode(report), None, _then(done))
+
+    async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None:
+        execution, name = state.execution_id, str(timer.name)
+        headers = {
+            "Nats-Schedule": f"@at {timer.due.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}Z",
+            "Nats-Schedule-Target": self._subjects.due(execution, name),
+        }
+        await self._publisher.send(self._subjects.timer(execution, name), b"", headers, _then(done))
+        wait = (timer.due - (state.time or timer.due)).total_seconds()
+        if wait * 1000 < limits.backstop_timer_ms:
+            self._soon(max(wait, 0.0), execution, name)
+
+    def _soon(self, wait: float, execution: str, name: str) -> None:
+        """A timer that the server would fire too coarsely also runs here; the first to fire is believed."""
+
+        def fire() -> None:
+            self._timers.discard(handle)
+            self._spawn(self._publisher.send(self._subjects.due_in(execution, name), b""))
+
+        handle = asyncio.get_running_loop().call_later(wait, fire)
+        self._timers.add(handle)
+
+    async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None:
+        subject = self._subjects.timer(state.execution_id, str(timer.name))
+        self._spawn(self._purge(self._subjects.timers_stream, subject, done))
+
+    async def _purge(self, stream: str, subject: str, done: Done) -> None:
+        try:
+            await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        except Unavailable:
+            pass  # a timer that fires in vain does no harm
+        await done()
+
+    async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
+        step = state.graph.steps[index].id
+        await self._signal(state.execution_id, step, state.run, attempt, state.cancel_reason)
+        self._spawn(self._withdraw(state, index, attempt, done))
+
+    async def _withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
+        """Purge the dispatch; if its lane never delivered it, nobody has it, and that is reported."""
+        policy, step = state.policy_of(index), state.graph.steps[index].id
+        stream = self._subjects.tasks_stream
+        subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
+        waiting = await read_leader(self._connection, stream, subject)
+        if waiting is None:
+            await done()
+            return
+        await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        if await self._delivered_up_to(policy.queue, policy.priority) < waiting.sequence:
+            await self.report(state, index, attempt, r.Withdrawn(), done)
+        else:
+            await done()
+
+    async def _delivered_up_to(self, queue: str, priority: int) -> int:
+        consumer = self._subjects.lane_consumer(queue, priority)
+        try:
+            info = await self._connection.api(f"CONSUMER.INFO.{self._subjects.tasks_stream}.{consumer}")
+        except ApiError as error:
+            if error.err_code == _CONSUMER_NOT_FOUND:
+                return 0
+            raise
+        return int(info["delivered"]["stream_seq"])
+
+    async def continue_later(self, state: ExecutionState, done: Done) -> None:
+        await self._publisher.send(self._subjects.continue_in(state.execution_id), b"", None, _then(done))
+
+    async def answer(self, answer: Answer) -> None:
+        await self._tell(self._subjects.reply(answer.execution_id, answer.command_id), _encode(answer))
+
+    async def stop_attempt(self, execution: str, step: str, attempt: str) -> None:
+        run, _, number = attempt.partition("-")
+        await self._signal(execution, step, int(run), int(number), "the attempt is closed")
+
+    async def _signal(self, execution: str, step: str, run: int, attempt: int, reason: str) -> None:
+        signal = CancelSignal(execution_id=execution, step=step, run=run, attempt=attempt, reason=reason)
+        await self._tell(self._subjects.live(execution, "cancel"), _encode(signal))
+
+    async def _tell(self, subject: str, data: bytes) -> None:
+        """Say something that is not stored: if nobody can hear it now, it is lost, and the history tells it all the same."""
+        try:
+            await self._connection.publish(subject, data)
+        except Unavailable:
+            logger.debug("not told, no server: %s", subject)
+
+    async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:
+        headers = {
+            "Esexec-Reason": reason.code,
+            "Esexec-Message": reason.message.encode("ascii", "backslashreplace").decode().replace("\n", " ")[:1000],
+            "Esexec-Time": datetime.now(UTC).isoformat(),
+        }
+
+        async def stored(ack: Ack) -> None:
+            if ack.error is None:
+                await envelope.ack()
+
+        await self._publisher.send(self._subjects.dead(envelope.entity, envelope.verb), envelope.data, headers, stored)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (Unavailable, ApiError) as error:
+            logger.warning("an effect is left for the redelivery of its message: %s", error)
+
+
+def _then(done: Done) -> Callable[[Ack], Awaitable[None]]:
+    async def stored(ack: Ack) -> None:
+        if ack.error is None:
+            await done()
+        else:
+            logger.error("a message of ours was refused: %s", ack.error.description)
+
+    return stored

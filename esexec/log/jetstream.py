@@ -1,0 +1,78 @@
+"""The log in JetStream: one message per commit on `log.<entity>.<n>`, appended by compare-and-set.
+
+The expected sequence is that of the commit before, over `log.<entity>.*`: so a commit is stored only right behind the one
+it was decided upon. 10071, 10164 and 10077 all mean that another commit stands there (`nats-server` err_codes).
+"""
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from esexec.domain.errors import CorruptHistory
+from esexec.log.port import Appended, Stored
+from esexec.nats.connection import Connection
+from esexec.nats.direct import DirectReader, Message, TooMany, read_leader, subjects_of
+from esexec.nats.publisher import STREAM_FULL, WRONG_SEQUENCE, Ack, Publisher
+from esexec.nats.subjects import Subjects
+
+_PAGE = 1000
+_MEANS_REFUSED = WRONG_SEQUENCE | {STREAM_FULL}
+
+
+class JetStreamLog:
+    """See `port.Log`."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, publisher: Publisher, reader: DirectReader) -> None:
+        self._connection, self._subjects, self._publisher, self._reader = connection, subjects, publisher, reader
+        self._prefix = subjects.log("", 0).rsplit(".", 2)[0]
+        self._stream = subjects.log_stream
+
+    async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
+        headers = {
+            "Nats-Expected-Last-Subject-Sequence": str(after),
+            "Nats-Expected-Last-Subject-Sequence-Subject": f"{self._prefix}.{entity}.*",
+        }
+        await self._publisher.send(f"{self._prefix}.{entity}.{n}", data, headers, partial(self._answered, entity, n, data, done))
+
+    async def _answered(self, entity: str, n: int, data: bytes, done: Appended, ack: Ack) -> None:
+        if ack.error is None:
+            await done(ack.seq)
+        elif ack.error.err_code in _MEANS_REFUSED:
+            stored = await self.read(entity, n)
+            await done(stored.position if stored is not None and stored.data == data else None)
+        else:
+            raise CorruptHistory(f"the log refuses commits for a reason that is not known: {ack.error.description}")
+
+    async def load(self, entity: str, after: int = 0) -> list[Stored]:
+        if after == 0:
+            try:
+                return self._in_order(entity, await self._reader.last_of_each(self._stream, [f"{self._prefix}.{entity}.*"]))
+            except TooMany:
+                pass
+        commits: list[Stored] = []
+        while True:
+            first = after + len(commits) + 1
+            page = [f"{self._prefix}.{entity}.{n}" for n in range(first, first + _PAGE)]
+            found = self._in_order(entity, await self._reader.last_of_each(self._stream, page), first)
+            commits.extend(found)
+            if len(found) < _PAGE:
+                return commits
+
+    def _in_order(self, entity: str, messages: list[Message], first: int = 1) -> list[Stored]:
+        commits = [Stored(int(message.subject.rsplit(".", 1)[1]), message.sequence, message.data) for message in messages]
+        for expected, commit in enumerate(commits, first):
+            if commit.n != expected:
+                raise CorruptHistory(f"{entity}: commit {expected} is missing, {commit.n} is stored")
+        return commits
+
+    async def read(self, entity: str, n: int) -> Stored | None:
+        found = await read_leader(self._connection, self._stream, f"{self._prefix}.{entity}.{n}")
+        return None if found is None else Stored(n, found.sequence, found.data)
+
+    async def entities(self) -> AsyncIterator[str]:
+        # Every history has a commit 1, or, once compacted, none below some n; so all subjects are asked for.
+        seen: set[str] = set()
+        for subject in await subjects_of(self._connection, self._stream, f"{self._prefix}.*.*"):
+            entity = subject.rsplit(".", 2)[1]
+            if entity not in seen:
+                seen.add(entity)
+                yield entity

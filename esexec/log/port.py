@@ -1,0 +1,46 @@
+"""What a log is: for each entity a gapless sequence of commits, each appended only if its predecessor is the last.
+
+Two homes pass the same conformance suite (`tests/conformance/`): `memory` for tests and simulation, `jetstream` for life.
+The log knows bytes, entities and positions; what the bytes mean is the codec's business.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+Appended = Callable[[int | None], Awaitable[None]]
+"""Called once with the position of the stored commit, or None: refused, somebody else's commit stands there."""
+
+
+class Stored(NamedTuple):
+    """A commit as it is stored: its number, its position in the log, and its bytes."""
+
+    n: int
+    position: int
+    data: bytes
+
+
+class Log(Protocol):
+    """See the module."""
+
+    async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
+        """Store `data` as commit `n` if the entity's last commit has position `after` (0: it has none).
+
+        Returns as soon as the write is on its way. `done` is called when its outcome is known for certain: an unknown outcome
+        is resolved by writing the identical bytes again. A refused write whose bytes stand in the log is our own: stored.
+        """
+        ...
+
+    async def load(self, entity: str, after: int = 0) -> list[Stored]:
+        """The commits numbered above `after`, in order, gapless: complete as of some recent moment (a follower may answer).
+
+        Raises `CorruptHistory` on a gap, `Unavailable` if the log does not answer.
+        """
+        ...
+
+    async def read(self, entity: str, n: int) -> Stored | None:
+        """Commit `n` as the leader knows it now; None: it certainly does not exist at this moment."""
+        ...
+
+    def entities(self) -> AsyncIterator[str]:
+        """Every entity that has a history, in no particular order."""
+        ...

@@ -1,0 +1,130 @@
+"""Reads of stored messages, many at a time: direct gets (any replica, fast) and leader reads (certain).
+
+`multi_last` stops silently at 64 MB and refuses over 1024 subjects; a read is complete only when the last message's
+`Nats-Num-Pending` is 0. Both are seen here, so callers get everything or an exception.
+"""
+
+import asyncio
+import base64
+import itertools
+from typing import Any, NamedTuple
+
+import msgspec
+from nats.aio.msg import Msg
+
+from esexec.domain.errors import Unavailable
+from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
+
+_TIMEOUT_S = 5.0
+
+
+class Message(NamedTuple):
+    """A stored message."""
+
+    subject: str
+    sequence: int
+    data: bytes
+
+
+class TooMany(Exception):
+    """The request matches more subjects than one answer may hold."""
+
+
+class _Collector:
+    __slots__ = ("future", "messages", "pending")
+
+    def __init__(self, future: "asyncio.Future[list[Message]]") -> None:
+        self.future, self.messages, self.pending = future, list[Message](), 0
+
+
+class DirectReader:
+    """Direct gets over one inbox. Create with `await DirectReader(connection).start()`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = connection.client.new_inbox()
+        self._tokens = itertools.count(1)
+        self._collectors: dict[str, _Collector] = {}
+
+    async def start(self) -> "DirectReader":
+        await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
+        return self
+
+    async def last_of_each(self, stream: str, subjects: list[str], timeout: float = _TIMEOUT_S) -> list[Message]:
+        """The last message of every subject that matches, complete, in stream order.
+
+        Raises `TooMany` over 1024 subjects, `Unavailable` if nobody answers. An outage during the call is waited out.
+        """
+        body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
+        return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
+
+    async def _ask(self, subject: str, body: bytes, timeout: float) -> list[Message]:
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            token = f"{self._inbox}.{next(self._tokens)}"
+            collector = _Collector(asyncio.get_running_loop().create_future())
+            self._collectors[token] = collector
+            try:
+                await self._connection.client.publish(subject, body, token)
+                return await asyncio.wait_for(collector.future, min(timeout, 2.0))
+            except (TimeoutError, OutboundBufferLimitError, _NotNow):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"no answer from the log ({subject}) in {timeout:g} s", code="log_unavailable") from None
+                await asyncio.sleep(0.05)
+            finally:
+                self._collectors.pop(token, None)
+
+    async def _on_message(self, message: Msg) -> None:
+        collector = self._collectors.get(message.subject) or self._collectors.get(_token_of(message))
+        if collector is None or collector.future.done():
+            return
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            collector.pending = int(headers.get("Nats-Num-Pending", "0"))
+            found = Message(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
+            collector.messages.append(found)
+        elif status == "204":
+            if int(headers.get("Nats-Num-Pending", "0")):
+                collector.future.set_exception(TooMany())
+            else:
+                collector.messages.sort(key=lambda m: m.sequence)
+                collector.future.set_result(collector.messages)
+        elif status == "404":
+            collector.future.set_result([])
+        elif status == "413":
+            collector.future.set_exception(TooMany())
+        else:
+            collector.future.set_exception(_NotNow(status))
+
+
+class _NotNow(Exception):
+    """The stream has no leader, or there is no JetStream, at this moment."""
+
+
+def _token_of(message: Msg) -> str:
+    return message.reply or ""
+
+
+async def read_leader(connection: Connection, stream: str, subject: str) -> Message | None:
+    """The last message on a subject as the stream's leader knows it; None: there is none, for certain, at this moment."""
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except ApiError as error:
+        if error.err_code == 10037:  # no message found
+            return None
+        raise
+    found: dict[str, Any] = answer["message"]
+    return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")))
+
+
+async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:
+    """Every subject of a stream that matches, paged."""
+    subjects: list[str] = []
+    while True:
+        body = {"subjects_filter": pattern, "offset": len(subjects)}
+        answer = await connection.api(f"STREAM.INFO.{stream}", body)
+        page = answer["state"].get("subjects") or {}
+        subjects.extend(page)
+        if not page or len(subjects) >= answer.get("total", len(subjects)):
+            return subjects

@@ -1,0 +1,156 @@
+"""A pull consumer's loop: keeps requests open for as many messages as may come, and refills them when half is used.
+
+One `Puller` serves many consumers over one subscription. A `Tap` is one consumer's share: `capacity` messages at most are
+held at a time (delivered and not yet `release`d) or asked for. nats-py's `fetch` is not used: it costs ten times as much
+and leaves requests behind when it is cancelled.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from esexec.nats.connection import Connection, OutboundBufferLimitError
+
+Handle = Callable[[Msg, "Tap"], Awaitable[None]]
+
+_EXPIRES_S = 30
+_SILENCE_S = _EXPIRES_S + 5
+_RETRY_S = 0.25
+
+
+class Tap:
+    """One consumer's messages. `capacity` may be changed at any time; `wake` makes a change take effect at once."""
+
+    __slots__ = ("asked", "capacity", "handle", "heard", "held", "not_before", "paused", "puller", "reply", "request", "subject")
+
+    def __init__(self, puller: "Puller", key: str, stream: str, consumer: str, capacity: int, handle: Handle) -> None:
+        self.puller, self.handle, self.capacity = puller, handle, capacity
+        self.held = 0
+        """Delivered and not yet released."""
+        self.asked = 0
+        """Requested and not yet delivered."""
+        self.heard = 0.0
+        self.not_before = 0.0
+        self.paused = False
+        self.subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self.reply = f"{puller.inbox}.{key}"
+
+    def release(self) -> bool:
+        """A held message is dealt with. True if a new request is due: then `await refill()`."""
+        self.held -= 1
+        return self.asked < self.capacity - self.held - self.asked
+
+    async def refill(self) -> None:
+        """Ask for as many messages as may still come, if that is worth a request now."""
+        wanted = self.capacity - self.held - self.asked
+        if wanted <= self.asked or wanted <= 0 or self.paused or self.not_before > self.puller.now:
+            return
+        self.asked += wanted
+        self.heard = self.puller.now
+        try:
+            await self.puller.publish(self.subject, self.puller.request(wanted), self.reply)
+        except OutboundBufferLimitError:
+            self.asked = 0  # disconnected; the reconnect refills
+
+    def status(self, code: str, pending: int | None) -> None:
+        """A request ended: expired (408), nothing there (404), consumer changed (409), JetStream not there (503)."""
+        self.asked = 0 if pending is None else max(0, self.asked - pending)
+        if code not in ("408", "404"):
+            self.not_before = self.puller.now + _RETRY_S
+
+
+class Puller:
+    """See the module. `tap` before or after `start`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.publish = connection.client.publish
+        self.inbox = connection.client.new_inbox()
+        self.now = time.monotonic()
+        self._keys = itertools.count(1)
+        self._taps: dict[str, Tap] = {}
+        self._by_consumer: dict[str, Tap] = {}
+        self._requests: dict[int, bytes] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._subscription: Any = None
+
+    def tap(self, stream: str, consumer: str, capacity: int, handle: Handle) -> Tap:
+        """Take messages from a consumer from now on (once started)."""
+        key = str(next(self._keys))
+        tap = Tap(self, key, stream, consumer, capacity, handle)
+        self._taps[tap.reply] = tap
+        self._by_consumer[f"{stream}.{consumer}"] = tap
+        return tap
+
+    async def start(self) -> None:
+        self._subscription = await self._connection.subscribe(f"{self.inbox}.*", self._on_message)
+        self._connection.on_reconnect(self._reconnected)
+        self._ticker = asyncio.create_task(self._tick(), name="esexec-puller")
+        for tap in list(self._taps.values()):
+            await tap.refill()
+
+    async def stop(self) -> None:
+        """Take no further message: what was asked for is cancelled at the server with the subscription."""
+        for tap in self._taps.values():
+            tap.paused = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._subscription is not None and self._connection.is_connected:
+            await self._subscription.unsubscribe()
+
+    def request(self, batch: int) -> bytes:
+        body = self._requests.get(batch)
+        if body is None:
+            body = self._requests[batch] = msgspec.json.encode({"batch": batch, "expires": _EXPIRES_S * 1_000_000_000})
+        return body
+
+    async def _on_message(self, message: Msg) -> None:
+        reply = message.reply
+        if reply.startswith("$JS.ACK."):
+            tokens = reply.split(".", 4)
+            tap = self._by_consumer.get(f"{tokens[2]}.{tokens[3]}") or self._by_consumer.get(_in_domain(reply))
+            if tap is None:
+                return
+            tap.held += 1
+            tap.asked -= 1
+            if tap.asked < 0:
+                tap.asked = 0
+            await tap.handle(message, tap)
+            if tap.asked < tap.capacity - tap.held - tap.asked:
+                await tap.refill()
+            return
+        headers = message.headers or {}
+        tap = self._taps.get(message.subject)
+        if tap is not None and "Status" in headers:
+            pending = headers.get("Nats-Pending-Messages")
+            tap.status(headers["Status"], int(pending) if pending else None)
+            await tap.refill()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            self.now = time.monotonic()
+            if not self._connection.is_connected:
+                continue
+            for tap in list(self._taps.values()):
+                if tap.asked and self.now - tap.heard > _SILENCE_S:
+                    tap.asked = 0  # the request is gone without a word
+                await tap.refill()
+
+    async def _reconnected(self) -> None:
+        """The server forgot our requests when the connection broke."""
+        self.now = time.monotonic()
+        for tap in self._taps.values():
+            tap.asked, tap.not_before = 0, 0.0
+            await tap.refill()
+
+
+def _in_domain(reply: str) -> str:
+    """The consumer's key from the longer form of the acknowledgement subject, `$JS.ACK.<domain>.<account>.<stream>.…`."""
+    tokens = reply.split(".")
+    return f"{tokens[4]}.{tokens[5]}" if len(tokens) >= 11 else ""
