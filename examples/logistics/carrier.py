@@ -13,6 +13,7 @@ import json
 import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Final, cast
 
 import msgspec
@@ -66,6 +67,10 @@ class _Server(ThreadingHTTPServer):
         self._asked: dict[str, int] = {}
         self._lock = threading.Lock()
 
+    def server_bind(self) -> None:
+        # HTTPServer's own would look up this host's name, which can take seconds where there is no DNS.
+        TCPServer.server_bind(self)
+
     def is_busy_for(self, key: str) -> bool:
         with self._lock:
             self._asked[key] = self._asked.get(key, 0) + 1
@@ -107,7 +112,7 @@ class Carrier:
     def __init__(self, port: int = 0) -> None:
         self._server = _Server(port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="carrier", daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "Carrier":
         self._thread.start()

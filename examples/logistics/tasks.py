@@ -98,8 +98,7 @@ async def quote_carrier(
     consignments: list[Consignment], service: Service, carrier_url: str | None, ctx: esexec.Context
 ) -> Prices:
     """Ask the carrier what it takes. Without a URL the example's own service is asked, which is busy twice."""
-    url = carrier_url or await asyncio.to_thread(own_carrier_url)
-    return await ask(url, QuoteRequest(service, consignments), ctx.idempotency_key)
+    return await ask(carrier_url or own_carrier_url(), QuoteRequest(service, consignments), ctx.idempotency_key)
 
 
 @esexec.task
