@@ -28,6 +28,8 @@ def enc_hook(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, PurePath):
         return str(value)
+    if value is None or isinstance(value, tuple | frozenset):  # Known as values; only as keys do they come here.
+        raise TypeError(f"values of type `{type(value).__name__}` cannot be keys of an object")
     raise TypeError(f"values of type `{type(value).__module__}.{type(value).__qualname__}` have no JSON form")
 
 

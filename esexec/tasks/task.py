@@ -30,6 +30,8 @@ class Task(Generic[P, R]):
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
     """
 
+    __name__: str
+
     def __init__(
         self,
         fn: Callable[P, R],
