@@ -15,7 +15,7 @@ from esexec import plan_files
 from esexec.domain import plan as domain
 from esexec.domain.aliases import wrong_type
 from esexec.domain.errors import PlanInvalid, ValidationError
-from esexec.domain.explain import as_plan_invalid, shown
+from esexec.domain.explain import as_plan_invalid, quoted
 from esexec.domain.graph import Graph, compile_plan
 from esexec.domain.reading import read_config, read_plan, read_settings
 from esexec.domain.settings import ExecutionConfig, TaskSettings
@@ -230,5 +230,5 @@ def _name_of(task: object) -> str:
     name = task if isinstance(task, str) else getattr(task, "name", None)
     if not isinstance(name, str):
         hint = "give its name, or decorate the function with @esexec.task"
-        raise PlanInvalid(f"{shown(repr(task))} is no task", code="bad_task_name", hint=hint)
+        raise PlanInvalid(f"{quoted(task)} is no task", code="bad_task_name", hint=hint)
     return name

@@ -34,7 +34,7 @@ def plan_id(plan: Plan) -> str:
         if not document.get("config"):
             document.pop("config", None)
         return hashlib.sha256(rfc8785.dumps(document)).hexdigest()
-    except (rfc8785.CanonicalizationError, UnicodeError) as error:
+    except ValueError as error:
         path = _culprit(_document(plan))
         raise PlanInvalid(
             f"{path}: {shown(str(error))}",
@@ -79,6 +79,6 @@ def _culprit(document: dict[str, Any]) -> str:
 def _is_canonical(value: object) -> bool:
     try:
         rfc8785.dumps(value)  # type: ignore[arg-type]
-    except (rfc8785.CanonicalizationError, UnicodeError):
+    except ValueError:
         return False
     return True

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
-from esexec.domain.explain import shown
+from esexec.domain.explain import quoted
 
 _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"
@@ -59,4 +59,4 @@ def _from_text(text: str, name: str) -> Fraction:
 
 
 def _invalid(value: object, name: str, what: str, hint: str) -> ValidationError:
-    return ValidationError(f"{name}: {shown(repr(value))} {what}", code="invalid_duration", hint=hint, path=name)
+    return ValidationError(f"{name}: {quoted(value)} {what}", code="invalid_duration", hint=hint, path=name)

@@ -26,8 +26,20 @@ _HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in fron
 
 def shown(word: object) -> str:
     """`word` as it can stand in a message: cut after 64 characters."""
-    text = word if isinstance(word, str) else repr(word)
+    text = word if isinstance(word, str) else _repr(word)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """`value` as Python writes it, cut like `shown`."""
+    return shown(_repr(value))
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # an integer with more digits than Python likes to print; a value in itself
+        return type(value).__name__
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str | None:

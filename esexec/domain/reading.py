@@ -136,7 +136,7 @@ def _step_ids(steps: list[dict[str, Written]]) -> list[str]:
     for position, fields in enumerate(steps):
         path = f"steps[{position}]"
         if "task" not in fields:
-            raise ValidationError(f"{path}: no `task`", code="missing", hint="name the task that it runs", path=f"{path}.task")
+            raise ValidationError(f"{path}.task: missing", code="missing", hint="name the task that it runs", path=f"{path}.task")
         for field in ("task", "id"):
             if field in fields and not isinstance(fields[field].value, str):
                 raise wrong_type(joined(path, fields[field].key), "text", fields[field].value)
