@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, Unpack
-from urllib.parse import urlsplit
 
 import msgspec
 from nats import errors
@@ -26,6 +25,7 @@ from nats.errors import OutboundBufferLimitError as OutboundBufferLimitError  # 
 
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError, Unavailable, ValidationError
+from esexec.nats.address import cannot_connect, is_refusal, redacted, servers_of
 from esexec.nats.patience import PatientClient
 
 logger = logging.getLogger("esexec.nats")
@@ -240,7 +240,7 @@ class Connection:
     async def _opened_or_failed(self, opening: "asyncio.Task[None]", patience: float) -> None:
         # nats-py tries for ever, because it shall do so later; so its failures are counted here.
         loop = asyncio.get_running_loop()
-        give_up_at, failures, servers = loop.time() + patience, 0, self.url.count(",") + 1
+        give_up_at, failures, servers = loop.time() + patience, 0, len(servers_of(self.url))
         while True:
             failed = asyncio.ensure_future(self._attempts_failed.get())
             try:
@@ -255,8 +255,8 @@ class Connection:
                 return
             failures += 1
             error = failed.result()
-            if _is_refusal(error) or (failures >= servers and loop.time() >= give_up_at):
-                raise self._cannot_connect(error)
+            if is_refusal(error) or (failures >= servers and loop.time() >= give_up_at):
+                raise cannot_connect(self.url, error)
 
     async def _connect(self, name: str, auth: Auth) -> None:
         options: dict[str, Any] = {key: value for key, value in auth.items() if value is not None}
@@ -264,7 +264,7 @@ class Connection:
             options["user_credentials"] = str(options.pop("credentials"))
         try:
             await self.client.connect(
-                servers=[part.strip() for part in self.url.split(",")],
+                servers=servers_of(self.url),
                 name=name,
                 pending_size=-1,  # nothing is buffered while disconnected: a call that failed must not land later
                 max_reconnect_attempts=-1,
@@ -280,20 +280,9 @@ class Connection:
                 **options,
             )
         except (errors.Error, OSError, ValueError) as error:
-            raise self._cannot_connect(error) from None
+            raise cannot_connect(self.url, error) from None
         except ImportError:
             raise Unavailable("credentials files need the package nkeys", hint="pip install 'nats-py[nkeys]'") from None
-
-    def _cannot_connect(self, error: Exception) -> Unavailable:
-        reason = str(error).removeprefix("nats: ").strip("'") or type(error).__name__
-        if _is_refusal(error):
-            return Unavailable(f"the NATS server at {self.shown_url} refused us: {reason}", hint="check the credentials")
-        if isinstance(error, ssl.SSLError):
-            return Unavailable(
-                f"no TLS with the NATS server at {self.shown_url}: {reason}", hint="check certificates and host name"
-            )
-        hint = "is it running? `esexec dev` starts one here"
-        return Unavailable(f"cannot reach the NATS server at {self.shown_url}: {reason}", hint=hint)
 
     def _unavailable(self, what: str) -> Unavailable:
         return Unavailable(f"the NATS server at {self.shown_url} {what}")
@@ -399,20 +388,3 @@ async def _awaited(coroutine: Coroutine[Any, Any, None]) -> None:
         logger.debug("NATS: %s", error)  # it is away again already; the next reconnect calls again
     except Exception:
         logger.exception("a callback of the connection failed")
-
-
-def redacted(url: str) -> str:
-    """`url` without user, password and token."""
-    shown = []
-    for part in url.split(","):
-        text = part.strip()
-        split = urlsplit(text if "://" in text else f"nats://{text}")
-        shown.append(f"{split.scheme}://{split.netloc.rpartition('@')[2]}")
-    return ",".join(shown)
-
-
-def _is_refusal(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(
-        error, errors.AuthorizationError | errors.InvalidUserCredentialsError | ssl.SSLCertVerificationError
-    ) or any(word in text for word in ("authorization", "authentication", "plaintext"))
