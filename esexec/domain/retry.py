@@ -55,7 +55,6 @@ FINAL_CODES: Final = frozenset(
         "invalid",
         "invalid_params",
         "invalid_json",
-        "invalid_encoding",
         "syntax_error",
         "unknown_task",
         # Not allowed stays not allowed.
@@ -75,6 +74,7 @@ FINAL_CODES: Final = frozenset(
         # An output that cannot be kept would be computed again in vain, side effects included.
         "output_not_serializable",
         "output_too_large",
+        "output_too_deep",
     }
 )
 """Codes of errors that every further try would meet again."""

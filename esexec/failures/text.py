@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from esexec.domain import limits
+from esexec.domain.shape import check_shape
 
 _VALUE_CHARS = 200
 _KEYS = 50
@@ -30,14 +31,15 @@ def shown(value: Any) -> str:
 
 
 def plain(context: Any) -> dict[str, Any]:
-    """A context as JSON has it. What does not fit, or would be longer than `limits.text_chars`, becomes short text."""
+    """A context as JSON has it. What does not fit, is deep, or longer than `limits.text_chars`, becomes short text."""
     if not isinstance(context, dict):
         return {"context": shown(context)}
     try:
         encoded = msgspec.json.encode(context, enc_hook=shown)
         if len(encoded) <= limits.text_chars:
             decoded: dict[str, Any] = msgspec.json.decode(encoded)
+            check_shape(decoded, path="context", depth_max=limits.nesting_depth // 2)  # It will stand inside other objects.
             return decoded
-    except Exception:  # Lone surrogates, keys that are no text, cycles.
+    except Exception:  # Lone surrogates, keys that are no text, cycles, too much or too deep.
         pass
     return {shown(key): shown(context[key]) for key in list(context)[:_KEYS]}

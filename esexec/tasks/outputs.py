@@ -1,7 +1,7 @@
 """From a handler's output to bytes: once, as part of the report that carries it.
 
 What cannot be kept fails the attempt for good, since every further try would compute it in vain: code
-`output_not_serializable` or `output_too_large`, `retry=False`.
+`output_not_serializable`, `output_too_large` or `output_too_deep`, `retry=False`.
 """
 
 import math
@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from esexec.domain import limits
-from esexec.domain.errors import ExecutionError
+from esexec.domain.errors import ExecutionError, ValidationError
+from esexec.domain.shape import check_shape
 from esexec.tasks.foreign import enc_hook
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
@@ -20,12 +21,14 @@ _HINT = "return None, bool, int, float, str, list, dict, datetime, enum, Struct,
 def encode_with_output(report: Any, output: Any) -> bytes:
     """The JSON of `report`, a Struct that holds `output`. Raises ExecutionError if the output cannot be kept.
 
-    Plain outputs cost one encoding and two looks at the bytes; only suspicious ones are examined further.
+    Plain outputs cost one encoding and a few looks at the bytes; only suspicious ones are examined further.
     """
     try:
         encoded = _encoder.encode(report)
         if len(encoded) > limits.output_bytes:
             _check_size(output)
+        if encoded.count(b"{") + encoded.count(b"[") > limits.nesting_depth:
+            _check_depth(output)
         if b"null" in encoded:
             _check_finite(output)
     except ExecutionError:
@@ -46,6 +49,13 @@ def _check_size(output: Any) -> None:
             retry=False,
             hint="store it elsewhere and return where it is",
         )
+
+
+def _check_depth(output: Any) -> None:
+    try:
+        check_shape(msgspec.to_builtins(output, enc_hook=enc_hook), path="output")
+    except ValidationError as error:
+        raise ExecutionError(f"the {error.message}", code="output_too_deep", retry=False, hint=error.hint) from error
 
 
 def _check_finite(output: Any) -> None:

@@ -23,6 +23,7 @@ from esexec.domain import errors, limits
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, RateLimited, ValidationError
 from esexec.domain.retry import may_retry
 from esexec.domain.settings import Policy
+from esexec.domain.shape import check_shape
 from esexec.failures import Classification, classifier, describe, remove_classifier
 from esexec.failures.classifiers import Classifier
 
@@ -490,6 +491,10 @@ class Miscast(EsexecError):
     type = "catastrophe"  # type: ignore[assignment]
 
 
+DEEP: list[Any] = []
+for _ in range(200):
+    DEEP = [DEEP]
+
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
@@ -503,6 +508,7 @@ CYCLE.append(CYCLE)
         ValueError("\ud800 lone"),
         ExecutionError("\udfff", code="\ud800", hint="\ud800", key="\ud800"),
         ExecutionError("m", thing=object(), nan=float("nan"), hostile=Hostile(), cycle=CYCLE, keys={(1, 2): 3}),
+        ExecutionError("m", deep=DEEP),
         ExecutionError(None, code=5),  # type: ignore[arg-type]
         RecursionError("deep"),
         KeyboardInterrupt(),
@@ -514,6 +520,7 @@ def test_any_exception_can_be_told(error: BaseException) -> None:
     info = told(error)
     assert info.code
     assert info.message
+    check_shape(msgspec.to_builtins(info), path="error")
     assert msgspec.json.decode(msgspec.json.encode(info), type=ErrorInfo) == info
 
 

@@ -616,6 +616,22 @@ def test_large_outputs_are_refused() -> None:
     assert (caught.value.code, caught.value.info.retryable) == ("output_too_large", False)
 
 
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_deep_outputs_are_refused() -> None:
+    """An output of exactly the limit's depth is kept, one level more fails the attempt for good; width is no depth."""
+    assert encoded(nested(limits.nesting_depth)) == nested(limits.nesting_depth)
+    assert encoded([[]] * 1_000) == [[]] * 1_000
+    with pytest.raises(ExecutionError, match="nested too deeply") as caught:
+        encoded(nested(limits.nesting_depth + 1))
+    assert (caught.value.code, caught.value.info.retryable) == ("output_too_deep", False)
+
+
 # Collecting ------------------------------------------------------------------------------------------------------------
 
 MODULE = textwrap.dedent(
