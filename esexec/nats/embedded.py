@@ -126,7 +126,7 @@ class EmbeddedServer:
         for port in _ports(self._port, last):
             name = f"esexec-{uuid.uuid4().hex}"
             config = self.store / "nats.conf"
-            config.write_text(_configuration(name, port, self.store / "jetstream", self.sync))
+            config.write_text(_configuration(name, port, self.sync))
             log_start = _shorten_log(self._log)
             self._process = self._spawn([str(executable), "-c", str(config)], lock)
             url = f"nats://127.0.0.1:{port}"
@@ -154,6 +154,7 @@ class EmbeddedServer:
                     # A session of its own, so that Ctrl-C reaches us and not the server that we still need to drain.
                     process = subprocess.Popen(
                         command,
+                        cwd=self.store,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
@@ -227,12 +228,13 @@ def find_executable() -> Path:
 # Its files -----------------------------------------------------------------------------------------------------------
 
 
-def _configuration(name: str, port: int, jetstream: Path, sync: Sync) -> str:
+def _configuration(name: str, port: int, sync: Sync) -> str:
+    # The store is the server's working directory, so its path, which may hold anything, need not be quoted.
     return (
         f"server_name: {name}\n"
         f'listen: "127.0.0.1:{port}"\n'
         f"max_payload: {limits.message_bytes}\n"
-        f"jetstream {{\n  store_dir: {json.dumps(str(jetstream))}\n  sync_interval: {sync}\n}}\n"
+        f"jetstream {{\n  store_dir: jetstream\n  sync_interval: {sync}\n}}\n"
     )
 
 
