@@ -14,8 +14,9 @@ from esexec.domain import limits
 from esexec.domain.errors import PlanInvalid, ValidationError
 
 _SHOWN_CHARS = 64
-_CANDIDATES = 1_000
-"""Suggestions are looked for among this many words at most: with 10,000 steps they would cost more than the check."""
+_COMPARED = 200
+"""A suggestion is looked for among this many words at most: 10,000 step ids would take longer than all other checks."""
+_LENGTHS_APART = 8
 _LISTED = 12
 
 _WHERE = re.compile(r"(?P<reason>.*) - at `(?P<key>key in `?)?\$(?P<path>[^`]*)`", re.DOTALL)
@@ -25,9 +26,12 @@ _HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in fron
 
 
 def shown(word: object) -> str:
-    """`word` as it can stand in a message: cut after 64 characters."""
+    """`word` as it can stand in a message: cut after 64 characters, nothing in it that moves a terminal's cursor."""
     text = word if isinstance(word, str) else _repr(word)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    text = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def quoted(value: object) -> str:
@@ -44,15 +48,13 @@ def _repr(value: object) -> str:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word, else the known words while they are few, else None."""
-    candidates = list(islice(known, _CANDIDATES))
-    text = shown(word)
-    near = difflib.get_close_matches(text, candidates, n=1, cutoff=0.6)
-    if not near:
-        folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
-        near = [folded[match] for match in difflib.get_close_matches(text.lower(), folded, n=1, cutoff=0.6)]
-    if near:
-        return f"did you mean `{near[0]}`?"
-    if candidates and len(candidates) <= _LISTED:
+    text = shown(word).lower()
+    candidates = list(known)
+    similar = (candidate for candidate in candidates if abs(len(candidate) - len(text)) <= _LENGTHS_APART)
+    folded = {candidate.lower(): candidate for candidate in islice(similar, _COMPARED)}
+    if near := difflib.get_close_matches(text, folded, n=1, cutoff=0.6):
+        return f"did you mean `{shown(folded[near[0]])}`?"
+    if 0 < len(candidates) <= _LISTED:
         return "known: " + ", ".join(shown(candidate) for candidate in candidates)
     return None
 

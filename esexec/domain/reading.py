@@ -144,9 +144,10 @@ def _step_ids(steps: list[dict[str, Written]]) -> list[str]:
             names.append(fields["id"].value)
             continue
         base = name = ids.token_from(fields["task"].value)
+        stem = base[: limits.id_chars - 8]  # long names that differ only at their end are cut to the same one
         while name in taken:
-            uses[base] = uses.get(base, 1) + 1
-            suffix = f"_{uses[base]}"
+            uses[stem] = uses.get(stem, 1) + 1
+            suffix = f"_{uses[stem]}"
             name = base[: limits.id_chars - len(suffix)] + suffix
         taken.add(name)
         names.append(name)

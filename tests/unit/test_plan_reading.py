@@ -1,6 +1,7 @@
 """What people may write for a plan, and how the wire's bytes become a checked graph."""
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,6 +98,23 @@ def test_long_default_ids_stay_within_the_limit() -> None:
     names = [step.id for step in read_plan({"name": "p", "steps": [{"task": "t" * 128}] * 12}).steps]
     assert len(set(names)) == 12
     assert {len(name) for name in names} == {limits.id_chars}
+
+
+def test_long_names_that_end_differently_stay_cheap() -> None:
+    """Thousands of names that are cut to the same one are numbered without trying every number for each."""
+    tasks = [{"task": "t" * 59 + f"{n:05}"} for n in range(4_000)] * 2
+    started = time.process_time()
+    steps = read_plan({"name": "p", "steps": tasks}).steps
+    assert time.process_time() - started < 2
+    assert len({step.id for step in steps}) == 8_000
+
+
+def test_messages_cannot_move_a_cursor() -> None:
+    """Control characters and lone surrogates from outside are escaped in messages, and long words cut."""
+    for word in ("\x1b[2J", "a\nb", "\ud800", "x" * 100_000):
+        error = step_refusal(**{word: 1})
+        assert error.message.isprintable()
+        assert len(error.message) < 400
 
 
 def test_dependencies_are_ids_or_positions() -> None:
