@@ -9,8 +9,6 @@ import time
 from types import TracebackType
 from typing import Self, Unpack
 
-from nats.aio.msg import Msg
-
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError
@@ -19,7 +17,7 @@ from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
 from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
-from esexec.nats.connection import Auth, Connection, connect
+from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap

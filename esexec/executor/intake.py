@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from nats.aio.msg import Msg
 
 from esexec.domain import commands as c
 from esexec.domain import limits
@@ -20,7 +19,7 @@ from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.shape import check_shape
 from esexec.executor.desk import Desk
 from esexec.executor.envelope import Content, Envelope
-from esexec.nats.connection import Connection
+from esexec.nats.connection import Connection, Msg
 from esexec.nats.pull import Tap
 from esexec.nats.subjects import Subjects
 

@@ -8,8 +8,6 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from esexec.domain import commands as c
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Surroundings
@@ -20,6 +18,7 @@ from esexec.executor.desk import Outbox
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.log import codec
 from esexec.log.port import Log, Stored
+from esexec.nats.connection import Msg
 
 logger = logging.getLogger("esexec.executor")
 

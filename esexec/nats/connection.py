@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 import msgspec
 from nats import errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
+from nats.aio.msg import Msg as Msg  # what subscriptions hand to their callbacks
 from nats.aio.subscription import Subscription
 from nats.errors import OutboundBufferLimitError as OutboundBufferLimitError  # what hot paths catch from `client.publish`
 

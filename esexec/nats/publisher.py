@@ -59,8 +59,8 @@ class Publisher:
 
     def __init__(self, connection: Connection, *, resend_after: float = 5.0) -> None:
         self._connection = connection
-        self._client = connection.client
-        self._inbox = self._client.new_inbox()
+        self.client = connection.client
+        self._inbox = self.client.new_inbox()
         self._tokens = itertools.count(1)
         self._flights: dict[str, _Flight] = {}
         self._not_now: list[str] = []
@@ -99,7 +99,7 @@ class Publisher:
         token = f"{self._inbox}.{next(self._tokens)}"
         self._flights[token] = _Flight(subject, data, headers, done, self._now)
         try:
-            await self._client.publish(subject, data, token, headers)
+            await self.client.publish(subject, data, token, headers)
         except OutboundBufferLimitError:
             pass  # disconnected; it is sent after the reconnect
 
@@ -163,6 +163,6 @@ class Publisher:
             flight.sent = self._now
             self._flights[token] = flight
             try:
-                await self._client.publish(flight.subject, flight.data, token, flight.headers)
+                await self.client.publish(flight.subject, flight.data, token, flight.headers)
             except OutboundBufferLimitError:
                 return

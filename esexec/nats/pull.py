@@ -26,7 +26,7 @@ _RETRY_S = 0.25
 class Tap:
     """One consumer's messages. `capacity` may be changed at any time; `wake` makes a change take effect at once."""
 
-    __slots__ = ("asked", "capacity", "handle", "heard", "held", "not_before", "paused", "puller", "reply", "request", "subject")
+    __slots__ = ("asked", "capacity", "handle", "heard", "held", "not_before", "on_end", "paused", "puller", "reply", "subject")
 
     def __init__(self, puller: "Puller", key: str, stream: str, consumer: str, capacity: int, handle: Handle) -> None:
         self.puller, self.handle, self.capacity = puller, handle, capacity
@@ -37,6 +37,9 @@ class Tap:
         self.heard = 0.0
         self.not_before = 0.0
         self.paused = False
+        """No request is made by itself."""
+        self.on_end: Callable[[], None] | None = None
+        """Told when a request ended without having brought all it asked for."""
         self.subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self.reply = f"{puller.inbox}.{key}"
 
@@ -50,10 +53,14 @@ class Tap:
         wanted = self.capacity - self.held - self.asked
         if wanted <= self.asked or wanted <= 0 or self.paused or self.not_before > self.puller.now:
             return
-        self.asked += wanted
+        await self.ask(wanted)
+
+    async def ask(self, batch: int, *, no_wait: bool = False) -> None:
+        """Ask for `batch` messages: those that are there now, or (unless `no_wait`) those that come within half a minute."""
+        self.asked += batch
         self.heard = self.puller.now
         try:
-            await self.puller.publish(self.subject, self.puller.request(wanted), self.reply)
+            await self.puller.publish(self.subject, self.puller.request(batch, no_wait), self.reply)
         except OutboundBufferLimitError:
             self.asked = 0  # disconnected; the reconnect refills
 
@@ -62,6 +69,8 @@ class Tap:
         self.asked = 0 if pending is None else max(0, self.asked - pending)
         if code not in ("408", "404"):
             self.not_before = self.puller.now + _RETRY_S
+        if self.on_end is not None:
+            self.on_end()
 
 
 class Puller:
@@ -75,7 +84,7 @@ class Puller:
         self._keys = itertools.count(1)
         self._taps: dict[str, Tap] = {}
         self._by_consumer: dict[str, Tap] = {}
-        self._requests: dict[int, bytes] = {}
+        self._requests: dict[tuple[int, bool], bytes] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._subscription: Any = None
 
@@ -103,10 +112,11 @@ class Puller:
         if self._subscription is not None and self._connection.is_connected:
             await self._subscription.unsubscribe()
 
-    def request(self, batch: int) -> bytes:
-        body = self._requests.get(batch)
+    def request(self, batch: int, no_wait: bool) -> bytes:
+        body = self._requests.get((batch, no_wait))
         if body is None:
-            body = self._requests[batch] = msgspec.json.encode({"batch": batch, "expires": _EXPIRES_S * 1_000_000_000})
+            how = {"no_wait": True} if no_wait else {"expires": _EXPIRES_S * 1_000_000_000}
+            body = self._requests[batch, no_wait] = msgspec.json.encode({"batch": batch, **how})
         return body
 
     async def _on_message(self, message: Msg) -> None:

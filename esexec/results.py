@@ -1,0 +1,298 @@
+"""What an execution looks like from outside: the answers to "how is it", "what came of it", "what happened".
+
+All of it is made from a folded state, so a list and a detail cannot disagree. Times are UTC, durations milliseconds; None
+means "not (yet)". `task_id` is the step's id; `tool` and `result` of the documents are the properties of those names.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, to_exception
+from esexec.domain.events import Event
+from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState
+
+
+class ExecutionStatus(StrEnum):
+    """The statuses of an execution. The last four are final."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def is_final(self) -> bool:
+        return self.value in TERMINAL
+
+
+class TaskStatus(StrEnum):
+    """The statuses of a step. Waiting for a retry is `pending` with `next_retry_at`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    RATE_LIMITED = "rate_limited"
+
+
+class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What came of one step. `started_at` is its first attempt's, `duration_ms` from there to the end of the last."""
+
+    task_id: str
+    step_index: int
+    name: str
+    status: TaskStatus
+    output: Any = None
+    error: ErrorInfo | None = None
+    retries: int = 0
+    attempt: int = 0
+    worker_id: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: int | None = None
+    next_retry_at: datetime | None = None
+    skip_reason: str | None = None
+    was_rate_limited: bool = False
+
+    @property
+    def step(self) -> str:
+        return self.task_id
+
+    @property
+    def tool(self) -> str:
+        return self.name
+
+    @property
+    def result(self) -> Any:
+        return self.output
+
+    @property
+    def retry_count(self) -> int:
+        return self.retries
+
+    @property
+    def stack(self) -> str | None:
+        return self.error.stack if self.error else None
+
+
+class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
+
+    `position`: where in the log this was read; the execution's later commits have greater ones.
+    """
+
+    execution_id: str
+    plan_id: str
+    name: str
+    status: ExecutionStatus
+    current_phase: str
+    run: int = 1
+    input: Any = None
+    result: Any = None
+    error: ErrorInfo | None = None
+    results: list[TaskResult] = []
+    total_steps: int = 0
+    completed_steps: int = 0
+    failed_steps: int = 0
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: int | None = None
+    metadata: dict[str, Any] = {}
+    idempotency_key: str | None = None
+    owner: str | None = None
+    position: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.execution_id
+
+    @property
+    def ok(self) -> bool:
+        """Whether it completed."""
+        return self.status == ExecutionStatus.COMPLETED
+
+    @property
+    def output(self) -> Any:
+        return self.result
+
+    @property
+    def partial_results(self) -> dict[str, Any]:
+        """The outputs of the steps that completed, by step id: also of an execution that failed."""
+        return {task.task_id: task.output for task in self.results if task.status == TaskStatus.COMPLETED}
+
+    def step(self, step_id: str) -> TaskResult:
+        """The result of one step. Raises KeyError."""
+        for task in self.results:
+            if task.task_id == step_id:
+                return task
+        raise KeyError(step_id)
+
+    def unwrap(self) -> Any:
+        """`result`, or the execution's typed error, raised."""
+        if self.ok:
+            return self.result
+        raise exception_of(self.execution_id, self.status, self.error)
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Not ended yet."""
+
+    status: ExecutionStatus
+
+
+class Ok(msgspec.Struct, frozen=True):
+    """Completed, with this value."""
+
+    value: Any
+
+
+class Err(msgspec.Struct, frozen=True):
+    """Ended otherwise, with this error."""
+
+    error: EsexecError
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an execution is. `percentage`: ended steps of all, 0 to 100."""
+
+    percentage: float
+    completed_tasks: int
+    total_tasks: int
+    current_phase: str
+
+    @property
+    def completed(self) -> int:
+        return self.completed_tasks
+
+    @property
+    def total(self) -> int:
+        return self.total_tasks
+
+
+class ExecutionUpdate(msgspec.Struct, kw_only=True):
+    """What a watcher hears: the state after a commit, and the events that led there since the update before."""
+
+    execution_id: str
+    timestamp: datetime
+    status: ExecutionStatus
+    progress: Progress
+    current_task: str | None = None
+    events: list[Event] = []
+
+
+def result_of(state: ExecutionState) -> ExecutionResult:
+    """The whole answer for a state that exists."""
+    created, graph = state.created, state.graph
+    status = ExecutionStatus(state.status)
+    tasks = [_task_result(index, graph.steps[index].id, graph.steps[index].task, step) for index, step in enumerate(state.steps)]
+    return ExecutionResult(
+        execution_id=state.execution_id,
+        plan_id=created.plan_id,
+        name=created.name,
+        status=status,
+        current_phase=state.phase,
+        run=state.run,
+        input=created.input,
+        result=_final(state) if state.status == "completed" else None,
+        error=state.error if state.status == "failed" else None,
+        results=tasks,
+        total_steps=len(tasks),
+        completed_steps=sum(step.status == "completed" for step in state.steps),
+        failed_steps=len(state.failed),
+        created_at=state.created_at,
+        started_at=state.started_at,
+        completed_at=state.ended_at,
+        duration_ms=_between(state.started_at, state.ended_at),
+        metadata=created.metadata,
+        idempotency_key=created.idempotency_key,
+        owner=created.owner,
+        position=state.position,
+    )
+
+
+def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskResult:
+    ended_at = step.ended_at if step.status in SETTLED else None
+    return TaskResult(
+        task_id=step_id,
+        step_index=index,
+        name=task,
+        status=TaskStatus(step.status),
+        output=step.output,
+        error=step.error,
+        retries=max(0, step.attempt - 1),
+        attempt=step.attempt,
+        worker_id=step.worker or None,
+        started_at=step.first_started_at,
+        completed_at=ended_at,
+        duration_ms=_between(step.first_started_at, ended_at),
+        next_retry_at=step.next_retry_at,
+        skip_reason=step.skip_reason,
+    )
+
+
+def _between(start: datetime | None, end: datetime | None) -> int | None:
+    return None if start is None or end is None else max(0, round((end - start).total_seconds() * 1000))
+
+
+def _final(state: ExecutionState) -> Any:
+    sinks = state.graph.sinks
+    if len(sinks) == 1:
+        return state.steps[sinks[0]].output
+    return {state.graph.steps[sink].id: state.steps[sink].output for sink in sinks}
+
+
+def final_output(state: ExecutionState) -> Any:
+    """The output of a completed execution; for any other end its error is raised."""
+    if state.status == "completed":
+        return _final(state)
+    raise exception_of(state.execution_id, ExecutionStatus(state.status), state.error)
+
+
+def exception_of(execution_id: str, status: ExecutionStatus, error: ErrorInfo | None) -> EsexecError:
+    """The exception for an execution that ended, but did not complete."""
+    if status == ExecutionStatus.CANCELLED or error is None:
+        return ExecutionCancelled(f"execution {execution_id} is {status.value}", execution_id=execution_id)
+    return to_exception(error)
+
+
+def outcome_of(state: ExecutionState) -> Pending | Ok | Err:
+    """The three-way view: pending, or the value, or the error."""
+    if not state.ended:
+        return Pending(ExecutionStatus(state.status))
+    try:
+        return Ok(final_output(state))
+    except EsexecError as error:
+        return Err(error)
+
+
+def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
+    """What a watcher is told after these events."""
+    assert state.time is not None
+    total = len(state.steps)
+    ended = total - state.unsettled
+    running = next(
+        (state.graph.steps[index].id for index in state.in_flight if state.steps[index].status == "running"),
+        next((state.graph.steps[index].id for index in state.in_flight), None),
+    )
+    return ExecutionUpdate(
+        execution_id=state.execution_id,
+        timestamp=state.time,
+        status=ExecutionStatus(state.status),
+        progress=Progress(
+            percentage=100.0 * ended / total if total else 100.0,
+            completed_tasks=ended,
+            total_tasks=total,
+            current_phase=state.phase,
+        ),
+        current_task=running,
+        events=events,
+    )

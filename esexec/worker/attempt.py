@@ -1,0 +1,64 @@
+"""An attempt that a worker holds: what it is, how far it is, and who must be told when it ends."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from esexec.domain import limits
+from esexec.domain.messages import Dispatch
+from esexec.tasks import Context
+
+Why = Literal["timeout", "cancelled", "draining"]
+
+
+class Attempt:
+    """One dispatch in hand. Times ending in `_mono` are seconds of the monotonic clock.
+
+    `ack` is where the lease is kept and ended; a redelivery of the same attempt replaces it. `why`: it was told to stop.
+    `over`: its outcome is decided here and on its way; whatever the handler still does changes nothing.
+    """
+
+    __slots__ = (
+        "ack", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at", "started_mono",
+        "started_told", "stopped_mono", "why",
+    )  # fmt: skip
+
+    def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
+        self.dispatch, self.key, self.queue, self.ack, self.report_subject = dispatch, key, queue, ack, report_subject
+        self.context: Context | None = None
+        self.started_at: datetime | None = None
+        self.started_mono = 0.0
+        self.beaten_mono = 0.0
+        self.stopped_mono = 0.0
+        self.started_told = False
+        self.over = False
+        self.why: Why | None = None
+        self.end: Callable[[], None] | None = None
+        """Ends the handler as far as that is possible: cancels its task; a thread has nothing but the context's flag."""
+
+    @property
+    def deadline_mono(self) -> float:
+        """When it times out; infinity if never, or not begun."""
+        if not self.dispatch.timeout_ms or not self.started_mono:
+            return float("inf")
+        return self.started_mono + self.dispatch.timeout_ms / 1000
+
+    def stop(self, why: Why, now_mono: float) -> None:
+        """Tell the handler to end. The first reason stands."""
+        if self.why is not None or self.over:
+            return
+        self.why, self.stopped_mono = why, now_mono
+        if self.context is not None:
+            self.context.cancel()
+        if self.end is not None:
+            self.end()
+
+    def deserves_lease(self, now_mono: float) -> bool:
+        """Whether its lease is still renewed: not past its timeout and grace, however the handler hangs."""
+        return now_mono < self.deadline_mono + limits.timeout_grace_ms / 1000
+
+
+def key_of(execution: str, step: str, attempt: str) -> str:
+    return f"{execution}/{step}/{attempt}"
+
+

@@ -1,0 +1,105 @@
+"""Leases, kept by a thread of its own: a handler that blocks the worker's loop must not cost the other attempts their lease.
+
+The thread has its own loop and its own connection. Every quarter second it renews the leases that are due, and looks whether
+the worker's loop still turns; while it does not, the thread also tells what the loop should have told: that long attempts
+have started, and that late ones timed out. A lease is not renewed past its attempt's timeout and grace, so whatever hangs
+too deep even for this loses its lease, and the server hands its attempt to somebody else.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.errors import EsexecError
+from esexec.nats.connection import Connection, OutboundBufferLimitError, connect
+from esexec.nats.publisher import Publisher
+from esexec.worker.attempt import Attempt
+from esexec.world import now
+
+logger = logging.getLogger("esexec.worker")
+
+_TICK_S = 0.25
+_BLOCKED_S = 1.0
+"""A loop that has not turned for this long is blocked."""
+
+
+class LeaseKeeper:
+    """See the module. `attempts` gives those in hand; `pulse_mono` is when the worker's loop last turned."""
+
+    def __init__(
+        self,
+        url: str,
+        auth: dict[str, Any],
+        worker: str,
+        attempts: Callable[[], Iterable[Attempt]],
+        pulse_mono: Callable[[], float],
+    ) -> None:
+        self._url, self._auth, self._worker = url, auth, worker
+        self._attempts, self._pulse_mono = attempts, pulse_mono
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._error: EsexecError | None = None
+        self._thread = threading.Thread(target=self._run, name="esexec-leases", daemon=True)
+
+    async def start(self) -> None:
+        """Begin; returns once the thread is connected. Raises `Unavailable` if it cannot."""
+        self._thread.start()
+        await asyncio.to_thread(self._ready.wait)
+        if self._error is not None:
+            raise self._error
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, 5.0)
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        try:
+            connection = await connect(self._url, name=f"esexec-leases-{self._worker}", **self._auth)
+        except EsexecError as error:
+            self._error = error
+            self._ready.set()
+            return
+        self._ready.set()
+        async with connection, Publisher(connection) as publisher:
+            while not self._stop.is_set():
+                await asyncio.sleep(_TICK_S)
+                await self._look(connection, publisher)
+
+    async def _look(self, connection: Connection, publisher: Publisher) -> None:
+        now_mono = time.monotonic()
+        blocked = now_mono - self._pulse_mono() > _BLOCKED_S
+        for attempt in list(self._attempts()):
+            if not attempt.deserves_lease(now_mono):
+                if blocked and not attempt.over:
+                    await self._report_late(publisher, attempt)
+                continue
+            if blocked and attempt.started_at is not None and not attempt.started_told:
+                attempt.started_told = True
+                started = r.Started(worker=self._worker, started_at=attempt.started_at)
+                await publisher.send(attempt.report_subject, msgspec.json.encode(started))
+            if now_mono - attempt.beaten_mono >= limits.heartbeat_ms / 1000:
+                attempt.beaten_mono = now_mono
+                try:
+                    await connection.client.publish(attempt.ack, b"+WPI")
+                except OutboundBufferLimitError:
+                    pass  # disconnected; the next beat may come in time
+
+    async def _report_late(self, publisher: Publisher, attempt: Attempt) -> None:
+        """The worker's loop is blocked, likely by this very handler: it cannot be ended, but its attempt can be closed."""
+        if attempt.started_at is None:
+            return
+        attempt.over = True
+        logger.warning("%s blocks its worker's loop past its timeout: left to itself", attempt.key)
+        report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended="abandoned")
+        await publisher.store(attempt.report_subject, msgspec.json.encode(report))
+        await publisher.send(attempt.ack, b"")

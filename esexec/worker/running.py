@@ -1,0 +1,161 @@
+"""Running a handler: bind its params, call it on the loop or in a thread of its own, and make its report.
+
+`begin` never waits for the handler. A thread that does not end when told cannot be ended by anyone: it is left to itself (a
+daemon, so that it does not keep the process), with a warning, and its attempt is reported all the same.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
+from esexec.failures import describe
+from esexec.tasks import AttemptCancelled, Context, Task, encode_with_output
+from esexec.worker.attempt import Attempt
+from esexec.world import now
+
+logger = logging.getLogger("esexec.worker")
+
+Report = Callable[[Attempt, bytes], Awaitable[None]]
+"""Takes the encoded report of an attempt that is over."""
+
+_encode = msgspec.json.encode
+_COOPERATION_S = limits.timeout_grace_ms / 2000
+"""How long a handler that was told to stop may take before it is left to itself."""
+
+
+class Runner:
+    """Runs attempts of a worker's tasks. `report` hears of each exactly once."""
+
+    def __init__(self, worker: str, tasks: dict[str, Task[..., Any]], report: Report) -> None:
+        self._worker, self._tasks, self._report = worker, tasks, report
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def begin(self, attempt: Attempt, now_mono: float) -> None:
+        """Start the handler of an attempt; what cannot be started is reported at once."""
+        dispatch = attempt.dispatch
+        task = self._tasks.get(dispatch.task)
+        if task is None:
+            await self._refuse(attempt, _unknown_task(dispatch.task, self._tasks))
+            return
+        attempt.started_at, attempt.started_mono = now(), now_mono
+        attempt.context = Context(dispatch, attempt.started_at)
+        try:
+            arguments = task.bind(dispatch.params, attempt.context)
+        except ValidationError as error:
+            attempt.started_at = None
+            await self._refuse(attempt, error.info)
+            return
+        if task.is_async:
+            self._on_loop(attempt, task, arguments)
+        else:
+            self._in_thread(attempt, task, arguments)
+
+    def _on_loop(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        running = self._loop.create_task(self._await(attempt, task, arguments))
+        attempt.end = running.cancel  # type: ignore[assignment]
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def _await(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        try:
+            output = await task.fn(**arguments)
+        except BaseException as error:
+            await self._raised(attempt, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        else:
+            await self._returned(attempt, output)
+
+    def _in_thread(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+        def work() -> None:
+            finish: Callable[[], Coroutine[Any, Any, None]]
+            try:
+                finish = partial(self._returned, attempt, context.run(task.fn, **arguments))
+            except BaseException as error:
+                finish = partial(self._raised, attempt, error)
+            try:
+                self._loop.call_soon_threadsafe(lambda: self._keep(finish()))
+            except RuntimeError:
+                logger.debug("%s ended after its worker", attempt.key)  # the loop is closed
+
+        context = contextvars.copy_context()
+        threading.Thread(target=work, name=f"esexec {attempt.key}", daemon=True).start()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _returned(self, attempt: Attempt, output: Any) -> None:
+        if attempt.over or attempt.why == "draining":
+            return
+        assert attempt.started_at is not None
+        report = r.Completed(worker=self._worker, started_at=attempt.started_at, ended_at=now(), output=output)
+        try:
+            data = encode_with_output(report, output)
+        except ExecutionError as error:
+            await self._raised(attempt, error)
+        else:
+            await self._over(attempt, data)
+
+    async def _raised(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt.over or attempt.why == "draining":
+            return
+        ended_at = now()
+        told = isinstance(error, asyncio.CancelledError | AttemptCancelled)
+        if told and attempt.why is not None:
+            await self.told_to_stop(attempt, "cancelled")
+            return
+        if told:
+            error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
+        info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
+        report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info)
+        await self._over(attempt, _encode(report))
+
+    async def told_to_stop(self, attempt: Attempt, ended: Any) -> None:
+        """The handler was told to end; `ended` says how it did, or that it did not."""
+        if attempt.over:
+            return
+        assert attempt.started_at is not None
+        report: r.Report
+        if attempt.why == "timeout":
+            report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
+        else:
+            report = r.Stopped(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
+        if ended == "abandoned":
+            logger.warning("%s does not end although it was told to (%s): left to itself", attempt.key, attempt.why)
+        await self._over(attempt, _encode(report))
+
+    async def look_after(self, attempt: Attempt, now_mono: float) -> None:
+        """Called now and then for each attempt: ends what is late, gives up on what does not end."""
+        if attempt.over or not attempt.started_mono:
+            return
+        if attempt.why is None and now_mono >= attempt.deadline_mono:
+            attempt.stop("timeout", now_mono)
+        elif attempt.why in ("timeout", "cancelled") and now_mono >= attempt.stopped_mono + _COOPERATION_S:
+            await self.told_to_stop(attempt, "abandoned")
+
+    async def _refuse(self, attempt: Attempt, info: ErrorInfo) -> None:
+        info = msgspec.structs.replace(info, retryable=False, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt)
+        await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=now(), error=info)))
+
+    async def _over(self, attempt: Attempt, data: bytes) -> None:
+        attempt.over = True
+        await self._report(attempt, data)
+
+
+def _unknown_task(name: str, tasks: dict[str, Task[..., Any]]) -> ErrorInfo:
+    error: EsexecError = ValidationError(
+        f"this worker has no task {name!r}", code="unknown_task", hint=f"it has: {', '.join(sorted(tasks)) or 'none'}"
+    )
+    return error.info

@@ -1,0 +1,284 @@
+"""The worker process: takes attempts from its queues, runs the user's handlers, and reports what became of them.
+
+The order that matters: the report is stored before the dispatch is acknowledged. Killed in between, the attempt is handed out
+again, and its second outcome changes nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import msgspec
+
+from esexec.domain import commands as c
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.ids import is_user_id
+from esexec.domain.messages import CancelSignal, Dispatch
+from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
+from esexec.nats.publisher import Ack, Publisher
+from esexec.nats.pull import Puller
+from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
+from esexec.nats.subjects import Subjects
+from esexec.tasks import Tasks, collect
+from esexec.worker.attempt import Attempt, key_of
+from esexec.worker.lanes import Queue
+from esexec.worker.leases import LeaseKeeper
+from esexec.worker.running import Runner
+from esexec.world import new_id
+
+logger = logging.getLogger("esexec.worker")
+
+_decode = msgspec.json.Decoder(Dispatch).decode
+_signal = msgspec.json.Decoder(CancelSignal).decode
+_TICK_S = 0.02
+_LOOK_FOR_LANES_S = 2.0
+_ANNOUNCE_S = 5.0
+_USUAL_PRIORITY = 5
+
+
+class Worker:
+    """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
+
+    `tasks`: decorated functions, or the name of a module that holds them. `async with` starts and drains it; `run()` keeps it
+    up until cancelled. Raises `ValidationError` for queues or tasks that cannot be, `Unavailable` if no server answers.
+    """
+
+    def __init__(
+        self,
+        url: str = "nats://127.0.0.1:4222",
+        *,
+        tasks: Tasks,
+        queues: Mapping[str, int] | None = None,
+        namespace: str = "default",
+        name: str | None = None,
+        replicas: int = 1,
+        patience: float = 0.0,
+        lease_ms: int = limits.lease_ms,
+        drain_s: float = 10.0,
+        **auth: Unpack[Auth],
+    ) -> None:
+        self.name = name or f"w{new_id()[-8:]}"
+        self.tasks = collect(tasks)
+        self._slots = _checked_queues({"default": 10} if queues is None else queues)
+        self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
+        self._lease_ms, self._drain_s = lease_ms, drain_s
+        self._subjects = Subjects(namespace)
+        self._attempts: dict[str, Attempt] = {}
+        self._queues: dict[str, Queue] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._pulse_mono = time.monotonic()
+        self._announced = asyncio.Event()
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Start if need be, and go on until cancelled; then drain."""
+        if self._connection is None:
+            await self.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    # Beginning and end ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, announce the tasks, and take attempts from now on."""
+        connection = await connect(self._url, name=f"esexec-worker-{self.name}", patience=self._patience, **self._auth)
+        self._connection = connection
+        await ensure_streams(connection, self._subjects, replicas=self._replicas)
+        self._publisher = await Publisher(connection).start()
+        self._runner = Runner(self.name, self.tasks, self._report)
+        self._leases = LeaseKeeper(
+            self._url, dict(self._auth), self.name, lambda: self._attempts.values(), lambda: self._pulse_mono
+        )
+        await self._leases.start()
+        await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
+        self._puller = Puller(connection)
+        await self._puller.start()
+        await self._announce(connection)
+        self._queues = {
+            name: Queue(name, slots, self._subjects, self._puller, self._take) for name, slots in self._slots.items()
+        }
+        await connection.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{self._subjects.tasks_stream}.*", self._on_new_lane)
+        for queue in self._queues:
+            await ensure_lane(connection, self._subjects, queue, _USUAL_PRIORITY, self._lease_ms)
+        await self._find_lanes(connection)
+        self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
+        logger.info("worker %s ready on %s: %s", self.name, connection.shown_url, ", ".join(sorted(self.tasks)))
+
+    async def stop(self) -> None:
+        """Take nothing new, let what runs end (at most `drain_s`), hand the rest back at once, and close."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        for queue in self._queues.values():
+            await queue.stop()
+        await self._puller.stop()
+        until = time.monotonic() + self._drain_s
+        while self._attempts and connection.is_connected and time.monotonic() < until:
+            await asyncio.sleep(0.005)
+        for attempt in list(self._attempts.values()):
+            await self._hand_back(connection, attempt)
+        for task in self._background:
+            task.cancel()
+        await self._leases.stop()
+        await self._publisher.close()
+        await connection.close()
+
+    async def _hand_back(self, connection: Connection, attempt: Attempt) -> None:
+        if attempt.over or not connection.is_connected:
+            return  # reported, and only the acknowledgement is missing: the next holder's outcome will change nothing
+        attempt.stop("draining", time.monotonic())
+        logger.warning("%s handed back", attempt.key)
+        await connection.client.publish(attempt.ack, b"-NAK")
+
+    async def _announce(self, connection: Connection) -> None:
+        """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
+        command = c.AnnounceTasks(
+            id=new_id(), tasks={name: task.settings for name, task in self.tasks.items()}, worker=self.name, actor=self.name
+        )
+        subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
+        await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
+        try:
+            await asyncio.wait_for(self._announced.wait(), _ANNOUNCE_S)
+        except TimeoutError:
+            logger.info("no executor has answered yet; the announcement waits for one")
+        await subscription.unsubscribe()
+
+    async def _on_announced(self, message: Msg) -> None:
+        self._announced.set()
+
+    # Lanes -----------------------------------------------------------------------------------------------------------------
+
+    async def _find_lanes(self, connection: Connection) -> None:
+        for name, priority in await lane_names(connection, self._subjects):
+            if name in self._queues:
+                await self._queues[name].add_lane(priority)
+
+    async def _on_new_lane(self, message: Msg) -> None:
+        lane = self._subjects.parse_lane(message.subject.rsplit(".", 1)[1])
+        if lane is not None and lane[0] in self._queues:
+            await self._queues[lane[0]].add_lane(lane[1])
+
+    async def _look_for_lanes(self, connection: Connection) -> None:
+        """New lanes are told by the server's advisory; one that was missed is found by looking."""
+        while True:
+            await asyncio.sleep(_LOOK_FOR_LANES_S)
+            try:
+                await self._find_lanes(connection)
+            except EsexecError as error:
+                logger.debug("lanes: %s", error)
+
+    # Attempts ----------------------------------------------------------------------------------------------------------------
+
+    async def _take(self, message: Msg, queue: Queue) -> None:
+        tokens = message.subject.split(".")
+        execution, step, number = tokens[-3:]
+        key = key_of(execution, step, number)
+        running = self._attempts.get(key)
+        if running is not None:
+            running.ack = message.reply  # its lease was lost and came back to us: it is the same attempt still
+            await queue.freed()
+            return
+        run, _, attempt_number = number.partition("-")
+        subject = self._subjects.report(execution, queue.name, step, int(run), int(attempt_number))
+        try:
+            dispatch = _decode(message.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            await self._unreadable(message, queue, subject, error)
+            return
+        attempt = Attempt(dispatch, key, queue.name, message.reply, subject)
+        now_mono = time.monotonic()
+        attempt.beaten_mono = now_mono
+        self._attempts[key] = attempt
+        losses = int(message.reply.split(".")[-5]) - 1
+        if losses:
+            asyncio.get_running_loop().create_task(self._begin_again(attempt, losses))
+        else:
+            await self._runner.begin(attempt, now_mono)
+
+    async def _begin_again(self, attempt: Attempt, losses: int) -> None:
+        """Somebody had this attempt before and was lost. Say so durably first: it may be what kills workers."""
+        await self._publisher.store(attempt.report_subject, msgspec.json.encode(r.Lost(worker=self.name, losses=losses)))
+        if losses < limits.losses_per_attempt:
+            await self._runner.begin(attempt, time.monotonic())
+        else:
+            attempt.over = True
+            await self._let_go(attempt)
+
+    async def _unreadable(self, message: Msg, queue: Queue, subject: str, error: Exception) -> None:
+        from esexec.domain.errors import ErrorInfo
+
+        info = ErrorInfo(type="internal_error", code="bad_dispatch", message=str(error)[:500], retryable=False)
+        await self._publisher.store(subject, msgspec.json.encode(r.Failed(worker=self.name, error=info)))
+        await message.respond(b"")
+        await queue.freed()
+
+    async def _report(self, attempt: Attempt, data: bytes) -> None:
+        async def stored(ack: Ack) -> None:
+            if ack.error is not None:
+                logger.error("a report was refused (%s): %s", ack.error.description, attempt.report_subject)
+            await self._acknowledge(attempt)
+
+        await self._queues[attempt.queue].freed()
+        await self._publisher.send(attempt.report_subject, data, None, stored)
+
+    async def _let_go(self, attempt: Attempt) -> None:
+        await self._queues[attempt.queue].freed()
+        await self._acknowledge(attempt)
+
+    async def _acknowledge(self, attempt: Attempt) -> None:
+        self._attempts.pop(attempt.key, None)
+        if self._connection is not None or self._publisher.in_flight:
+            try:
+                await self._publisher.client.publish(attempt.ack, b"")
+            except OutboundBufferLimitError:
+                logger.debug("%s will be handed out again, in vain", attempt.key)
+
+    async def _on_cancel(self, message: Msg) -> None:
+        try:
+            signal = _signal(message.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return
+        attempt = self._attempts.get(key_of(signal.execution_id, signal.step, f"{signal.run}-{signal.attempt}"))
+        if attempt is not None:
+            attempt.stop("cancelled", time.monotonic())
+
+    async def _tick(self) -> None:
+        """Looks after the attempts: long ones are told to have started, late ones are ended."""
+        started_after_s = limits.started_report_after_ms / 1000
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now_mono = self._pulse_mono = time.monotonic()
+            for attempt in list(self._attempts.values()):
+                if attempt.over or attempt.started_at is None:
+                    continue
+                if not attempt.started_told and now_mono - attempt.started_mono >= started_after_s:
+                    attempt.started_told = True
+                    started = r.Started(worker=self.name, started_at=attempt.started_at)
+                    await self._publisher.send(attempt.report_subject, msgspec.json.encode(started))
+                await self._runner.look_after(attempt, now_mono)
+
+
+def _checked_queues(queues: Mapping[str, int]) -> dict[str, int]:
+    for name, slots in queues.items():
+        if not is_user_id(name):
+            raise ValidationError(f"{name!r} is no queue name", code="bad_queue", hint="letters, digits, - and _; not _ first")
+        if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+            raise ValidationError(f"queue {name}: {slots!r} is no number of slots", code="bad_queue", hint="1 or more")
+    if not queues:
+        raise ValidationError("a worker needs a queue", code="bad_queue", hint='queues={"default": 10}')
+    return dict(queues)
