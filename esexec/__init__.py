@@ -1,1 +1,96 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
+
+from esexec.client import Client, Handle, Startable, StartOptions
+from esexec.domain.commit import Commit
+from esexec.domain.errors import (
+    AwaitTimeout,
+    Conflict,
+    CorruptHistory,
+    ErrorInfo,
+    EsexecError,
+    ExecutionCancelled,
+    ExecutionError,
+    InternalError,
+    NotConfirmed,
+    NotFound,
+    Overloaded,
+    PlanInvalid,
+    RateLimited,
+    Refused,
+    TaskTimeout,
+    Unavailable,
+    ValidationError,
+    WorkerLost,
+)
+from esexec.executor import Executor
+from esexec.failures import Classification, classifier, remove_classifier
+from esexec.local import connect, local
+from esexec.log.verify import Verification
+from esexec.nats.embedded import EmbeddedServer
+from esexec.plans import Plan, Step
+from esexec.results import (
+    Err,
+    ExecutionResult,
+    ExecutionStatus,
+    ExecutionUpdate,
+    Ok,
+    Pending,
+    Progress,
+    TaskResult,
+    TaskStatus,
+)
+from esexec.tasks import AttemptCancelled, Context, Task, collect, task
+from esexec.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttemptCancelled",
+    "AwaitTimeout",
+    "Classification",
+    "Client",
+    "Commit",
+    "Conflict",
+    "Context",
+    "CorruptHistory",
+    "EmbeddedServer",
+    "Err",
+    "ErrorInfo",
+    "EsexecError",
+    "ExecutionCancelled",
+    "ExecutionError",
+    "ExecutionResult",
+    "ExecutionStatus",
+    "ExecutionUpdate",
+    "Executor",
+    "Handle",
+    "InternalError",
+    "NotConfirmed",
+    "NotFound",
+    "Ok",
+    "Overloaded",
+    "Pending",
+    "Plan",
+    "PlanInvalid",
+    "Progress",
+    "RateLimited",
+    "Refused",
+    "StartOptions",
+    "Startable",
+    "Step",
+    "Task",
+    "TaskResult",
+    "TaskStatus",
+    "TaskTimeout",
+    "Unavailable",
+    "ValidationError",
+    "Verification",
+    "Worker",
+    "WorkerLost",
+    "classifier",
+    "collect",
+    "connect",
+    "local",
+    "remove_classifier",
+    "task",
+]

@@ -23,10 +23,14 @@ class _Command(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, k
     actor: Annotated[str, Meta(max_length=limits.name_chars)] | None = None
 
 
+NO_PLAN = msgspec.Raw()
+"""Stands where a start names a task and no plan."""
+
+
 class StartExecution(_Command, frozen=True, kw_only=True):
     """Run a plan, or one task (a one-step plan whose params are `input`). Exactly one of `plan` and `task` is given."""
 
-    plan: msgspec.Raw | None = None
+    plan: msgspec.Raw = NO_PLAN
     task: str | None = None
     input: Any = None
     context: dict[str, Any] = {}

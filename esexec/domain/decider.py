@@ -67,7 +67,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime, 
 
 
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
-    if (command.plan is None) == (command.task is None):
+    plan = bytes(command.plan)
+    if bool(plan) == (command.task is not None):
         return ErrorInfo(
             type="validation_error",
             code="plan_or_task",
@@ -75,7 +76,7 @@ def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
             hint='give one of "plan" and "task"',
         )
     try:
-        return graph_of_task(command.task) if command.task is not None else graph_of(bytes(command.plan or b""))
+        return graph_of_task(command.task) if command.task is not None else graph_of(plan)
     except PlanInvalid as error:
         return error.info
 

@@ -57,6 +57,20 @@ class JetStreamLog:
             if len(found) < _PAGE:
                 return commits
 
+    async def load_raw(self, entity: str) -> list[Stored]:
+        """What is stored, in the order of its numbers, gaps and all: for `verify`, which says what is missing."""
+        subjects = await subjects_of(self._connection, self._stream, f"{self._prefix}.{entity}.*")
+        subjects.sort(key=lambda subject: int(subject.rsplit(".", 1)[1]) if subject.rsplit(".", 1)[1].isdecimal() else 0)
+        stored: list[Stored] = []
+        for start in range(0, len(subjects), _PAGE):
+            page = await self._reader.last_of_each(self._stream, subjects[start : start + _PAGE])
+            found = {message.subject: message for message in page}
+            for subject in subjects[start : start + _PAGE]:
+                if (message := found.get(subject)) is not None:
+                    n = subject.rsplit(".", 1)[1]
+                    stored.append(Stored(int(n) if n.isdecimal() else 0, message.sequence, message.data))
+        return stored
+
     def _in_order(self, entity: str, messages: list[Message], first: int = 1) -> list[Stored]:
         commits = [Stored(int(message.subject.rsplit(".", 1)[1]), message.sequence, message.data) for message in messages]
         for expected, commit in enumerate(commits, first):

@@ -65,7 +65,9 @@ def _chained(entity: str, commit: Commit, n: int, previous: str, version: int) -
     if commit.version != version:
         return f"its first event is version {commit.version}, not {version}"
     if commit.prev != previous:
-        return "the hash of the commit before does not match: that one was edited or replaced, or this one was not decided upon it"
+        return (
+            "the hash of the commit before does not match: that one was edited or replaced, or this one was not decided upon it"
+        )
     return None if commit.events else "it holds no event"
 
 

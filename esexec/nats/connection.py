@@ -10,6 +10,7 @@ the socket before has an unknown outcome. Credentials are never logged: servers 
 import asyncio
 import inspect
 import logging
+import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -260,6 +261,9 @@ class Connection:
 
     async def _connect(self, name: str, auth: Auth) -> None:
         options: dict[str, Any] = {key: value for key, value in auth.items() if value is not None}
+        for file in (options.get("credentials"), options.get("nkeys_seed")):
+            if file is not None and not os.access(file, os.R_OK):
+                raise Unavailable(f"cannot read the credentials file {file}", hint="check its path and permissions")
         if "credentials" in options:
             options["user_credentials"] = str(options.pop("credentials"))
         try:

@@ -60,5 +60,3 @@ class Attempt:
 
 def key_of(execution: str, step: str, attempt: str) -> str:
     return f"{execution}/{step}/{attempt}"
-
-

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import msgspec
 
@@ -109,9 +109,7 @@ class Worker:
         self._puller = Puller(connection)
         await self._puller.start()
         await self._announce(connection)
-        self._queues = {
-            name: Queue(name, slots, self._subjects, self._puller, self._take) for name, slots in self._slots.items()
-        }
+        self._queues = {name: Queue(name, slots, self._subjects, self._puller, self._take) for name, slots in self._slots.items()}
         await connection.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{self._subjects.tasks_stream}.*", self._on_new_lane)
         for queue in self._queues:
             await ensure_lane(connection, self._subjects, queue, _USUAL_PRIORITY, self._lease_ms)

@@ -1,0 +1,353 @@
+"""The client: publishes commands, follows executions, reads histories. It holds no truth of its own.
+
+What a call waits for is said in one place each: `start` for the executor's commit, `wait` for the execution's end. Commands are
+durable as soon as they are stored; a caller that gives up waiting takes nothing back.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any, Self, Unpack
+
+from esexec.client.commands import Startable, StartOptions, encode_command, start_command
+from esexec.client.feed import Feed, Watch
+from esexec.client.handle import Handle
+from esexec.domain import commands as c
+from esexec.domain.commit import Commit
+from esexec.domain.errors import (
+    AwaitTimeout,
+    EsexecError,
+    NotConfirmed,
+    NotFound,
+    Overloaded,
+    Refused,
+    ValidationError,
+    to_exception,
+)
+from esexec.domain.events import Event
+from esexec.domain.ids import is_user_id
+from esexec.domain.messages import Answer
+from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.reading import read_config
+from esexec.domain.state import ExecutionState, fold
+from esexec.log import codec
+from esexec.log.jetstream import JetStreamLog
+from esexec.log.verify import Verification, verify
+from esexec.nats.connection import Auth, Connection, connect
+from esexec.nats.direct import DirectReader
+from esexec.nats.publisher import STREAM_FULL, Ack, Publisher
+from esexec.nats.streams import ensure_streams
+from esexec.nats.subjects import Subjects
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of, update_of
+from esexec.world import new_id
+
+CONFIRM_S = 5.0
+"""How long a command may go unanswered before `NotConfirmed`."""
+
+
+class Client:
+    """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
+
+    `owner`: the identity given along with every command. Raises `Unavailable` on entry if no server answers.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "default",
+        owner: str | None = None,
+        confirm_s: float = CONFIRM_S,
+        patience: float = 0.0,
+        **auth: Unpack[Auth],
+    ) -> None:
+        self.url = url or os.environ.get("NATS_URL") or "nats://127.0.0.1:4222"
+        self.owner = owner
+        self.executions = Executions(self)
+        self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
+        self._subjects = Subjects(namespace)
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        connection = await connect(self.url, name="esexec-client", patience=self._patience, **self._auth)
+        try:
+            await ensure_streams(connection, self._subjects)
+            self._publisher = await Publisher(connection).start()
+            reader = await DirectReader(connection).start()
+            self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
+            self._feed = Feed(connection, self._subjects, self._log)
+            await self._feed.start()
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._feed.close()
+            await self._publisher.close()
+            await connection.close()
+
+    @property
+    def namespace(self) -> str:
+        return self._subjects.namespace
+
+    # Starting --------------------------------------------------------------------------------------------------------------
+
+    async def start(self, what: Startable, input: Any = None, **options: Unpack[StartOptions]) -> Handle:
+        """Start a plan or a task; returns once the executor has committed it.
+
+        Raises the typed refusal (`PlanInvalid`, `Conflict`, `Overloaded`, `ValidationError`), or `NotConfirmed`, carrying the
+        handle, if nobody answers in time: the command stays durable and will be carried out.
+        """
+        execution_id, command = start_command(what, input, options, self.owner)
+        watch = await self._feed.open(execution_id)
+        try:
+            return await self._started(watch, command)
+        finally:
+            await self._feed.release(watch)
+
+    async def _started(self, watch: Watch, command: c.StartExecution) -> Handle:
+        execution_id = watch.state.execution_id
+        answer = await self._command(watch, "start", command)
+        if answer is None or answer.status == "accepted":
+            return Handle(self, execution_id)
+        return Handle(self, answer.original_id or execution_id, duplicate=True)
+
+    async def execute(
+        self, what: Startable, input: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+    ) -> ExecutionResult:
+        """Start, and wait for the end, whatever it is: a failed execution is a result, not an exception.
+
+        Raises as `start` does; `AwaitTimeout` after `wait_timeout` seconds (None: never).
+        """
+        execution_id, command = start_command(what, input, options, self.owner)
+        watch = await self._feed.open(execution_id)
+        try:
+            handle = await self._started(watch, command)
+            if handle.id != execution_id:
+                return await handle.wait(wait_timeout=wait_timeout)
+            return result_of(await self._ended(watch, wait_timeout))
+        finally:
+            await self._feed.release(watch)
+
+    async def run(
+        self, what: Startable, params: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+    ) -> Any:
+        """Start, wait for the end, and give the output; anything but completion is raised as its typed error."""
+        return (await self.execute(what, params, wait_timeout=wait_timeout, **options)).unwrap()
+
+    # Following ---------------------------------------------------------------------------------------------------------------
+
+    def handle(self, execution_id: str) -> Handle:
+        """A handle for an execution that somebody started. Raises `ValidationError` for what is no id."""
+        return Handle(self, _checked(execution_id))
+
+    async def wait(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
+        """The result once it has ended. Raises `AwaitTimeout`; the execution is not touched by that."""
+        watch = await self._feed.open(_checked(execution_id))
+        try:
+            return result_of(await self._ended(watch, wait_timeout))
+        finally:
+            await self._feed.release(watch)
+
+    async def _ended(self, watch: Watch, wait_timeout: float | None) -> ExecutionState:
+        if not watch.state.exists:
+            await self._feed.catch_up(watch)
+        if not watch.state.ended:
+            try:
+                await asyncio.wait_for(watch.ended(), wait_timeout)
+            except TimeoutError:
+                await self._feed.catch_up(watch)
+                if not watch.state.ended:
+                    raise AwaitTimeout(
+                        f"{watch.state.execution_id} has not ended within {wait_timeout:g} s",
+                        hint="it goes on; wait again, or with wait_timeout=None",
+                    ) from None
+        return watch.state
+
+    async def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
+        """Its updates: first one for all that has happened, then one per commit; ends when the execution has ended.
+
+        Raises `NotFound` if there is no such execution.
+        """
+        watch = await self._feed.open(_checked(execution_id))
+        news: asyncio.Queue[Commit] = asyncio.Queue()
+        watch.heard.append(news.put_nowait)
+        try:
+            past = await self._read_commits(execution_id)
+            if not past:
+                raise _not_found(execution_id)
+            state = ExecutionState(execution_id)
+            yield _advanced(state, past)
+            await self._feed.catch_up(watch)
+            while not state.ended:
+                commit = await news.get()
+                if commit.n == state.n + 1:
+                    yield _advanced(state, [commit])
+        finally:
+            watch.heard.remove(news.put_nowait)
+            await self._feed.release(watch)
+
+    # Reading -------------------------------------------------------------------------------------------------------------------
+
+    async def get(self, execution_id: str) -> ExecutionResult | None:
+        """Everything known of an execution; None if there is none of that id."""
+        state = await self._state(execution_id)
+        return result_of(state) if state.exists else None
+
+    async def get_or_raise(self, execution_id: str) -> ExecutionResult:
+        """As `get`; raises `NotFound`."""
+        found = await self.get(execution_id)
+        if found is None:
+            raise _not_found(execution_id)
+        return found
+
+    async def status(self, execution_id: str) -> ExecutionStatus:
+        """The status of an execution. Raises `NotFound`."""
+        return (await self.get_or_raise(execution_id)).status
+
+    async def poll(self, execution_id: str) -> Pending | Ok | Err:
+        """`Pending`, `Ok(value)` or `Err(error)`, without waiting. What nobody committed yet is pending."""
+        state = await self._state(execution_id)
+        return outcome_of(state) if state.exists else Pending(ExecutionStatus.PENDING)
+
+    async def history(self, execution_id: str) -> list[Commit]:
+        """Its commits from the first to the last. Raises `NotFound`, `CorruptHistory`."""
+        commits = await self._read_commits(_checked(execution_id))
+        if not commits:
+            raise _not_found(execution_id)
+        return commits
+
+    async def verify(self, execution_id: str) -> Verification:
+        """Whether its history is whole and lawful, and where it breaks if not. Raises `NotFound`."""
+        history = await self._log.load_raw(_checked(execution_id, ours=True))
+        if not history:
+            raise _not_found(execution_id)
+        return verify(execution_id, history)
+
+    async def list_ids(self, *, shared: bool = False) -> list[str]:
+        """The ids of all executions, oldest id first; with `shared` those of what executions share as well."""
+        return sorted([entity async for entity in self._log.entities() if shared or not entity.startswith("_")])
+
+    async def _state(self, execution_id: str) -> ExecutionState:
+        watch = Watch(self._feed, _checked(execution_id))
+        return await self._feed.catch_up(watch)
+
+    async def _read_commits(self, execution_id: str) -> list[Commit]:
+        return [codec.decode(stored.data) for stored in await self._log.load(execution_id)]
+
+    # Other commands ----------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
+        """Ask for the end of an execution: True if that took effect, False if it had ended. Raises `NotFound`."""
+        watch = await self._feed.open(_checked(execution_id))
+        try:
+            command = c.CancelExecution(id=new_id(), reason=reason, actor=self.owner)
+            answer = await self._command(watch, "cancel", command)
+            return answer is None or answer.effective
+        finally:
+            await self._feed.release(watch)
+
+    async def configure(self, **settings: Any) -> None:
+        """Set the namespace's level of the settings (`max_retries=5`, `timeout="1m"`, …); what is not given stays."""
+        command = c.ConfigureNamespace(id=new_id(), config=read_config(settings, in_seconds=True), actor=self.owner)
+        watch = await self._feed.open(SETTINGS_ENTITY)
+        try:
+            await self._command(watch, "configure", command)
+        finally:
+            await self._feed.release(watch)
+
+    async def _command(self, watch: Watch, verb: str, command: c.Command) -> Answer | None:
+        """Publish a command and wait for its answer; None: a commit carried it out. Raises what it was refused with."""
+        entity = watch.state.execution_id
+        answer = watch.answer_to(command.id)
+
+        async def stored(ack: Ack) -> None:
+            if ack.error is not None and not answer.done():
+                full = ack.error.err_code == STREAM_FULL
+                answer.set_exception(
+                    Overloaded("the engine's intake is full; nothing was accepted", hint="try again later")
+                    if full
+                    else Refused(f"the server refused the command: {ack.error.description}")
+                )
+
+        try:
+            data = encode_command(command)
+            await self._publisher.send(self._subjects.command(entity, verb), data, None, stored)
+            got = await asyncio.wait_for(asyncio.shield(answer), self._confirm_s)
+        except TimeoutError:
+            got = await self._look_for(watch, command)
+        finally:
+            watch.answers.pop(command.id, None)
+        if got is not None and got.status in ("refused", "superseded"):
+            raise _refusal(got)
+        return got
+
+    async def _look_for(self, watch: Watch, command: c.Command) -> Answer | None:
+        """No answer came: perhaps only the message was lost. The log knows."""
+        entity = watch.state.execution_id
+        try:
+            if entity != SETTINGS_ENTITY:
+                await self._feed.catch_up(watch)
+                if command.id in watch.state.applied:
+                    return None
+        except EsexecError:
+            pass
+        error = NotConfirmed(
+            f"nobody has answered within {self._confirm_s:g} s; the command is durable and will be carried out",
+            hint="is an executor running? (esexec executor)",
+        )
+        error.handle = Handle(self, entity)
+        raise error
+
+
+class Executions:
+    """`client.executions`: the same answers, by the documents' names."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def get(self, execution_id: str) -> ExecutionResult | None:
+        """See `Client.get`."""
+        return await self._client.get(execution_id)
+
+    async def status(self, execution_id: str) -> ExecutionStatus:
+        """See `Client.status`."""
+        return await self._client.status(execution_id)
+
+    async def result(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> Any:
+        """See `Handle.result`."""
+        return await self._client.handle(execution_id).result(wait_timeout=wait_timeout)
+
+    async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
+        """See `Client.cancel`."""
+        return await self._client.cancel(execution_id, reason=reason)
+
+
+def _checked(execution_id: str, *, ours: bool = False) -> str:
+    if not is_user_id(execution_id) and not (ours and is_user_id(execution_id.lstrip("_"))):
+        raise ValidationError(
+            f"{str(execution_id)[:80]!r} is no execution id",
+            code="bad_execution_id",
+            hint="1 to 64 letters, digits, - and _; not _ first",
+        )
+    return execution_id
+
+
+def _not_found(execution_id: str) -> NotFound:
+    return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
+
+
+def _refusal(answer: Answer) -> EsexecError:
+    if answer.error is None:
+        return Refused(f"the command was {answer.status} by a later one", code=answer.status)
+    return to_exception(answer.error, otherwise=Refused if answer.error.type != "validation_error" else ValidationError)
+
+
+def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:
+    fold(state.execution_id, commits, state)
+    events: list[Event] = [event for commit in commits for event in commit.events]
+    return update_of(state, events)

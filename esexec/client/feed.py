@@ -1,0 +1,234 @@
+"""Following executions live: commits as the server repeats them, folded; answers to commands; and a look now and then.
+
+The messages are at-most-once: a gap in `n` is filled by a read of the log, and whoever waits looks again every two seconds.
+A few executions are followed by a subscription each; beyond that one subscription to all is cheaper, as long as most of
+what it brings is ours. No consumer is made on the server in any case.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from esexec.domain.commit import Commit
+from esexec.domain.errors import EsexecError
+from esexec.domain.messages import Answer
+from esexec.domain.state import ExecutionState, fold
+from esexec.log import codec
+from esexec.log.port import Log
+from esexec.nats.connection import Connection, Msg
+from esexec.nats.subjects import Subjects
+
+logger = logging.getLogger("esexec.client")
+
+_LOOK_AGAIN_S = 2.0
+_NARROW = 16
+"""So many executions are followed one by one; more by one subscription to all."""
+_STRANGERS = 8
+"""Back to one by one when so many times more messages come for others than for us (judged every `_LOOK_AGAIN_S`)."""
+
+_answer = msgspec.json.Decoder(Answer).decode
+Heard = Callable[[Commit], None]
+
+
+class Watch:
+    """One execution as it is followed: its folded state, and who waits for what. Closed by its last user."""
+
+    __slots__ = ("answers", "changed", "feed", "filling", "heard", "heard_mono", "state", "subscriptions", "users")
+
+    def __init__(self, feed: "Feed", execution_id: str) -> None:
+        self.feed = feed
+        self.state = ExecutionState(execution_id)
+        self.users = 0
+        self.subscriptions: list[Any] = []
+        self.heard_mono = feed.now_mono
+        self.filling = False
+        self.answers: dict[str, asyncio.Future[Answer | None]] = {}
+        """Who waits for the answer to a command; None: a commit carries it out."""
+        self.changed: list[asyncio.Future[None]] = []
+        self.heard: list[Heard] = []
+
+    def answer_to(self, command_id: str) -> "asyncio.Future[Answer | None]":
+        """What becomes of a command."""
+        future = self.answers[command_id] = asyncio.get_running_loop().create_future()
+        return future
+
+    async def ended(self) -> None:
+        """Returns when the execution has ended."""
+        while not self.state.ended:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.changed.append(future)
+            await future
+
+    def take(self, commit: Commit) -> None:
+        """The next commit, if it is that; others are left to a read of the log."""
+        state = self.state
+        if commit.n == state.n + 1:
+            self.heard_mono = self.feed.now_mono
+            fold(state.execution_id, (commit,), state)
+            for cause in commit.commands:
+                if (asked := self.answers.get(cause.id)) is not None and not asked.done():
+                    asked.set_result(None)
+            for heard in self.heard:
+                heard(commit)
+            if state.ended:
+                for future in self.changed:
+                    if not future.done():
+                        future.set_result(None)
+                self.changed.clear()
+        elif commit.n > state.n:
+            self.feed.fill(self)
+
+    def answered(self, answer: Answer) -> None:
+        if (asked := self.answers.get(answer.command_id)) is not None and not asked.done():
+            asked.set_result(answer)
+
+
+class Feed:
+    """See the module."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, log: Log) -> None:
+        self._connection, self._subjects, self._log = connection, subjects, log
+        self._watches: dict[str, Watch] = {}
+        self._wide: list[Any] = []
+        self._ours = self._others = 0
+        self._narrow_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self.now_mono = time.monotonic()
+
+    async def start(self) -> None:
+        self._ticker = asyncio.create_task(self._tick(), name="esexec-feed")
+        self._connection.on_reconnect(self._look_at_all)
+
+    async def close(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        for watch in self._watches.values():
+            for asked in watch.answers.values():
+                asked.cancel()
+            for future in watch.changed:
+                future.cancel()
+
+    async def open(self, execution_id: str) -> Watch:
+        """Follow an execution from now on; every `open` is matched by a `release`."""
+        watch = self._watches.get(execution_id)
+        if watch is None:
+            watch = self._watches[execution_id] = Watch(self, execution_id)
+            if not self._wide:
+                if len(self._watches) > _NARROW and self.now_mono >= self._narrow_until:
+                    await self._widen()
+                else:
+                    await self._subscribe(watch)
+        watch.users += 1
+        return watch
+
+    async def release(self, watch: Watch) -> None:
+        """This user is done with it."""
+        watch.users -= 1
+        if watch.users:
+            return
+        if self._watches.get(watch.state.execution_id) is watch:
+            del self._watches[watch.state.execution_id]
+        subscriptions, watch.subscriptions = watch.subscriptions, []
+        for subscription in subscriptions:
+            if not self._connection.is_closed:
+                await subscription.unsubscribe()
+
+    async def catch_up(self, watch: Watch) -> ExecutionState:
+        """Read what the log holds beyond what was heard. Raises `Unavailable`, `CorruptHistory`."""
+        for stored in await self._log.load(watch.state.execution_id, after=watch.state.n):
+            if stored.n == watch.state.n + 1:
+                watch.take(codec.decode(stored.data))
+        watch.heard_mono = time.monotonic()
+        return watch.state
+
+    def fill(self, watch: Watch) -> None:
+        """Something was missed: read it, in the background."""
+        if not watch.filling:
+            watch.filling = True
+            task = asyncio.create_task(self._fill(watch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fill(self, watch: Watch) -> None:
+        try:
+            await self.catch_up(watch)
+        except EsexecError as error:
+            logger.debug("%s: %s", watch.state.execution_id, error)
+        finally:
+            watch.filling = False
+
+    # Subscriptions -------------------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, watch: Watch) -> None:
+        execution_id = watch.state.execution_id
+        watch.subscriptions = [
+            await self._connection.subscribe(self._subjects.commits_of(execution_id), self._on_commit),
+            await self._connection.subscribe(self._subjects.reply(execution_id, "*"), self._on_answer),
+        ]
+
+    async def _widen(self) -> None:
+        self._ours = self._others = 0
+        self._wide = [
+            await self._connection.subscribe(self._subjects.commits_all, self._on_commit),
+            await self._connection.subscribe(self._subjects.reply("*", "*"), self._on_answer),
+        ]
+        for watch in self._watches.values():
+            subscriptions, watch.subscriptions = watch.subscriptions, []
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
+
+    async def _narrow(self) -> None:
+        for watch in list(self._watches.values()):
+            if not watch.subscriptions:
+                await self._subscribe(watch)
+        wide, self._wide = self._wide, []
+        for subscription in wide:
+            await subscription.unsubscribe()
+        await self._look_at_all()
+
+    async def _on_commit(self, message: Msg) -> None:
+        watch = self._watches.get(message.subject.split(".")[3])
+        if watch is None:
+            self._others += 1
+            return
+        self._ours += 1
+        try:
+            watch.take(codec.decode(message.data))
+        except EsexecError as error:
+            logger.error("%s", error)
+
+    async def _on_answer(self, message: Msg) -> None:
+        watch = self._watches.get(message.subject.split(".")[3])
+        if watch is not None:
+            try:
+                watch.answered(_answer(message.data))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                logger.warning("an answer that cannot be read on %s", message.subject)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_S / 4)
+            self.now_mono = time.monotonic()
+            if not self._connection.is_connected:
+                continue
+            if self._wide and (len(self._watches) <= _NARROW // 2 or self._others > _STRANGERS * max(self._ours, 100)):
+                if self._others > self._ours:
+                    self._narrow_until = self.now_mono + 10 * _LOOK_AGAIN_S
+                await self._narrow()
+            self._ours = self._others = 0
+            for watch in list(self._watches.values()):
+                if self.now_mono - watch.heard_mono > _LOOK_AGAIN_S:
+                    watch.heard_mono = self.now_mono
+                    self.fill(watch)
+
+    async def _look_at_all(self) -> None:
+        """After a reconnect: whatever was said meanwhile was said to nobody."""
+        for watch in list(self._watches.values()):
+            self.fill(watch)

@@ -1,0 +1,68 @@
+"""A handle: an execution that was started, from the side of whoever waits for it."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending
+
+if TYPE_CHECKING:
+    from esexec.client.client import Client
+
+
+class Handle:
+    """Follows one execution. `duplicate`: the start found it there already (idempotency key, or the same start again).
+
+    Nothing here touches the execution but `cancel`. `wait_timeout` is how long the caller waits, in seconds (None: for ever).
+    """
+
+    __slots__ = ("_client", "duplicate", "id")
+
+    def __init__(self, client: "Client", execution_id: str, *, duplicate: bool = False) -> None:
+        self._client = client
+        self.id = execution_id
+        self.duplicate = duplicate
+
+    @property
+    def execution_id(self) -> str:
+        return self.id
+
+    async def result(self, *, wait_timeout: float | None = 5.0) -> Any:
+        """The execution's output, or its typed error raised. Raises `AwaitTimeout` when the caller's time is over."""
+        return (await self.wait(wait_timeout=wait_timeout)).unwrap()
+
+    async def wait(self, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
+        """What came of it, whatever that is. Raises `AwaitTimeout` when the caller's time is over."""
+        return await self._client.wait(self.id, wait_timeout=wait_timeout)
+
+    async def status(self) -> ExecutionStatus:
+        """Its status now. Raises `NotFound` if nothing of it is in the log yet."""
+        return await self._client.status(self.id)
+
+    async def poll(self) -> Pending | Ok | Err:
+        """Three-way view, without waiting: `Pending`, `Ok(value)` or `Err(error)`."""
+        return await self._client.poll(self.id)
+
+    async def snapshot(self) -> ExecutionResult:
+        """Everything known of it now."""
+        return await self._client.get_or_raise(self.id)
+
+    async def worker_id(self) -> str | None:
+        """Who runs it: the worker of a step that runs, else of the last that ran; None while it is queued."""
+        tasks = (await self.snapshot()).results
+        running = [task.worker_id for task in tasks if task.status == "running"]
+        return next(iter(running), None) or next((task.worker_id for task in reversed(tasks) if task.worker_id), None)
+
+    async def owner(self) -> str | None:
+        """Who submitted it, if that was told."""
+        return (await self.snapshot()).owner
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Ask for its end: True if that took effect, False if it had ended before."""
+        return await self._client.cancel(self.id, reason=reason)
+
+    def monitor(self) -> AsyncIterator[ExecutionUpdate]:
+        """Its updates from the beginning to the end."""
+        return self._client.monitor(self.id)
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id!r})"

@@ -1,0 +1,47 @@
+"""Everything in one process, on the embedded server: for trying, for tests, for small programs.
+
+The roles exchange nothing but NATS messages, exactly as they do in processes of their own.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Literal, Unpack
+
+from esexec.client import Client
+from esexec.executor import Executor
+from esexec.nats.connection import Auth
+from esexec.nats.embedded import EmbeddedServer
+from esexec.tasks import Tasks
+from esexec.worker import Worker
+
+
+def connect(
+    url: str | None = None, *, namespace: str = "default", owner: str | None = None, patience: float = 0.0, **auth: Unpack[Auth]
+) -> Client:
+    """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
+    return Client(url, namespace=namespace, owner=owner, patience=patience, **auth)
+
+
+@asynccontextmanager
+async def local(
+    *,
+    tasks: Tasks = (),
+    queues: Mapping[str, int] | None = None,
+    namespace: str = "default",
+    store: str | Path = ".esexec",
+    sync: Literal["always", "2m", "100ms"] = "always",
+    url: str | None = None,
+) -> AsyncIterator[Client]:
+    """A client beside an embedded server, an executor and a worker with `tasks`, all ended with the block.
+
+    `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
+    """
+    async with AsyncExitStack() as stack:
+        if url is None:
+            server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))
+            url = server.url
+        await stack.enter_async_context(Executor(url, namespace=namespace))
+        if tasks:
+            await stack.enter_async_context(Worker(url, tasks=tasks, queues=queues, namespace=namespace))
+        yield await stack.enter_async_context(Client(url, namespace=namespace))
