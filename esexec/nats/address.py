@@ -1,11 +1,26 @@
-"""The address of a server or a cluster: taken apart, shown without its secrets, and why it could not be reached."""
+"""Where a server or a cluster is and who we are to it: taken apart, shown without secrets, and why it cannot be reached."""
 
 import re
 import ssl
+from pathlib import Path
+from typing import TypedDict
 
 from nats import errors
 
 from esexec.domain.errors import Unavailable
+
+
+class Auth(TypedDict, total=False):
+    """How to prove who we are, and TLS. `credentials` is the path of a NATS creds file, `nkeys_seed` that of a seed."""
+
+    user: str
+    password: str
+    token: str
+    credentials: str | Path
+    nkeys_seed: str | Path
+    tls: ssl.SSLContext
+    tls_hostname: str
+    inbox_prefix: str
 
 
 def servers_of(url: str) -> list[str]:

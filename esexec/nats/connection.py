@@ -12,10 +12,8 @@ import inspect
 import logging
 import os
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Any, Final, Literal, Unpack
 
 import msgspec
 from nats import errors
@@ -26,6 +24,7 @@ from nats.errors import OutboundBufferLimitError as OutboundBufferLimitError  # 
 
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError, Unavailable, ValidationError
+from esexec.nats.address import Auth as Auth
 from esexec.nats.address import cannot_connect, is_refusal, redacted, servers_of
 from esexec.nats.patience import PatientClient
 
@@ -44,19 +43,6 @@ CLOSE_SECONDS: Final = 2.0
 
 _JETSTREAM_UNAVAILABLE: Final = 10008
 _PERMISSION = re.compile(r"permissions violation for (\w+) (?:to|using)?\s*\"?([^\"\s]+)")
-
-
-class Auth(TypedDict, total=False):
-    """How to prove who we are, and TLS. `credentials` is the path of a NATS creds file, `nkeys_seed` that of a seed."""
-
-    user: str
-    password: str
-    token: str
-    credentials: str | Path
-    nkeys_seed: str | Path
-    tls: ssl.SSLContext
-    tls_hostname: str
-    inbox_prefix: str
 
 
 class ApiError(EsexecError):
@@ -100,6 +86,7 @@ class Connection:
         self._opened = False
         self._closing = False
         self._violations: set[str] = set()
+        self._refusals: set[str] = set()
         self._attempts_failed: asyncio.Queue[Exception] = asyncio.Queue()
 
     # What it is ------------------------------------------------------------------------------------------------------
@@ -322,11 +309,19 @@ class Connection:
             logger.error("a message on %s was dropped: its subscription is full", error.subject)
         elif violation := _PERMISSION.search(str(error)):
             self._violated(*violation.groups())
+        elif str(error).startswith("nats: '"):
+            self._refused(str(error).removeprefix("nats: ").strip("'").lower())
         elif isinstance(error, errors.Error | OSError | TimeoutError | EsexecError):
             logger.debug("NATS: %s", error)
         else:
             # It came out of a subscription's callback: a fault of ours, and the only one that is worth a traceback.
             logger.error("a callback failed: %s", error, exc_info=error)
+
+    def _refused(self, reason: str) -> None:
+        # Said once, not at every attempt to reconnect.
+        if reason not in self._refusals:
+            self._refusals.add(reason)
+            logger.error("the NATS server at %s refuses us: %s", self.shown_url, reason)
 
     def _violated(self, verb: str, subject: str) -> None:
         if f"{verb} {subject}" in self._violations:
@@ -349,6 +344,7 @@ class Connection:
     async def _reconnected(self) -> None:
         self._is_down.clear()
         self._is_up.set()
+        self._refusals.clear()
         if self._closing:
             return
         logger.warning("the NATS server at %s is back", self.shown_url)

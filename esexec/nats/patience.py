@@ -1,6 +1,6 @@
-"""nats-py's client with two faults mended that only show when a network goes bad. Nothing else belongs here.
+"""nats-py's client with three faults mended that only show when a network goes bad. Nothing else belongs here.
 
-Both live in methods that nats-py calls on itself, so they are overridden; `test_connection.py` fails if a new version of nats-py
+They live in methods that nats-py calls on itself, so these are overridden; `test_connection.py` fails if a new version of nats-py
 no longer calls them.
 """
 
@@ -8,10 +8,12 @@ import asyncio
 
 from nats import errors
 from nats.aio.client import Client
+from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 
 class PatientClient(Client):
-    """Reconnects also when bytes are stuck in a dead socket, and never says CONNECT in plain text when TLS is wanted."""
+    """Reconnects also when bytes are stuck in a dead socket or the server throws us out; never says CONNECT in plain text when
+    TLS is wanted."""
 
     async def _attempt_reconnect(self) -> None:
         # nats-py closes the old socket and waits until its buffer is empty, which a blackholed peer never allows.
@@ -19,6 +21,16 @@ class PatientClient(Client):
         if writer is not None:
             writer.transport.abort()
         await super()._attempt_reconnect()
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py ends the connection for ever on most errors that a server sends, or reconnects if it sees the end of the
+        # connection first. Rights may come back and limits be raised: we always reconnect, and tell why we have to.
+        if self.is_connecting or STALE_CONNECTION in err_msg or PERMISSIONS_ERR in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
 
     def _connect_command(self) -> bytes:
         # A server (or whoever sits between) that does not offer TLS would otherwise be sent our credentials in the clear.
