@@ -14,11 +14,17 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+_random = random.Random(os.urandom(32))
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def new_id() -> str:
-    """A fresh id: 48 bits of milliseconds, then 74 random bits, as RFC 9562 lays out version 7."""
+    """A fresh id: 48 bits of milliseconds, then 74 random bits, as RFC 9562 lays out version 7.
+
+    The random bits come from a generator seeded by the system, again after a fork: ids need be unique, not unguessable.
+    """
     milliseconds = time.time_ns() // 1_000_000
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | random_bits
+    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | _random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return f"{value:032x}"

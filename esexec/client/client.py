@@ -7,10 +7,11 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Self, Unpack
 
 from esexec.client.commands import Startable, StartOptions, encode_command, start_command
-from esexec.client.feed import Feed, Watch
+from esexec.client.feed import SILENCE, Asked, Feed, Watch
 from esexec.client.handle import Handle
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
@@ -126,9 +127,11 @@ class Client:
         execution_id, command = start_command(what, input, options, self.owner)
         watch = await self._feed.open(execution_id)
         try:
-            handle = await self._started(watch, command)
-            if handle.id != execution_id:
-                return await handle.wait(wait_timeout=wait_timeout)
+            # One wait instead of two: the start is confirmed or refused, or the execution has ended.
+            patient = wait_timeout is None
+            answer = await self._command(watch, "start", command, until_end=patient)
+            if answer is not None and answer.status == "duplicate":
+                return await self.wait(answer.original_id or execution_id, wait_timeout=wait_timeout)
             return result_of(await self._ended(watch, wait_timeout))
         finally:
             await self._feed.release(watch)
@@ -260,31 +263,24 @@ class Client:
         finally:
             await self._feed.release(watch)
 
-    async def _command(self, watch: Watch, verb: str, command: c.Command) -> Answer | None:
-        """Publish a command and wait for its answer; None: a commit carried it out. Raises what it was refused with."""
-        entity = watch.state.execution_id
-        answer = watch.answer_to(command.id)
+    async def _command(self, watch: Watch, verb: str, command: c.Command, *, until_end: bool = False) -> Answer | None:
+        """Publish a command and wait for its answer; None: a commit carried it out (`until_end`: and it has ended).
 
-        async def stored(ack: Ack) -> None:
-            if ack.error is not None and not answer.done():
-                full = ack.error.err_code == STREAM_FULL
-                answer.set_exception(
-                    Overloaded("the engine's intake is full; nothing was accepted", hint="try again later")
-                    if full
-                    else Refused(f"the server refused the command: {ack.error.description}")
-                )
-
+        Raises what it was refused with, or `NotConfirmed`.
+        """
+        data = encode_command(command)
+        asked = watch.ask(command.id, self._confirm_s, until_end=until_end)
         try:
-            data = encode_command(command)
-            await self._publisher.send(self._subjects.command(entity, verb), data, None, stored)
-            got = await asyncio.wait_for(asyncio.shield(answer), self._confirm_s)
-        except TimeoutError:
-            got = await self._look_for(watch, command)
+            subject = self._subjects.command(watch.state.execution_id, verb)
+            await self._publisher.send(subject, data, None, partial(_stored, asked))
+            got = await asked.future
+            if got is SILENCE:
+                got = await self._look_for(watch, command)
         finally:
-            watch.answers.pop(command.id, None)
+            del watch.asked[command.id]
         if got is not None and got.status in ("refused", "superseded"):
             raise _refusal(got)
-        return got
+        return got  # type: ignore[no-any-return]
 
     async def _look_for(self, watch: Watch, command: c.Command) -> Answer | None:
         """No answer came: perhaps only the message was lost. The log knows."""
@@ -302,6 +298,16 @@ class Client:
         )
         error.handle = Handle(self, entity)
         raise error
+
+
+async def _stored(asked: Asked, ack: Ack) -> None:
+    """The server has stored a command, or has not."""
+    if ack.error is None:
+        return
+    if ack.error.err_code == STREAM_FULL:
+        asked.refused(Overloaded("the engine's intake is full; nothing was accepted", hint="try again later"))
+    else:
+        asked.refused(Refused(f"the server refused the command: {ack.error.description}"))
 
 
 class Executions:

@@ -8,6 +8,7 @@ what it brings is ours. No consumer is made on the server in any case.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,40 @@ _answer = msgspec.json.Decoder(Answer).decode
 Heard = Callable[[Commit], None]
 
 
+class Asked:
+    """Who waits for what becomes of a command. `future`: its answer; None: carried out (or, `until_end`, ended); `SILENCE`:
+    nobody has said anything for too long (looked at twice a second)."""
+
+    __slots__ = ("deadline_mono", "future", "heard", "until_end")
+
+    def __init__(self, deadline_mono: float, until_end: bool) -> None:
+        self.deadline_mono, self.until_end = deadline_mono, until_end
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.heard = False
+
+    def carried_out(self) -> None:
+        self.heard = True
+        if not self.until_end and not self.future.done():
+            self.future.set_result(None)
+
+    def answered(self, answer: Answer) -> None:
+        self.heard = True
+        if not self.future.done() and (answer.status != "accepted" or not self.until_end):
+            self.future.set_result(answer)
+
+    def refused(self, error: EsexecError) -> None:
+        self.heard = True
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+SILENCE = object()
+
+
 class Watch:
     """One execution as it is followed: its folded state, and who waits for what. Closed by its last user."""
 
-    __slots__ = ("answers", "changed", "feed", "filling", "heard", "heard_mono", "state", "subscriptions", "users")
+    __slots__ = ("asked", "changed", "feed", "filling", "heard", "heard_mono", "state", "subscriptions", "users")
 
     def __init__(self, feed: "Feed", execution_id: str) -> None:
         self.feed = feed
@@ -46,15 +77,18 @@ class Watch:
         self.subscriptions: list[Any] = []
         self.heard_mono = feed.now_mono
         self.filling = False
-        self.answers: dict[str, asyncio.Future[Answer | None]] = {}
-        """Who waits for the answer to a command; None: a commit carries it out."""
-        self.changed: list[asyncio.Future[None]] = []
+        self.asked: dict[str, Asked] = {}
+        """Who waits to hear what became of a command."""
+        self.changed: list[asyncio.Future[Any]] = []
         self.heard: list[Heard] = []
 
-    def answer_to(self, command_id: str) -> "asyncio.Future[Answer | None]":
-        """What becomes of a command."""
-        future = self.answers[command_id] = asyncio.get_running_loop().create_future()
-        return future
+    def ask(self, command_id: str, patience_s: float, *, until_end: bool = False) -> "Asked":
+        """Wait for what becomes of a command. `until_end`: a commit that carries it out is no news, only the end is."""
+        asked = self.asked[command_id] = Asked(self.feed.now_mono + patience_s, until_end)
+        if until_end:
+            self.changed.append(asked.future)
+        self.feed.silences.append(asked)
+        return asked
 
     async def ended(self) -> None:
         """Returns when the execution has ended."""
@@ -69,9 +103,10 @@ class Watch:
         if commit.n == state.n + 1:
             self.heard_mono = self.feed.now_mono
             fold(state.execution_id, (commit,), state)
-            for cause in commit.commands:
-                if (asked := self.answers.get(cause.id)) is not None and not asked.done():
-                    asked.set_result(None)
+            if self.asked:
+                for cause in commit.commands:
+                    if (asked := self.asked.get(cause.id)) is not None:
+                        asked.carried_out()
             for heard in self.heard:
                 heard(commit)
             if state.ended:
@@ -83,8 +118,8 @@ class Watch:
             self.feed.fill(self)
 
     def answered(self, answer: Answer) -> None:
-        if (asked := self.answers.get(answer.command_id)) is not None and not asked.done():
-            asked.set_result(answer)
+        if (asked := self.asked.get(answer.command_id)) is not None:
+            asked.answered(answer)
 
 
 class Feed:
@@ -96,6 +131,8 @@ class Feed:
         self._wide: list[Any] = []
         self._ours = self._others = 0
         self._narrow_until = 0.0
+        self.silences: deque[Asked] = deque()
+        """Commands in the order they were given, to notice those that nobody answers."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self.now_mono = time.monotonic()
@@ -110,8 +147,8 @@ class Feed:
         for task in list(self._tasks):
             task.cancel()
         for watch in self._watches.values():
-            for asked in watch.answers.values():
-                asked.cancel()
+            for asked in watch.asked.values():
+                asked.future.cancel()
             for future in watch.changed:
                 future.cancel()
 
@@ -216,6 +253,7 @@ class Feed:
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S / 4)
             self.now_mono = time.monotonic()
+            self._notice_silence()
             if not self._connection.is_connected:
                 continue
             if self._wide and (len(self._watches) <= _NARROW // 2 or self._others > _STRANGERS * max(self._ours, 100)):
@@ -227,6 +265,12 @@ class Feed:
                 if self.now_mono - watch.heard_mono > _LOOK_AGAIN_S:
                     watch.heard_mono = self.now_mono
                     self.fill(watch)
+
+    def _notice_silence(self) -> None:
+        while self.silences and (self.silences[0].future.done() or self.silences[0].deadline_mono <= self.now_mono):
+            asked = self.silences.popleft()
+            if not asked.heard and not asked.future.done():
+                asked.future.set_result(SILENCE)
 
     async def _look_at_all(self) -> None:
         """After a reconnect: whatever was said meanwhile was said to nobody."""
