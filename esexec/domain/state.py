@@ -19,9 +19,10 @@ from esexec.domain.commit import Commit
 from esexec.domain.compiled import graph_of
 from esexec.domain.errors import CorruptHistory, ErrorInfo
 from esexec.domain.graph import Graph
-from esexec.domain.settings import ExecutionPolicy, Policy, merge, merge_execution
+from esexec.domain.settings import BUILT_IN_EXECUTION, ExecutionPolicy, Policy, merge, merge_execution
 
 ExecutionStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled", "rolled_back"]
+Phase = Literal["queued", "executing", "failing", "cancelling", "ended"]
 StepStatus = Literal["pending", "running", "completed", "failed", "skipped", "cancelled", "rate_limited"]
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "rolled_back"})
 SETTLED: frozenset[str] = frozenset({"completed", "failed", "skipped", "cancelled"})
@@ -64,57 +65,49 @@ class StepState(msgspec.Struct):
     timed_out: int = 0
 
 
-class ExecutionState:
-    """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history."""
+class ExecutionState(msgspec.Struct, eq=False):
+    """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history.
 
-    __slots__ = (
-        "applied", "cancel", "cancel_reason", "created", "created_at", "cursor", "doomed", "ended_at", "error", "execution_id",
-        "execution_policy", "failed", "failing", "graph", "in_flight", "last_control", "n", "phase", "policies", "position",
-        "prev", "ready", "retry_timers", "run", "serial", "serial_busy", "started_at", "status", "steps", "time", "timers", "unsettled",
-        "version",
-    )  # fmt: skip
+    `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`: heaps
+    of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps that
+    can never run, and the failed step they depend on. `cancel`: the version of the cancel request, which also names its
+    grace timer; 0 = not requested. `retry_timers`: every retry timer there was, and its step. `applied`: client commands
+    that were carried out, and in which commit.
+    """
 
-    created: e.ExecutionCreated
-    graph: Graph
-    execution_policy: ExecutionPolicy
-
-    def __init__(self, execution_id: str) -> None:
-        self.execution_id = execution_id
-        self.n = 0
-        self.version = 0
-        self.position = 0
-        self.prev = ""
-        self.time: datetime | None = None
-        self.status: ExecutionStatus = "pending"
-        self.phase: Literal["queued", "executing", "failing", "cancelling", "ended"] = "queued"
-        self.run = 1
-        self.steps: list[StepState] = []
-        self.unsettled = 0
-        self.in_flight: dict[int, None] = {}
-        """Steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for."""
-        self.serial_busy = False
-        self.ready: list[int] = []
-        self.serial: list[int] = []
-        """Heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time."""
-        self.doomed: deque[tuple[int, str]] = deque()
-        """Steps that can never run, and the failed step they depend on."""
-        self.cursor = 0
-        self.failing = False
-        self.failed: list[int] = []
-        self.error: ErrorInfo | None = None
-        self.cancel = 0
-        """The version of the cancel request, which also names its grace timer; 0 = not requested."""
-        self.cancel_reason = ""
-        self.timers: dict[int, Timer] = {}
-        self.retry_timers: dict[int, int] = {}
-        """Every retry timer there was, and its step."""
-        self.applied: dict[str, int] = {}
-        """Client commands that were carried out, and in which commit."""
-        self.last_control: datetime | None = None
-        self.policies: dict[int, Policy] = {}
-        self.created_at: datetime | None = None
-        self.started_at: datetime | None = None
-        self.ended_at: datetime | None = None
+    execution_id: str
+    n: int = 0
+    version: int = 0
+    position: int = 0
+    prev: str = ""
+    time: datetime | None = None
+    status: ExecutionStatus = "pending"
+    phase: Phase = "queued"
+    run: int = 1
+    created: e.ExecutionCreated = None  # type: ignore[assignment]  # set by the first event
+    graph: Graph = None  # type: ignore[assignment]
+    execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION
+    steps: list[StepState] = []
+    unsettled: int = 0
+    in_flight: dict[int, None] = {}
+    serial_busy: bool = False
+    ready: list[int] = []
+    serial: list[int] = []
+    doomed: deque[tuple[int, str]] = msgspec.field(default_factory=deque)
+    cursor: int = 0
+    failing: bool = False
+    failed: list[int] = []
+    error: ErrorInfo | None = None
+    cancel: int = 0
+    cancel_reason: str = ""
+    timers: dict[int, Timer] = {}
+    retry_timers: dict[int, int] = {}
+    applied: dict[str, int] = {}
+    last_control: datetime | None = None
+    policies: dict[int, Policy] = {}
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
     @property
     def exists(self) -> bool:

@@ -85,7 +85,9 @@ class Mailbox:
 
     async def _decide_gathered(self, state: ExecutionState) -> None:
         """One decision over what has gathered; after a poisonous message the state is gone and the rest still waits."""
-        decision = Decision(state, max(envelope.time for envelope in self.waiting), chance())
+        waiting = self.waiting
+        time = waiting[0].time if len(waiting) == 1 else max([envelope.time for envelope in waiting])
+        decision = Decision(state, time, chance())
         decided: list[tuple[Envelope, Verdict]] = []
         while self.waiting and not decision.full and not _needs_key(self.waiting[0]):
             envelope = self.waiting.popleft()
@@ -137,7 +139,7 @@ class Mailbox:
             version=decision.first_version,
             time=decision.time,
             commands=tuple(decision.causes),
-            actor=next((actor for one, _ in decided if (actor := getattr(one.content, "actor", None)) is not None), None),
+            actor=_actor_of(decided),
             executor=self.desk.name,
             prev=state.prev,
             events=tuple(decision.events),
@@ -200,3 +202,11 @@ def _needs_key(envelope: Envelope) -> bool:
     """Whether it is a start whose idempotency key must be bound first."""
     content = envelope.content
     return type(content) is c.StartExecution and content.idempotency_key is not None and not envelope.bound
+
+
+def _actor_of(decided: list[tuple[Envelope, Verdict]]) -> str | None:
+    """Who wished it, if a client did and said who it is."""
+    for envelope, _ in decided:
+        if isinstance(envelope.content, c.Command) and envelope.content.actor is not None:
+            return envelope.content.actor
+    return None

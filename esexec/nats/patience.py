@@ -1,4 +1,4 @@
-"""nats-py's client with three faults mended that only show when a network goes bad. Nothing else belongs here.
+"""nats-py's client with three faults mended that only show when a network goes bad, and a faster reading of headers.
 
 They live in methods that nats-py calls on itself, so these are overridden; `test_connection.py` fails if a new version of nats-py
 no longer calls them.
@@ -40,3 +40,14 @@ class PatientClient(Client):
         if wanted and scheme not in ("ws", "wss") and not self._server_info.get("tls_required"):
             raise errors.Error("the server offers no TLS, and plaintext was not asked for")
         return super()._connect_command()
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # Every commit that a watcher hears carries half a dozen headers; nats-py looks at each character of their names.
+        headers = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            name = name.strip()
+            if colon and name and " " not in name and name.isascii():
+                headers[name] = value.strip()
+        return headers

@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -43,7 +45,7 @@ class LeaseKeeper:
     ) -> None:
         self._url, self._auth, self._worker = url, auth, worker
         self._attempts, self._pulse_mono = attempts, pulse_mono
-        self._stop = threading.Event()
+        self._stop: Callable[[], object] | None = None
         self._ready = threading.Event()
         self._error: EsexecError | None = None
         self._thread = threading.Thread(target=self._run, name="esexec-leases", daemon=True)
@@ -56,7 +58,8 @@ class LeaseKeeper:
             raise self._error
 
     async def stop(self) -> None:
-        self._stop.set()
+        if self._stop is not None and self._thread.is_alive():
+            self._stop()
         await asyncio.to_thread(self._thread.join, 5.0)
 
     def _run(self) -> None:
@@ -69,10 +72,13 @@ class LeaseKeeper:
             self._error = error
             self._ready.set()
             return
+        stopped = asyncio.Event()
+        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)
         self._ready.set()
         async with connection, Publisher(connection) as publisher:
-            while not self._stop.is_set():
-                await asyncio.sleep(_TICK_S)
+            while not stopped.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), _TICK_S)
                 await self._look(connection, publisher)
 
     async def _look(self, connection: Connection, publisher: Publisher) -> None:

@@ -1,0 +1,5 @@
+"""`python -m esexec`: the command line."""
+
+from esexec.cli import main
+
+main()

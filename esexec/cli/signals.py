@@ -1,0 +1,45 @@
+"""Runs a verb on the loop, and ends it in order: the first SIGINT or SIGTERM cancels it, so that it drains; a second ends it at once."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from esexec.cli.exits import Exit
+
+
+def run(body: Callable[[], Coroutine[Any, Any, int]], *, told: Callable[[], None], interrupted: Exit) -> int:
+    """The exit code of `body`, or `interrupted`. `told` is called with the first signal."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_told(body, told, interrupted))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_told(body: Callable[[], Coroutine[Any, Any, int]], told: Callable[[], None], interrupted: Exit) -> int:
+    loop = asyncio.get_running_loop()
+    running = loop.create_task(body())
+    signals: list[int] = []
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            os._exit(Exit.INTERRUPTED)  # the embedded server ends with its parent
+        told()
+        running.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        return interrupted

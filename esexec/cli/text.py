@@ -1,0 +1,17 @@
+"""Text from anywhere made safe for a terminal: nothing in it moves the cursor, changes colours or reverses its direction."""
+
+_SURROGATES_FROM = 0x10000
+
+
+def clean(text: str) -> str:
+    """`text` on one line; whatever cannot be printed stands there as JSON would escape it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if ord(char) < _SURROGATES_FROM:
+        return f"\\u{ord(char):04x}"
+    pair = char.encode("utf-16-be")
+    return f"\\u{pair[:2].hex()}\\u{pair[2:].hex()}"
