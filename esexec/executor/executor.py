@@ -102,6 +102,18 @@ class Executor:
             self._puller.tap(subjects.inbox_stream, name, _IN_HAND, intake.on_inbox)
         self._puller.tap(subjects.timers_stream, "due", _IN_HAND, self._forward)
         await self._puller.start()
+        connection.on_reconnect(self._make_sure)
+
+    async def _make_sure(self) -> None:
+        """After a restart of the server the partitions' consumers are gone, for they live in its memory: make them again."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            await ensure_streams(connection, self._subjects, replicas=self._replicas)
+            await self._puller.ask_again()
+        except EsexecError as error:
+            logger.debug("will be made sure of again: %s", error)
 
     def _follow(self, surroundings: Surroundings) -> None:
         self._desk.surroundings = surroundings
@@ -120,9 +132,10 @@ class Executor:
 
     async def _watch_depth(self) -> None:
         """While too many dispatches wait for workers, take no new commands; reports are taken always."""
-        assert self._connection is not None
-        while True:
+        while self._connection is not None:
             await asyncio.sleep(_WATCH_S)
+            if self._puller.missing and self._connection.is_connected:
+                await self._make_sure()
             try:
                 info = await self._connection.api(f"STREAM.INFO.{self._subjects.tasks_stream}")
             except EsexecError:

@@ -26,7 +26,8 @@ _RETRY_S = 0.25
 class Tap:
     """One consumer's messages. `capacity` may be changed at any time; `wake` makes a change take effect at once."""
 
-    __slots__ = ("asked", "capacity", "handle", "heard", "held", "not_before", "on_end", "paused", "puller", "reply", "subject")
+    __slots__ = ("asked", "capacity", "handle", "heard", "held", "missing", "not_before", "on_end", "paused", "puller", "reply",
+                 "subject")  # fmt: skip
 
     def __init__(self, puller: "Puller", key: str, stream: str, consumer: str, capacity: int, handle: Handle) -> None:
         self.puller, self.handle, self.capacity = puller, handle, capacity
@@ -36,6 +37,8 @@ class Tap:
         """Requested and not yet delivered."""
         self.heard = 0.0
         self.not_before = 0.0
+        self.missing = False
+        """The last request met nobody: the consumer is gone, or JetStream is not there."""
         self.paused = False
         """No request is made by itself."""
         self.on_end: Callable[[], None] | None = None
@@ -67,6 +70,7 @@ class Tap:
     def status(self, code: str, pending: int | None) -> None:
         """A request ended: expired (408), nothing there (404), consumer changed (409), JetStream not there (503)."""
         self.asked = 0 if pending is None else max(0, self.asked - pending)
+        self.missing = code == "503"
         if code not in ("408", "404"):
             self.not_before = self.puller.now + _RETRY_S
         if self.on_end is not None:
@@ -103,6 +107,15 @@ class Puller:
         for tap in list(self._taps.values()):
             await tap.refill()
 
+    @property
+    def missing(self) -> bool:
+        """Whether a consumer seems to be gone."""
+        return any(tap.missing for tap in self._taps.values())
+
+    async def ask_again(self) -> None:
+        """Forget all requests and make new ones: the consumers are new."""
+        await self._reconnected()
+
     async def stop(self) -> None:
         """Take no further message: what was asked for is cancelled at the server with the subscription."""
         for tap in self._taps.values():
@@ -127,6 +140,7 @@ class Puller:
             if tap is None:
                 return
             tap.held += 1
+            tap.missing = False
             tap.asked -= 1
             if tap.asked < 0:
                 tap.asked = 0
