@@ -1,0 +1,37 @@
+"""What the tests of the running engine share."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from esexec.client import Client
+from tests.integration.engine import KINDS, Complaints, Engine
+from tests.server import NatsServer
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    """What is logged as a warning or worse during the test."""
+    handler = Complaints()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture
+async def engine(
+    nats_server: NatsServer, namespace: str, complaints: Complaints, request: pytest.FixtureRequest
+) -> AsyncIterator[Engine]:
+    """A running engine with a client. Parametrized indirectly it takes one of `KINDS`; None has no executor."""
+    kind = getattr(request, "param", "one executor")
+    engine = Engine(nats_server.url, namespace)
+    engine.complaints = complaints
+    count, options = KINDS[kind] if kind else (0, {})
+    async with engine.stack:
+        for _ in range(count):
+            await engine.executor(**options)
+        engine.client = await engine.another_client()
+        yield engine
+        async with Client(engine.url, namespace=namespace) as engine.client:
+            await engine.check()
