@@ -95,10 +95,8 @@ class LeaseKeeper:
                 await publisher.send(attempt.report_subject, msgspec.json.encode(started))
             if now_mono - attempt.beaten_mono >= limits.heartbeat_ms / 1000:
                 attempt.beaten_mono = now_mono
-                try:
+                with suppress(OutboundBufferLimitError):  # disconnected; the next beat may come in time
                     await connection.client.publish(attempt.ack, b"+WPI")
-                except OutboundBufferLimitError:
-                    pass  # disconnected; the next beat may come in time
 
     async def _report_late(self, publisher: Publisher, attempt: Attempt) -> None:
         """The worker's loop is blocked, likely by this very handler: it cannot be ended, but its attempt can be closed."""
