@@ -13,16 +13,15 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import effects as fx
-from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.commit import Commit, hash_of
+from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, Unavailable, ValidationError
 from esexec.domain.messages import Answer
-from esexec.domain.namespace import key_entity
 from esexec.domain.state import ExecutionState, fold
+from esexec.executor import keys
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
 from esexec.log import codec
@@ -304,48 +303,20 @@ class Desk:
             envelope.bound = True  # it will be refused as a conflict
             await self.take(envelope)
             return
-        owner = await self._owner_of(start.idempotency_key, envelope)
-        if owner == envelope.entity:
+        owner = await keys.bind(self.log, start.idempotency_key, envelope.entity, envelope.time, self.name)
+        if owner.execution_id == envelope.entity:
             envelope.bound = True
             await self.take(envelope)
-        else:
-            await self._answer(envelope, "duplicate", execution_id=owner)
+        elif owner.exists or envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
+            await self._answer(envelope, "duplicate", execution_id=owner.execution_id)
             await envelope.ack()
+        else:
+            await envelope.nak(backoff_s(envelope.deliveries))  # its start is on its way, and may yet be refused
 
     def _would_be_accepted(self, envelope: Envelope, start: c.StartExecution) -> bool:
         from esexec.domain.decider import decide
 
         return bool(decide(ExecutionState(envelope.entity), start, envelope.time, around=self.surroundings))
-
-    async def _owner_of(self, key: str, envelope: Envelope) -> str:
-        """The execution that the key belongs to: this one, if it was free until now."""
-        entity = key_entity(key)
-        commit = Commit(
-            v=codec.VERSION,
-            execution_id=entity,
-            n=1,
-            version=1,
-            time=envelope.time,
-            executor=self.name,
-            events=(e.KeyBound(key=key, execution_id=envelope.entity),),
-        )
-        if await self._append_and_wait(entity, 1, codec.encode(commit), 0) is not None:
-            return envelope.entity
-        stored = await self.log.read(entity, 1)
-        event = codec.decode(stored.data).events[0] if stored is not None else None
-        if not isinstance(event, e.KeyBound):
-            raise CorruptHistory(f"{entity} does not begin with key_bound")
-        return event.execution_id
-
-    async def _append_and_wait(self, entity: str, n: int, data: bytes, after: int) -> int | None:
-        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-
-        async def appended(position: int | None) -> None:
-            if not future.done():
-                future.set_result(position)
-
-        await self.log.append(entity, n, data, after, appended)
-        return await future
 
     # Poison ------------------------------------------------------------------------------------------------------------------
 
