@@ -16,10 +16,11 @@ def advance(decision: Decision) -> None:
     state = decision.state
     if state.ended:
         return
+    if not state.cancel:
+        _skip_doomed(decision)
     if state.cancel or state.failing:
         _sweep(decision)
     else:
-        _skip_doomed(decision)
         _schedule(decision)
     if not state.unsettled:
         _end(decision)
@@ -38,18 +39,9 @@ def _sweep(decision: Decision) -> None:
             if state.cancel or step.attempt:
                 decision.emit(e.TaskCancelled(step=step_id, attempt=step.attempt, run=state.run))
             else:
-                failed = state.graph.steps[state.failed[0]].id
-                reason: e.SkipReason = "dependency_failed" if _depends_on_failed(state, state.cursor) else "cancelled"
-                decision.emit(e.TaskSkipped(step=step_id, run=state.run, attempt=0, reason=reason, because=failed))
+                because = state.graph.steps[state.failed[0]].id
+                decision.emit(e.TaskSkipped(step=step_id, run=state.run, attempt=0, reason="cancelled", because=because))
         state.cursor += 1
-
-
-def _depends_on_failed(state: ExecutionState, index: int) -> bool:
-    return any(
-        (other := state.steps[dependency]).status == "failed"
-        or (other.status == "skipped" and other.skip_reason == "dependency_failed")
-        for dependency in state.graph.dependencies[index]
-    )
 
 
 def _skip_doomed(decision: Decision) -> None:
@@ -111,6 +103,11 @@ def has_more(state: ExecutionState) -> bool:
         return False
     if not state.unsettled:
         return True
+    if not state.cancel:
+        while state.doomed and state.steps[state.doomed[0][0]].status in SETTLED:
+            state.doomed.popleft()
+        if state.doomed:
+            return True
     if state.cancel or state.failing:
         while state.cursor < len(state.steps):
             step = state.steps[state.cursor]
@@ -118,8 +115,4 @@ def has_more(state: ExecutionState) -> bool:
                 return True
             state.cursor += 1
         return False
-    while state.doomed and state.steps[state.doomed[0][0]].status in SETTLED:
-        state.doomed.popleft()
-    if state.doomed:
-        return True
     return len(state.in_flight) < state.execution_policy.parallel_execution_limit and _next_ready(state) is not None

@@ -263,9 +263,8 @@ def _task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) ->
     state.failed.append(index)
     if state.error is None:
         state.error = event.error
-    if state.execution_policy.continue_on_error:
-        _doom_dependents(state, index, event.step)
-    elif not state.failing:
+    _doom_dependents(state, index, event.step)
+    if not state.execution_policy.continue_on_error and not state.failing:
         state.failing, state.cursor = True, 0
         if not state.cancel:
             state.phase = "failing"

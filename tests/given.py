@@ -1,0 +1,281 @@
+"""given(what happened).when(a message comes).then(these events follow): how the tests of the core read.
+
+What is given are messages, which are decided, or bare events, which are taken as facts (events in a row are one commit).
+Every decision made on the way is held against the law: its events are legal, and the state it left is the fold of the history.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import reports as r
+from esexec.domain.advance import has_more
+from esexec.domain.commit import Cause, Commit, hash_of
+from esexec.domain.decider import Surroundings, decide, decide_cancel, decide_due, decide_start
+from esexec.domain.decision import Decision, Verdict
+from esexec.domain.effects import Effect, effects_of, open_effects
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.legality import objection
+from esexec.domain.state import ExecutionState, begin, evolve, fold
+from esexec.log import codec
+from esexec.log.port import Stored
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+EXECUTION = "e1"
+
+Report = tuple[r.Report, str, str]
+Message = c.StartExecution | c.CancelExecution | Report | r.Due | r.Continue
+
+INDEXES = frozenset({"ready", "serial", "doomed", "cursor", "policies", "position", "prev"})
+"""Fields of a state that may hold entries already dealt with, are filled when first asked for, or belong to the log."""
+
+
+def at(seconds: float) -> datetime:
+    """The moment `seconds` after the beginning of every test."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def visible(state: ExecutionState) -> dict[str, Any]:
+    """Every field of a state that its history determines."""
+    return {name: getattr(state, name) for name in state.__struct_fields__ if name not in INDEXES}
+
+
+# Messages --------------------------------------------------------------------------------------------------------------
+
+
+def step(id: str, *depends_on: str, **fields: Any) -> dict[str, Any]:
+    """A step as it stands in a plan; its task is called as the step unless said otherwise."""
+    return {"id": id, "task": id, "depends_on": list(depends_on), **fields}
+
+
+def start(
+    *steps: dict[str, Any] | str, id: str = "c1", config: Mapping[str, Any] | None = None, **fields: Any
+) -> c.StartExecution:
+    """A start of a plan of these steps. `plan_fields`, and the fields of the command, by name."""
+    plan = {"name": "p", "steps": [step(one) if isinstance(one, str) else one for one in steps], **fields.pop("plan_fields", {})}
+    settings = msgspec.convert(dict(config or {}), type(c.EMPTY_CONFIG)) if config else c.EMPTY_CONFIG
+    return c.StartExecution(id=id, plan=msgspec.Raw(msgspec.json.encode(plan)), config=settings, **fields)
+
+
+def cancel(id: str = "c2", reason: str = "") -> c.CancelExecution:
+    return c.CancelExecution(id=id, reason=reason)
+
+
+def _attempt(attempt: int) -> str:
+    return f"1-{attempt}"
+
+
+def started(step: str, attempt: int = 1, *, began: float = 0, worker: str = "w") -> Report:
+    return r.Started(started_at=at(began), worker=worker), step, _attempt(attempt)
+
+
+def completed(step: str, output: Any = None, attempt: int = 1, *, began: float = 0, ended: float = 1) -> Report:
+    return r.Completed(started_at=at(began), ended_at=at(ended), output=output, worker="w"), step, _attempt(attempt)
+
+
+def failed(step: str, attempt: int = 1, *, code: str = "BROKEN", retryable: bool | None = None, **error: Any) -> Report:
+    """A failure; `retryable=False` makes it the step's end."""
+    return (
+        r.Failed(error=failure(code, retryable=retryable, **error), started_at=at(0), ended_at=at(1), worker="w"),
+        step,
+        _attempt(attempt),
+    )
+
+
+def fatal(step: str, attempt: int = 1) -> Report:
+    """A failure that is not retried."""
+    return failed(step, attempt, code="FATAL", retryable=False)
+
+
+def timed_out(step: str, attempt: int = 1) -> Report:
+    return r.TimedOut(started_at=at(0), ended_at=at(30), ended="cancelled", worker="w"), step, _attempt(attempt)
+
+
+def stopped(step: str, attempt: int = 1) -> Report:
+    return r.Stopped(started_at=at(0), ended_at=at(1), ended="cancelled", worker="w"), step, _attempt(attempt)
+
+
+def lost(step: str, losses: int = 1, attempt: int = 1) -> Report:
+    return r.Lost(losses=losses), step, _attempt(attempt)
+
+
+def withdrawn(step: str, attempt: int = 1) -> Report:
+    return r.Withdrawn(), step, _attempt(attempt)
+
+
+class TimerOf(msgspec.Struct, frozen=True):
+    """The retry timer of a step that is open at that moment; without a step, the grace of the cancel."""
+
+    step: str = ""
+
+
+def due(step: str = "") -> TimerOf:
+    return TimerOf(step)
+
+
+def failure(code: str = "BROKEN", **fields: Any) -> ErrorInfo:
+    return ErrorInfo(code=code, message=f"it is {code}", **fields)
+
+
+# Histories ---------------------------------------------------------------------------------------------------------------
+
+
+class History:
+    """What happened so far, as a log would hold it. `state` is the fold of it."""
+
+    def __init__(self, *, around: Surroundings | None = None, execution: str = EXECUTION) -> None:
+        self.execution, self.around = execution, around or Surroundings()
+        self.stored: list[Stored] = []
+        self.clock = 0.0
+
+    @property
+    def commits(self) -> list[Commit]:
+        return [codec.decode(one.data) for one in self.stored]
+
+    @property
+    def events(self) -> list[e.Event]:
+        return [event for commit in self.commits for event in commit.events]
+
+    @property
+    def state(self) -> ExecutionState:
+        return fold(self.execution, self.commits)
+
+    def happen(self, message: Message | TimerOf, *, when: float | None = None, chance: float = 0.0) -> "Outcome":
+        """Decide a message and commit what follows. Without `when`, a second after the message before."""
+        self.clock = self.clock + 1 if when is None else when
+        before = self.state
+        message = _timer_message(before, message) if isinstance(message, TimerOf) else message
+        decision = Decision(self.state, at(self.clock), chance)
+        verdict = decide_into(decision, message, at(self.clock), self.around)
+        again = decide(self.state, message, at(self.clock), chance=chance, around=self.around)
+        assert decision.events == again, "decide is not what its parts are"
+        if decision.events:
+            self.commit(decision.events, decision.time, tuple(decision.causes))
+            assert visible(decision.state) == visible(self.state), "the state of a decision is not the fold of its history"
+        return Outcome(self, before, decision, verdict)
+
+    def commit(self, events: list[e.Event], time: datetime | None = None, causes: tuple[Cause, ...] = ()) -> None:
+        """Store these events as the next commit, if they may follow."""
+        state = self.state
+        n, version = state.n + 1, state.version + 1
+        time = time or at(self.clock)
+        begin(state, n, time)
+        for event in events:
+            assert (problem := objection(state, event)) is None, problem
+            evolve(state, event)
+        commit = Commit(
+            v=codec.VERSION,
+            execution_id=self.execution,
+            n=n,
+            version=version,
+            time=time,
+            commands=causes,
+            executor="x",
+            prev=hash_of(self.stored[-1].data) if self.stored else "",
+            events=tuple(events),
+        )
+        self.stored.append(Stored(n, n, codec.encode(commit)))
+
+    def when(self, message: Message | TimerOf, *, at: float | None = None, chance: float = 0.0) -> "Outcome":
+        return self.happen(message, when=at, chance=chance)
+
+
+class Outcome:
+    """What a message led to. `history` goes on from there."""
+
+    def __init__(self, history: History, before: ExecutionState, decision: Decision, verdict: Verdict) -> None:
+        self.history, self.before, self.decision, self.verdict = history, before, decision, verdict
+
+    @property
+    def events(self) -> list[e.Event]:
+        return self.decision.events
+
+    @property
+    def state(self) -> ExecutionState:
+        return self.history.state
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What must happen after the commit."""
+        return effects_of(self.events, self.decision.first_version, self.state)
+
+    def then(self, *events: e.Event) -> "Outcome":
+        """Exactly these events."""
+        assert self.events == list(events), f"{self.events} instead of {list(events)}"
+        return self
+
+    def then_types(self, *types: str) -> "Outcome":
+        """Events of exactly these types; a step's event may be written `task_failed a`."""
+        asked = [" " in kind for kind in types] + [False] * len(self.events)
+        found = [told(event, with_step) for event, with_step in zip(self.events, asked, strict=False)]
+        assert found == list(types), f"{found} instead of {list(types)}"
+        return self
+
+    def then_nothing(self, verdict: str | None = None) -> "Outcome":
+        """No event, and this verdict."""
+        assert self.events == []
+        assert verdict is None or self.verdict.kind == verdict
+        return self
+
+    def when(self, message: Message | TimerOf, *, at: float | None = None, chance: float = 0.0) -> "Outcome":
+        return self.history.happen(message, when=at, chance=chance)
+
+
+def told(event: e.Event, with_step: bool) -> str:
+    """An event's type, with its step where that is asked for."""
+    return f"{e.type_of(event)} {getattr(event, 'step', '')}".strip() if with_step else e.type_of(event)
+
+
+def given(*items: Message | TimerOf | e.Event, around: Surroundings | None = None) -> History:
+    """A history: messages are decided a second apart, events are facts."""
+    history = History(around=around)
+    facts: list[e.Event] = []
+    for item in items:
+        if isinstance(item, e.Event):
+            facts.append(item)
+            continue
+        if facts:
+            history.commit(facts)
+            facts = []
+        assert history.happen(item).events, f"this was given, but led to nothing: {item}"
+    if facts:
+        history.commit(facts)
+    return history
+
+
+def decide_into(decision: Decision, message: Message, time: datetime, around: Surroundings) -> Verdict:
+    """One message into a decision, by what it is."""
+    from esexec.domain.attempts import decide_report
+    from esexec.domain.decider import decide_continue
+
+    match message:
+        case c.StartExecution():
+            return decide_start(decision, message, time, around)
+        case c.CancelExecution():
+            return decide_cancel(decision, message, time)
+        case r.Due():
+            return decide_due(decision, message.name, time)
+        case r.Continue():
+            return decide_continue(decision)
+        case (report, step, attempt):
+            return decide_report(decision, report, step, attempt, time)
+
+
+def _timer_message(state: ExecutionState, timer: TimerOf) -> r.Due:
+    version = state.steps[state.graph.index[timer.step]].timer if timer.step else state.cancel
+    assert version in state.timers, f"no timer of {timer.step or 'the cancel'} is open"
+    return r.Due(str(version))
+
+
+def not_stuck(state: ExecutionState) -> bool:
+    """Whether somebody or something will wake the execution, or it has ended."""
+    return state.ended or not state.exists or bool(state.timers) or any(s.open for s in state.steps) or has_more(state)
+
+
+def due_effects(state: ExecutionState) -> list[Effect]:
+    """Every effect that is open."""
+    return open_effects(state)
