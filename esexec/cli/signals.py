@@ -1,4 +1,4 @@
-"""Runs a verb on the loop, and ends it in order: the first SIGINT or SIGTERM cancels it, so that it drains; a second ends it at once."""
+"""Runs a verb on the loop and ends it in order: the first SIGINT or SIGTERM cancels it, it drains; a second ends it at once."""
 
 import asyncio
 import os

@@ -1,0 +1,80 @@
+"""The verbs, put together; and the outermost layer, that ends every call with an exit code."""
+
+import os
+import sys
+from typing import Annotated, Any, Never
+
+import typer
+
+from esexec.cli import look, roles, run, start
+from esexec.cli.exits import MEANING, Exit, say_error
+from esexec.cli.verb import JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
+
+_EPILOG = "\b\nExit codes\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANING.items())
+
+app = typer.Typer(
+    name="esexec",
+    help="esexec runs plans so that nothing is lost and everything can be told afterwards.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verbs in (run, start, look, roles):
+    verbs.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from esexec import __version__
+
+        print(f"esexec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _shared(
+    ctx: typer.Context,
+    server: ServerOption = None,
+    namespace: NamespaceOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    ctx.obj = {"server": server, "namespace": namespace, "store": store, "json": json, "verbose": verbose}
+
+
+def main() -> Never:
+    """See `esexec.cli.main`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter must not end the program
+    try:
+        code = app(prog_name="esexec", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output went away (`| head`): the end of it is no error, but nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except Exception as error:
+        code = _usage(error)
+    sys.exit(code)
+
+
+def _usage(error: Any) -> Exit:
+    """typer's own refusals, of wrong options and arguments, in our words."""
+    if not hasattr(error, "format_message"):
+        raise error
+    context: Any = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help())
+        return Exit.USAGE
+    hint = f"{context.command_path} --help" if context is not None else "esexec --help"
+    say_error("usage", error.format_message(), hint, Exit.USAGE, as_json="--json" in sys.argv)
+    return Exit.USAGE

@@ -1,0 +1,103 @@
+"""A call of the command line: which server, which namespace, and how to speak. Every verb is given one.
+
+Results go to stdout, everything else to stderr. Without a server named, the embedded one on `store` is used: the running one,
+or one that lives as long as the verb does.
+"""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from esexec.cli.text import clean
+from esexec.client import Client
+from esexec.domain.errors import NotFound, Unavailable
+from esexec.executor import Executor
+from esexec.nats.address import redacted
+from esexec.nats.embedded import EmbeddedServer
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to connect. `is_ours`: started by this verb, so nobody else works on it yet; `store` None: it was named."""
+
+    url: str
+    store: Path | None = None
+    is_ours: bool = False
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its secrets."""
+        return clean(redacted(self.url))
+
+    @property
+    def place(self) -> str:
+        """The server in words."""
+        if self.store is None:
+            return self.shown_url
+        return f"{self.url} ({'started' if self.is_ours else 'running already'}, files in {self.store})"
+
+
+@dataclass(frozen=True)
+class Call:
+    """See the module. `server` None: the embedded one."""
+
+    server: str | None
+    namespace: str
+    store: Path
+    json: bool
+    verbose: bool
+
+    # Speaking ----------------------------------------------------------------------------------------------------------
+
+    def say(self, line: str = "") -> None:
+        """A line of the result, in plain words; nothing with `--json`."""
+        if not self.json:
+            print(line, flush=True)
+
+    def note(self, line: str) -> None:
+        """A line beside the result, on stderr."""
+        print(clean(line), file=sys.stderr, flush=True)
+
+    def document(self, content: Any) -> None:
+        """One JSON document on stdout, or one of several lines; indented for a person's eyes."""
+        text = msgspec.json.encode(content)
+        if sys.stdout.isatty():
+            text = msgspec.json.format(text, indent=2)
+        print("\n".join(clean(line) for line in text.decode().splitlines()), flush=True)
+
+    def line(self, content: Any) -> None:
+        """One JSON document on a line of its own."""
+        print(clean(msgspec.json.encode(content).decode()), flush=True)
+
+    # Connecting --------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def reach(self, *, new_store: bool = True) -> AsyncIterator[Server]:
+        """The server. Raises `NotFound` if its store would have to be made and that makes no sense (`new_store` False)."""
+        if self.server is not None:
+            yield Server(self.server)
+            return
+        if not new_store and not (self.store / "jetstream").is_dir():
+            hint = "run a plan here first (esexec run), or name a server (--server) or the store (--store)"
+            raise NotFound(f"there are no histories in {self.store}", code="no_store", hint=hint)
+        try:
+            async with EmbeddedServer(self.store) as server:
+                yield Server(server.url, self.store, server.is_ours)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise Unavailable(f"cannot use the store {self.store}: {error.strerror}", hint="name another with --store") from error
+
+    @asynccontextmanager
+    async def client(self, *, new_store: bool = False, decides: bool = False) -> AsyncIterator[tuple[Client, Server]]:
+        """A client. `decides`: the verb sends commands, so a server of our own gets an executor to answer them."""
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(self.reach(new_store=new_store))
+            if decides and server.is_ours:
+                await stack.enter_async_context(Executor(server.url, namespace=self.namespace))
+            yield await stack.enter_async_context(Client(server.url, namespace=self.namespace)), server

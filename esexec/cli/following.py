@@ -1,0 +1,41 @@
+"""Following an execution to its end, for the verbs that wait: what is shown meanwhile, what is said then, the exit code."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from esexec.cli.call import Call
+from esexec.cli.exits import Exit
+from esexec.client import Client
+from esexec.results import ExecutionResult
+
+
+async def follow_to_end(call: Call, client: Client, execution_id: str, *, wait_timeout: float | None = None) -> ExecutionResult:
+    """Show how it goes and what came of it; with `--json` only wait. Raises `AwaitTimeout`, `NotFound`."""
+    if call.json:
+        return await client.wait(execution_id, wait_timeout=wait_timeout)
+    from esexec.cli.progress import follow
+    from esexec.cli.render import outcome
+    from esexec.cli.terminal import show, terminal
+
+    console = terminal()
+    following = asyncio.ensure_future(follow(client.monitor(execution_id), console))
+    try:
+        result = await client.wait(execution_id, wait_timeout=wait_timeout)
+        await following
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+    show(console, "", outcome(result, stacks=call.verbose))
+    return result
+
+
+def fields_of(result: ExecutionResult) -> dict[str, Any]:
+    """The result as a JSON object that always has the same names."""
+    return msgspec.structs.asdict(result)
+
+
+def exit_of_result(result: ExecutionResult) -> Exit:
+    """0 for what completed."""
+    return Exit.OK if result.ok else Exit.FAILED

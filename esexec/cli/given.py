@@ -1,0 +1,121 @@
+"""What is given on the command line → values: input, tasks, queues. Whatever is wrong with it is a `ValidationError`."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esexec.domain import limits
+from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.explain import did_you_mean
+from esexec.domain.ids import is_user_id
+from esexec.plans import Plan
+from esexec.tasks import Task, collect
+
+TasksOption = Annotated[
+    list[str], typer.Option("--tasks", metavar="MODULE", help="Module or file with the tasks: pkg.mod, file.py. Repeatable.")
+]
+InputOption = Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE", help="The input; @- reads stdin.")]
+QueueOption = Annotated[
+    list[str] | None,
+    typer.Option("--queue", metavar="Q[=N]", help="Queue to serve, with N attempts at a time. Repeatable."),
+]
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", metavar="N", min=1, help="Attempts at a time, for queues without =N.")
+]
+PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="The plan, YAML or JSON.", show_default=False)]
+ExecutionIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution.", show_default=False)]
+ExecutionIdOption = Annotated[
+    str | None, typer.Option("--execution-id", metavar="ID", help="Id of the execution; the same start again follows it.")
+]
+PriorityOption = Annotated[
+    int | None, typer.Option("--priority", min=0, max=limits.priority_max, help="10 goes first.", show_default="5")
+]
+
+
+def read_input(text: str | None) -> Any:
+    """The value of `--input`: JSON, or the file behind an @, or stdin behind `@-`."""
+    if text is None:
+        return None
+    where = "--input"
+    if text.startswith("@"):
+        where, text = _text_of(text[1:])
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        place = f"{where}:{error.lineno}" if error.lineno > 1 else where
+        hint = "strings need double quotes; put a file's name behind @" if where == "--input" else None
+        raise ValidationError(f"{place}: {error.msg} at column {error.colno}", code="bad_input", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(f"{where}: {error}", code="bad_input") from None
+
+
+def _text_of(name: str) -> tuple[str, str]:
+    try:
+        data = sys.stdin.buffer.read(limits.message_bytes + 1) if name == "-" else Path(name).read_bytes()
+        if len(data) > limits.message_bytes:
+            raise ValidationError(f"{name}: larger than {limits.message_bytes} bytes", code="too_large")
+        return "stdin" if name == "-" else name, data.decode("utf-8-sig")
+    except OSError as error:
+        raise ValidationError(f"{name}: {error.strerror or error}", code="bad_input", hint="--input @FILE") from None
+    except UnicodeDecodeError:
+        raise ValidationError(f"{name}: not UTF-8", code="bad_input") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def load_tasks(places: Sequence[str]) -> dict[str, Task[..., Any]]:
+    """The tasks of all modules, by name."""
+    found: list[Task[..., Any]] = []
+    for place in places:
+        try:
+            found += collect(place).values()
+        except EsexecError:
+            raise
+        except Exception as error:
+            at = _where(error)
+            message = f"{place} cannot be imported: {type(error).__name__}: {error}{at}"
+            raise ValidationError(message, code="tasks_broken", hint="--verbose shows the traceback") from error
+    return collect(found)
+
+
+def _where(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return ""  # its message says where
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        last, trace = trace, trace.tb_next
+    return f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last else ""
+
+
+def read_queues(given: Iterable[str] | None, concurrency: int) -> dict[str, int]:
+    """`Q` and `Q=N` → slots by queue; none given: the default one."""
+    queues: dict[str, int] = {}
+    for text in given or ("default",):
+        name, found, number = text.partition("=")
+        hint = "--queue NAME or --queue NAME=N, N at least 1"
+        if not is_user_id(name) or (found and not (number.isdecimal() and 0 < int(number) < 100_000)):
+            raise ValidationError(f"--queue {text!r} is no queue", code="bad_queue", hint=hint)
+        if name in queues:
+            raise ValidationError(f"--queue {name} is given twice", code="bad_queue", hint=hint)
+        queues[name] = int(number) if found else concurrency
+    return queues
+
+
+def check_tasks(plan: Plan, tasks: dict[str, Task[..., Any]]) -> None:
+    """Refuse a plan with a task that is not among these: its step could only fail."""
+    for step in plan.spec.steps:
+        if step.task not in tasks:
+            hint = did_you_mean(step.task, tasks)
+            raise ValidationError(f"step {step.id}: --tasks has no task `{step.task}`", code="unknown_task", hint=hint)
+
+
+def queues_of(plan: Plan, tasks: dict[str, Task[..., Any]]) -> set[str]:
+    """Every queue that an attempt of the plan can wait on."""
+    named = {settings.queue for settings in (plan.spec.config, *plan.spec.steps, *(task.settings for task in tasks.values()))}
+    return {"default"} | {queue for queue in named if queue}

@@ -1,0 +1,155 @@
+"""What the terminal shows while an execution runs: its steps and what each is doing; or a line per event in plain words.
+
+Fed with events only: whoever has the history can show the same.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from esexec.cli.terminal import columns, is_live, show, text
+from esexec.domain import events as e
+from esexec.domain.reading import decode_plan
+from esexec.results import ExecutionUpdate
+from projections.timeline import Teller, duration
+
+NARROW: Final = 84
+"""Below this many columns the steps' descriptions are left out."""
+_FRAME_LINES: Final = 6
+
+LOOKS: Final = {
+    "pending": ("·", "bright_black"),
+    "queued": ("○", "cyan"),
+    "running": ("◉", "cyan"),
+    "retrying": ("↻", "yellow"),
+    "completed": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "skipped": ("–", "bright_black"),
+    "cancelled": ("–", "yellow"),
+    "rate_limited": ("↻", "yellow"),
+}
+"""Sign and style of a step, by what it is doing."""
+_ACTIVE: Final = ("running", "retrying", "queued")
+
+
+async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console) -> None:
+    """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event."""
+    progress, teller, lively = Progress(), Teller(), is_live(console)
+    live = Live(progress, console=console, refresh_per_second=10, vertical_overflow="crop") if lively else nullcontext()
+    with live:
+        async for update in updates:
+            for event in update.events:
+                progress.apply(event)
+                words = teller.describe(event)
+                if not lively and not isinstance(event, e.TaskScheduled):
+                    show(console, text(f"{update.progress.percentage:>3.0f} %  {words}"))
+
+
+@dataclass
+class StepLine:
+    """One step as it stands."""
+
+    id: str
+    description: str
+    state: str = "pending"
+    attempt: int = 0
+    trouble: str = ""
+    due: datetime | None = None
+    began: datetime | None = None
+    ended: datetime | None = None
+
+    def apply(self, event: e.Event) -> None:
+        match event:
+            case e.TaskScheduled():
+                self.state, self.attempt, self.due = "queued", event.attempt, None
+            case e.TaskStarted():
+                self.state, self.began = "running", self.began or event.started_at
+            case e.TaskCompleted():
+                self.state, self.ended = "completed", event.ended_at
+            case e.TaskFailed() | e.TaskTimedOut():
+                self.state = "retrying" if event.will_retry else "failed"
+                self.trouble, self.ended = event.error.code, event.ended_at
+            case e.TaskRetryScheduled():
+                self.due = event.due
+            case e.TaskSkipped():
+                self.state, self.trouble = "skipped", f"{event.because} failed" if event.because else event.reason
+            case e.TaskCancelled():
+                self.state = "cancelled"
+
+    def words(self, now: datetime) -> str:
+        """What it is doing, or how long it took."""
+        tries = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        match self.state:
+            case "retrying" if self.due is not None:
+                return f"{self.trouble}, again in {max(0.0, (self.due - now).total_seconds()):.1f} s"
+            case "running" if self.began is not None:
+                return f"running for {_since(self.began, now)}{tries}"
+            case "completed" if self.began is not None and self.ended is not None:
+                return f"{_since(self.began, self.ended)}{tries}"
+            case "failed" | "skipped":
+                return f"{self.state}: {self.trouble}"
+        return f"{self.state}{tries}"
+
+
+class Progress:
+    """All steps of a plan. `apply` every event in order; rich asks for the picture whenever it draws."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, StepLine] = {}
+
+    def apply(self, event: e.Event) -> None:
+        if isinstance(event, e.ExecutionCreated):
+            plan = decode_plan(event.plan).plan
+            self._lines = {step.id: StepLine(step.id, step.description) for step in plan.steps}
+        step = getattr(event, "step", None)
+        if step is not None:
+            self._lines[step].apply(event)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        now = datetime.now(UTC)
+        wide = options.max_width >= NARROW
+        shown = self._that_fit((options.height or console.height) - _FRAME_LINES)
+        rows = []
+        for line in shown:
+            sign, style = LOOKS[line.state]
+            cells = [text(sign, style), text(line.id, "bold" if line.state in ("running", "retrying") else "")]
+            if wide:
+                cells.append(text(line.description, "bright_black" if line.state == "pending" else ""))
+            rows.append((*cells, text(line.words(now), "bright_black" if line.state == "completed" else style)))
+        yield ""
+        yield columns(*rows, wrap_last=False)
+        if hidden := len(self._lines) - len(shown):
+            yield text(f"   and {hidden} more", "bright_black")
+        yield ""
+        yield self._bar(options.max_width)
+
+    def _that_fit(self, lines_max: int) -> list[StepLine]:
+        """All steps, in the plan's order, if they fit; else those that do something or failed, then the nearest to them."""
+        lines = list(self._lines.values())
+        room = max(3, lines_max)
+        if len(lines) <= room:
+            return lines
+        active = [number for number, line in enumerate(lines) if line.state in _ACTIVE]
+        front = active[0] if active else max((n for n, line in enumerate(lines) if line.state != "pending"), default=0)
+        order = sorted(range(len(lines)), key=lambda n: (lines[n].state not in (*_ACTIVE, "failed"), abs(n - front)))
+        return [lines[number] for number in sorted(order[:room])]
+
+    def _bar(self, width: int) -> Table:
+        total = len(self._lines)
+        done = sum(line.state not in ("pending", *_ACTIVE) for line in self._lines.values())
+        style = "red" if any(line.state == "failed" for line in self._lines.values()) else "green"
+        drawn = ProgressBar(max(1, total), done, width=max(4, min(40, width - 20)), complete_style=style, finished_style=style)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_row(drawn, text(f"{done} of {total} steps"))
+        return table
+
+
+def _since(start: datetime, end: datetime) -> str:
+    return duration((end - start).total_seconds() * 1000)

@@ -1,0 +1,79 @@
+"""`esexec run`: a plan file from start to verified history, with everything it needs in this process."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import typer
+
+from esexec.cli.call import Call
+from esexec.cli.exits import Exit
+from esexec.cli.following import exit_of_result, fields_of, follow_to_end
+from esexec.cli.given import (
+    ConcurrencyOption,
+    ExecutionIdOption,
+    InputOption,
+    PlanArgument,
+    TasksOption,
+    check_tasks,
+    load_tasks,
+    queues_of,
+    read_input,
+)
+from esexec.cli.verb import verb
+from esexec.client import Client
+from esexec.plans import Plan
+
+
+def register(app: typer.Typer) -> None:
+    verb(app, drains=True)(run)
+
+
+async def run(
+    call: Call,
+    plan: PlanArgument,
+    tasks: TasksOption,
+    input: InputOption = None,
+    execution_id: ExecutionIdOption = None,
+    concurrency: ConcurrencyOption = 10,
+) -> Exit:
+    """Run a plan: show how it goes, its result and its timeline, and verify its history.
+
+    Server, executor and worker live as long as this command; with --server only the executor and the worker do.
+    """
+    from esexec.local import local
+
+    what, found, given = Plan.from_file(plan), load_tasks(tasks), read_input(input)
+    check_tasks(what, found)
+    slots = dict.fromkeys(queues_of(what, found), concurrency)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(call.reach())
+        opened = local(tasks=found.values(), queues=slots, namespace=call.namespace, url=server.url)
+        client = await stack.enter_async_context(opened)
+        handle = await client.start(what, given, execution_id=execution_id)
+        try:
+            return await _see_through(call, client, handle.id)
+        except asyncio.CancelledError:
+            call.note(f"not ended; to go on with it: {_again(plan, tasks, input, handle.id)}")
+            raise
+
+
+def _again(plan: Path, tasks: list[str], input: str | None, execution_id: str) -> str:
+    given = f" --input {input}" if input and input.startswith("@") else " --input …" if input else ""
+    return f"esexec run {plan} {' '.join(f'--tasks {place}' for place in tasks)}{given} --execution-id {execution_id}"
+
+
+async def _see_through(call: Call, client: Client, execution_id: str) -> Exit:
+    call.say(f"execution {execution_id}")
+    result = await follow_to_end(call, client, execution_id)
+    report = await client.verify(execution_id)
+    if call.json:
+        call.document({**fields_of(result), "verification": report})
+    else:
+        from esexec.cli.render import story, verified
+        from esexec.cli.terminal import show, terminal, text
+        from projections.timeline import timeline
+
+        entries = timeline(await client.history(execution_id))
+        show(terminal(), "", text("timeline", "bold"), story(entries), "", verified(report))
+    return exit_of_result(result) if report.ok else Exit.CORRUPT

@@ -1,0 +1,92 @@
+"""`esexec start`, `esexec cancel`: commands to executions that others carry out."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from esexec.cli.call import Call, Server
+from esexec.cli.exits import Exit
+from esexec.cli.following import exit_of_result, fields_of, follow_to_end
+from esexec.cli.given import ExecutionIdArgument, ExecutionIdOption, InputOption, PriorityOption, read_input
+from esexec.cli.verb import verb
+from esexec.client import Handle
+from esexec.domain.errors import NotConfirmed, Refused, ValidationError
+from esexec.plans import Plan
+
+
+def register(app: typer.Typer) -> None:
+    verb(app)(start)
+    verb(app)(cancel)
+
+
+async def start(
+    call: Call,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN.yaml]", help="The plan, YAML or JSON.", show_default=False)
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="A single task instead of a plan.")] = None,
+    input: InputOption = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key gives the same execution, for ever.")
+    ] = None,
+    priority: PriorityOption = None,
+    execution_id: ExecutionIdOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    wait_timeout: Annotated[
+        float | None, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait; it goes on after that.")
+    ] = None,
+) -> Exit | None:
+    """Start a plan or a task, and print the execution's id once that is committed.
+
+    Executors and workers elsewhere carry it out (esexec dev, esexec executor, esexec worker).
+    """
+    what = _what(plan, task)
+    given = read_input(input)
+    options: dict[str, Any] = {"idempotency_key": idempotency_key, "priority": priority, "execution_id": execution_id}
+    async with call.client(new_store=True, decides=True) as (client, server):
+        try:
+            handle = await client.start(what, given, **options)
+        except NotConfirmed as error:
+            error.message = f"{error.handle.id}: {error.message}"
+            raise
+        _hint(call, server, handle)
+        if not (wait or wait_timeout is not None):
+            if call.json:
+                call.document({"execution_id": handle.id, "duplicate": handle.duplicate})
+            call.say(handle.id)
+            return None
+        call.say(f"execution {handle.id}")
+        result = await follow_to_end(call, client, handle.id, wait_timeout=wait_timeout)
+        if call.json:
+            call.document(fields_of(result))
+        return exit_of_result(result)
+
+
+def _what(plan: Path | None, task: str | None) -> Plan | str:
+    if (plan is None) == (task is None):
+        raise ValidationError("give either a plan file or --task NAME", code="usage", hint="esexec start --help")
+    return task if task is not None else Plan.from_file(plan or "")
+
+
+def _hint(call: Call, server: Server, handle: Handle) -> None:
+    if handle.duplicate:
+        call.note("it was started before; nothing was started now")
+    if server.is_ours:
+        call.note(f"nothing runs on {server.store}; `esexec dev --tasks MODULE` carries it out")
+
+
+async def cancel(
+    call: Call,
+    execution_id: ExecutionIdArgument,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stands in the history.")] = "",
+) -> None:
+    """Cancel an execution: what waits is withdrawn, what runs is told to stop. Refused (4) if it ended otherwise before."""
+    async with call.client(decides=True) as (client, _):
+        effective = await client.cancel(execution_id, reason=reason)
+        status = await client.status(execution_id)
+        if not effective and status != "cancelled":
+            raise Refused(f"{execution_id} had ended before: it is {status.value}", code="already_ended")
+        if call.json:
+            call.document({"execution_id": execution_id, "cancelled": effective, "status": status})
+        call.say("cancel requested" if effective else "it was cancelled before")
