@@ -4,7 +4,6 @@ Fed with events only: whoever has the history can show the same.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -36,20 +35,26 @@ LOOKS: Final = {
     "rate_limited": ("↻", "yellow"),
 }
 """Sign and style of a step, by what it is doing."""
+_ATTEMPT_ENDS: Final = (e.TaskCompleted, e.TaskFailed, e.TaskTimedOut, e.TaskCancelled)
 _ACTIVE: Final = ("running", "retrying", "queued")
 
 
 async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console) -> None:
     """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event."""
-    progress, teller, lively = Progress(), Teller(), is_live(console)
-    live = Live(progress, console=console, refresh_per_second=10, vertical_overflow="crop") if lively else nullcontext()
-    with live:
-        async for update in updates:
-            for event in update.events:
-                progress.apply(event)
-                words = teller.describe(event)
-                if not lively and not isinstance(event, e.TaskScheduled):
-                    show(console, text(f"{update.progress.percentage:>3.0f} %  {words}"))
+    if is_live(console):
+        progress = Progress()
+        with Live(progress, console=console, refresh_per_second=10, vertical_overflow="crop"):
+            async for update in updates:
+                for event in update.events:
+                    progress.apply(event)
+        return
+    teller = Teller()
+    async for update in updates:
+        over = {event.step for event in update.events if isinstance(event, _ATTEMPT_ENDS)}
+        for event in update.events:
+            words = teller.describe(event)
+            if not isinstance(event, e.TaskScheduled) and not (isinstance(event, e.TaskStarted) and event.step in over):
+                show(console, text(f"{update.progress.percentage:>3.0f} %  {words}"))
 
 
 @dataclass

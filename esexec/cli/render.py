@@ -21,6 +21,7 @@ _CELL_CHARS: Final = 300
 _FRAME: Final = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _DIM: Final = "bright_black"
 
+_ATTEMPT_ENDS: Final = ("task_completed", "task_failed", "task_timed_out", "task_cancelled")
 _ENDS: Final = {
     ExecutionStatus.COMPLETED: ("✓", "bold green"),
     ExecutionStatus.FAILED: ("✗", "bold red"),
@@ -118,8 +119,10 @@ def _when(time: datetime | None) -> str | None:
 
 
 def story(entries: Iterable[TimelineEntry]) -> RenderableType:
-    """A timeline in short: since when, what happened. What is merely scheduled is left out."""
-    told = (entry for entry in entries if entry.type != "task_scheduled")
+    """A timeline in short: since when, what happened. Left out: what is merely scheduled, starts that were told with the end."""
+    told = [entry for entry in entries if entry.type != "task_scheduled"]
+    ends = {(entry.n, entry.step, entry.attempt) for entry in told if entry.type in _ATTEMPT_ENDS}
+    told = [entry for entry in told if entry.type != "task_started" or (entry.n, entry.step, entry.attempt) not in ends]
     return columns(*((text(_offset(entry), _DIM), text(entry.description, _tone(entry))) for entry in told))
 
 
