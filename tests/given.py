@@ -260,7 +260,7 @@ def decide_into(decision: Decision, message: Message, time: datetime, around: Su
         case r.Due():
             return decide_due(decision, message.name, time)
         case r.Continue():
-            return decide_continue(decision)
+            return decide_continue(decision, message.after, time)
         case (report, step, attempt):
             return decide_report(decision, report, step, attempt, time)
 

@@ -7,4 +7,6 @@ that a history can be told again by anyone.
 Read in this order: `plan` (what is to be done) → `commands` and `reports` (what is wished and what was observed) →
 `events` (what is fact) → `state` (what follows from the facts) → `decider` (which facts follow from a wish) →
 `effects` (what the world must be told after a fact).
+
+Structs of this floor are declared `gc=False`: none can be part of a reference cycle, and the collector need not look at them.
 """

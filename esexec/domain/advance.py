@@ -18,7 +18,7 @@ def advance(decision: Decision) -> None:
         return
     if not state.cancel:
         _skip_doomed(decision)
-    if state.cancel or state.failing:
+    if state.ending:
         _sweep(decision)
     else:
         _schedule(decision)
@@ -88,7 +88,7 @@ def _next_ready(state: ExecutionState) -> int | None:
 def _end(decision: Decision) -> None:
     state = decision.state
     if state.cancel:
-        decision.emit(e.ExecutionCancelled(reason=state.cancel_reason, abandoned=decision.abandoned))
+        decision.emit(e.ExecutionCancelled(reason=state.cancel_reason, abandoned=tuple(state.abandoned)))
     elif state.failed:
         assert state.error is not None
         failed = tuple(state.graph.steps[index].id for index in state.failed[:100])
@@ -108,7 +108,7 @@ def has_more(state: ExecutionState) -> bool:
             state.doomed.popleft()
         if state.doomed:
             return True
-    if state.cancel or state.failing:
+    if state.ending:
         while state.cursor < len(state.steps):
             step = state.steps[state.cursor]
             if step.status not in SETTLED and not step.open:

@@ -25,13 +25,15 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
         return Verdict("unknown")
     step = state.steps[index]
     if run < state.run or attempt < step.attempt or (attempt == step.attempt and not step.open):
-        return Verdict("stale", n=step.closed_n)
+        return Verdict("stale", n=step.closed_by(attempt))
     if attempt > step.attempt:
         return Verdict("unknown")
     before = len(decision.events)
     _Attempt(decision, index, step).observe(report)
-    if len(decision.events) > before:
-        decision.cause(f"{report.__struct_config__.tag}/{step_id}/{attempt_id}", time)
+    if len(decision.events) == before:
+        return APPLIED if isinstance(report, r.Started) else Verdict("ineffective")
+    decision.cause(f"{report.__struct_config__.tag}/{step_id}/{attempt_id}", time)
+    if not step.open:  # a start frees nothing; and its repetition could not name the commit whose effects it caused
         advance(decision)
     return APPLIED
 
@@ -170,7 +172,7 @@ class _Attempt:
         """Whether the attempt is repeated, and whether it would have been but for `max_retries`."""
         state = self.decision.state
         policy = state.policy_of(self.index)
-        if state.cancel or state.failing or not may_retry(policy, error):
+        if state.ending or not may_retry(policy, error):
             return False, False
         return (True, False) if self.attempt <= policy.max_retries else (False, True)
 

@@ -17,7 +17,7 @@ from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 Text = Annotated[str, Meta(max_length=limits.text_chars)]
 
 
-class _Command(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class _Command(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
     id: str
     confirm: bool = True
     actor: Annotated[str, Meta(max_length=limits.name_chars)] | None = None

@@ -13,7 +13,7 @@ import msgspec
 from esexec.domain.events import Event
 
 
-class Cause(msgspec.Struct, omit_defaults=True, frozen=True):
+class Cause(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """A command or report that a commit was decided upon, and the server's time of its message.
 
     `id` is a command's id, or `<kind>/<step>/<run>-<attempt>` for a report, `due/<name>` for a timer.
@@ -23,7 +23,7 @@ class Cause(msgspec.Struct, omit_defaults=True, frozen=True):
     time: datetime
 
 
-class Commit(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+class Commit(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """See the module. `executor` decided it; `actor` wished it, where one is known."""
 
     v: int

@@ -142,35 +142,39 @@ def decide_due(decision: Decision, name: str, time: datetime) -> Verdict:
     timer = state.timers.get(version)
     if timer is None:
         return _closed_timer(state, version)
-    if timer.kind == "retry":
-        step = state.steps[timer.step]
-        decision.emit(e.TaskScheduled(step=state.graph.steps[timer.step].id, attempt=step.attempt + 1, run=state.run))
-    else:
-        left = [index for index in state.in_flight if state.steps[index].open]
-        for index in left:
+    before = len(decision.events)
+    if timer.kind == "cancel_grace":
+        for index in [index for index in state.in_flight if state.steps[index].open]:
             step_id, attempt = state.graph.steps[index].id, state.steps[index].attempt
             decision.emit(e.TaskCancelled(step=step_id, attempt=attempt, run=state.run, ended="abandoned"))
-        decision.abandoned = tuple(state.graph.steps[index].id for index in left)
+    elif not state.ending:
+        step = state.steps[timer.step]
+        decision.emit(e.TaskScheduled(step=state.graph.steps[timer.step].id, attempt=step.attempt + 1, run=state.run))
     advance(decision)
-    if decision.events:
-        decision.cause(f"due/{name}", time)
+    if len(decision.events) == before:
+        return Verdict("ineffective")  # it ends early, and the rest of that is decided elsewhere
+    decision.cause(f"due/{name}", time)
     return APPLIED
 
 
 def _closed_timer(state: ExecutionState, version: int) -> Verdict:
-    """A timer that is not open: closed by the commit that scheduled its retry, or not known (yet)."""
+    """A timer that is not open: closed by the commit that scheduled or gave up its retry, or not known (yet)."""
     if not 0 < version <= state.version:
         return Verdict("unknown")
-    index = state.retry_timers.get(version)
-    if index is None or state.steps[index].timer != version:
-        return Verdict("stale")
-    return Verdict("stale", n=state.steps[index].scheduled_n)
+    return Verdict("stale", n=state.closed_timers.get(version, 0))
 
 
-def decide_continue(decision: Decision) -> Verdict:
-    """Go on with what an earlier decision had to leave for want of room; nothing, if nothing was left."""
-    if decision.state.exists:
+def decide_continue(decision: Decision, after: int, time: datetime) -> Verdict:
+    """Go on with what the decision of commit `after` had to leave for want of room; nothing, if nothing was left."""
+    state, before = decision.state, len(decision.events)
+    cause_id = f"continue/{after}"
+    if after and cause_id in state.applied:
+        return Verdict("repeated", n=state.applied[cause_id])
+    if state.exists:
         advance(decision)
+    if len(decision.events) == before:
+        return Verdict("ineffective")
+    decision.cause(cause_id, time)
     return APPLIED
 
 
@@ -195,7 +199,7 @@ def decide(
         case r.Due():
             decide_due(decision, message.name, now)
         case r.Continue():
-            decide_continue(decision)
+            decide_continue(decision, message.after, now)
         case (report, step, attempt):
             decide_report(decision, report, step, attempt, now)
     return decision.events

@@ -9,7 +9,7 @@ from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Event
 from esexec.domain.state import ExecutionState, begin, evolve, note_cause
 
-VerdictKind = Literal["applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "unknown", "refused"]
+VerdictKind = Literal["applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "open", "unknown", "refused"]
 
 
 class Verdict(NamedTuple):
@@ -18,7 +18,7 @@ class Verdict(NamedTuple):
     applied: it is in this commit (which may hold no event for it). repeated: the same message is in commit `n` already.
     duplicate: another message of the same meaning is (commit `n`). stale: it is about something that is closed, for
     good, by commit `n`. ineffective: allowed, but there is nothing left to change. superseded: a later wish was applied.
-    unknown: it speaks of something that this history does not hold; only a fresh read can tell whether that is true.
+    open: it asks that everything open be repeated. unknown: it speaks of something that this history does not hold; only a fresh read can tell whether that is true.
     refused: `error` says why; where the reason is something absent, a fresh read must confirm it.
     """
 
@@ -40,7 +40,7 @@ class Decision:
     `time` is the commit's. `unfinished`: there is more to decide than fits; a `continue` must follow.
     """
 
-    __slots__ = ("abandoned", "bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
+    __slots__ = ("bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
 
     def __init__(self, state: ExecutionState, time: datetime, chance: float = 0.0) -> None:
         self.state = state
@@ -51,7 +51,6 @@ class Decision:
         self.first_version = state.version + 1
         self.bytes = 0
         self.unfinished = False
-        self.abandoned: tuple[str, ...] = ()
 
     @property
     def full(self) -> bool:

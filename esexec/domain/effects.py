@@ -42,14 +42,21 @@ class Withdraw(NamedTuple):
 
 
 class ContinueLater(NamedTuple):
-    """More is to be decided than fitted into the commit."""
+    """More is to be decided than fitted into commit `after`."""
+
+    after: int
 
 
 Effect = DispatchAttempt | SetTimer | ClearTimer | Withdraw | ContinueLater
 
 
-def effects_of(events: Sequence[e.Event], first_version: int, state: ExecutionState) -> list[Effect]:
-    """The effects of these events, the first of which is `first_version`, that are still open in `state`."""
+def effects_of(
+    events: Sequence[e.Event], first_version: int, state: ExecutionState, *, unfinished: bool | None = None
+) -> list[Effect]:
+    """The effects of these events, the first of which is `first_version`, that are still open in `state`.
+
+    `unfinished`: whether the decision had to leave something; None: not known, so the state is asked.
+    """
     effects: list[Effect] = []
     for version, event in enumerate(events, first_version):
         kind = type(event)
@@ -67,15 +74,15 @@ def effects_of(events: Sequence[e.Event], first_version: int, state: ExecutionSt
                 effects.extend(_withdrawals(state))
         elif kind is e.ExecutionCancelled and state.cancel:
             effects.append(ClearTimer(state.cancel))
-    if has_more(state):
-        effects.append(ContinueLater())
+    if has_more(state) if unfinished is None else unfinished:
+        effects.append(ContinueLater(state.n))
     return effects
 
 
 def _dispatch(effects: list[Effect], state: ExecutionState, event: e.TaskScheduled) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    if step.open and step.attempt == event.attempt and event.run == state.run:
+    if step.open and step.attempt == event.attempt and event.run == state.run and not state.cancel:
         effects.append(DispatchAttempt(index, event.attempt))
         if event.attempt > 1 and step.delay_ms < limits.backstop_timer_ms:
             effects.append(ClearTimer(step.timer))  # a longer one has fired to get here, and is gone by itself
@@ -95,7 +102,7 @@ def open_effects(state: ExecutionState) -> list[Effect]:
         effects = [DispatchAttempt(index, step.attempt) for index, step in open_steps]
     effects.extend(SetTimer(version, timer.due) for version, timer in state.timers.items())
     if has_more(state):
-        effects.append(ContinueLater())
+        effects.append(ContinueLater(state.n))
     return effects
 
 

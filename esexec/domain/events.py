@@ -17,7 +17,7 @@ Ending = Literal["cancelled", "killed", "abandoned"]
 """How a late or cancelled handler was ended: its coroutine cancelled, its process killed, its thread left to itself."""
 
 
-class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True):
+class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True, gc=False):
     pass
 
 

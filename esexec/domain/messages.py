@@ -7,7 +7,7 @@ import msgspec
 from esexec.domain.errors import ErrorInfo
 
 
-class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """One attempt for a worker. References in `params` are resolved. `timeout_ms` 0 = none.
 
     `max_attempts`: how many there can be, so that a handler can tell its last. Unknown fields are ignored by workers.
@@ -29,7 +29,7 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
 AnswerStatus = Literal["accepted", "duplicate", "superseded", "refused"]
 
 
-class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """What became of a command.
 
     `execution_id`: the execution that the command was sent to. `original_id`: the execution that stands for it instead,
@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
 
 
-class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """Stop this attempt: sent on `live.<execution>.cancel`, at most once; the durable truth is the history."""
 
     execution_id: str

@@ -13,7 +13,7 @@ from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
 
 
-class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True):
+class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):
     worker: str = ""
 
 
@@ -68,15 +68,17 @@ class Withdrawn(_Report, tag="withdrawn", frozen=True, kw_only=True):
 Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """A timer fired. `name` is the version of the event that set it. Believed by identity, not by the clock."""
 
     name: str
 
 
-class Continue(msgspec.Struct, frozen=True):
-    """A decision was cut at its limits; decide the rest."""
+class Continue(msgspec.Struct, frozen=True, gc=False):
+    """The decision of commit `after` was cut at its limits; decide the rest."""
+
+    after: int = 0
 
 
-class Nudge(msgspec.Struct, frozen=True):
+class Nudge(msgspec.Struct, frozen=True, gc=False):
     """Repeat everything that is open: dispatches, timers, the rest of a cut decision. Changes nothing by itself."""

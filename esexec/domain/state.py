@@ -36,12 +36,11 @@ class Timer(NamedTuple):
     step: int = -1
 
 
-class StepState(msgspec.Struct):
+class StepState(msgspec.Struct, gc=False):
     """A step's life. `open`: an attempt was scheduled and its outcome is not known. `waiting`: dependencies not completed.
 
     `started_time` is the log's time of `TaskStarted`, `started_at` the worker's own; only the first is used for decisions.
-    `timer`, `delay_ms`: the version and delay of the last retry timer. `scheduled_n`, `closed_n`: the commits that scheduled the
-    last attempt, and that closed one last.
+    `timer`, `delay_ms`: the version and delay of the last retry timer. `closed`: the commits that closed its attempts.
     """
 
     waiting: int = 0
@@ -58,21 +57,24 @@ class StepState(msgspec.Struct):
     next_retry_at: datetime | None = None
     timer: int = 0
     delay_ms: int = 0
-    scheduled_n: int = 0
-    closed_n: int = 0
+    closed: list[int] = []
     skip_reason: e.SkipReason | None = None
     because: str | None = None
     timed_out: int = 0
 
+    def closed_by(self, attempt: int) -> int:
+        """The commit that closed an attempt; 0 = none did."""
+        return self.closed[attempt - 1] if 0 < attempt <= len(self.closed) else 0
 
-class ExecutionState(msgspec.Struct, eq=False):
+
+class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history.
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`: heaps
     of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps that
     can never run, and the failed step they depend on. `cancel`: the version of the cancel request, which also names its
-    grace timer; 0 = not requested. `retry_timers`: every retry timer there was, and its step. `applied`: client commands
-    that were carried out, and in which commit.
+    grace timer; 0 = not requested. `closed_timers`: the commits that closed retry timers. `applied`: client commands that were
+    carried out and decisions that were continued, and in which commit.
     """
 
     execution_id: str
@@ -100,8 +102,9 @@ class ExecutionState(msgspec.Struct, eq=False):
     error: ErrorInfo | None = None
     cancel: int = 0
     cancel_reason: str = ""
+    abandoned: list[str] = []
     timers: dict[int, Timer] = {}
-    retry_timers: dict[int, int] = {}
+    closed_timers: dict[int, int] = {}
     applied: dict[str, int] = {}
     last_control: datetime | None = None
     policies: dict[int, Policy] = {}
@@ -116,6 +119,11 @@ class ExecutionState(msgspec.Struct, eq=False):
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def ending(self) -> bool:
+        """Whether it ends early: nothing new is scheduled, what is open may still report."""
+        return self.failing or self.cancel > 0
 
     def policy_of(self, index: int) -> Policy:
         """The merged settings of a step's attempts (design §4: built-in < namespace < task < plan < step < call)."""
@@ -158,11 +166,13 @@ def begin(state: ExecutionState, n: int, time: datetime) -> None:
 
 
 def note_cause(state: ExecutionState, cause_id: str, time: datetime) -> None:
-    """A commit was decided upon this. Client commands are remembered; reports and timers are recognised otherwise."""
+    """A commit was decided upon this. Commands and continuations are remembered; reports and timers are recognised otherwise."""
     if "/" not in cause_id:
         state.applied[cause_id] = state.n
         if state.last_control is None or time > state.last_control:
             state.last_control = time
+    elif cause_id.startswith("continue/"):
+        state.applied[cause_id] = state.n
 
 
 def evolve(state: ExecutionState, event: e.Event) -> ExecutionState:
@@ -219,13 +229,13 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
 def _task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    step.status, step.attempt, step.open, step.scheduled_n = "pending", event.attempt, True, state.n
+    step.status, step.attempt, step.open = "pending", event.attempt, True
     step.started_at = step.started_time = step.next_retry_at = None
     if event.attempt == 1:
         state.in_flight[index] = None
         state.serial_busy = state.serial_busy or not state.graph.parallel[index]
     else:
-        state.timers.pop(step.timer, None)
+        _close_timer(state, step)
 
 
 def _task_started(state: ExecutionState, event: e.TaskStarted) -> None:
@@ -274,7 +284,6 @@ def _task_retry_scheduled(state: ExecutionState, event: e.TaskRetryScheduled) ->
     index = state.graph.index[event.step]
     step = state.steps[index]
     step.timer, step.delay_ms, step.next_retry_at = state.version, event.delay_ms, event.due
-    state.retry_timers[state.version] = index
     state.timers[state.version] = Timer("retry", event.due, index)
 
 
@@ -292,7 +301,9 @@ def _task_skipped(state: ExecutionState, event: e.TaskSkipped) -> None:
 def _task_cancelled(state: ExecutionState, event: e.TaskCancelled) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    state.timers.pop(step.timer, None)
+    _close_timer(state, step)
+    if event.ended == "abandoned":
+        state.abandoned.append(event.step)
     if step.open:
         _close(state, step, state.time)
     _settle(state, index, step, "cancelled")
@@ -303,7 +314,13 @@ def _make_ready(state: ExecutionState, index: int) -> None:
 
 
 def _close(state: ExecutionState, step: StepState, ended_at: datetime | None) -> None:
-    step.open, step.closed_n, step.ended_at = False, state.n, ended_at or state.time
+    step.open, step.ended_at = False, ended_at or state.time
+    step.closed.append(state.n)
+
+
+def _close_timer(state: ExecutionState, step: StepState) -> None:
+    if state.timers.pop(step.timer, None) is not None:
+        state.closed_timers[step.timer] = state.n
 
 
 def _settle(state: ExecutionState, index: int, step: StepState, status: StepStatus) -> None:

@@ -17,7 +17,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
-from esexec.domain.decision import APPLIED, Verdict
+from esexec.domain.decision import Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, Unavailable, ValidationError
 from esexec.domain.messages import Answer
 from esexec.domain.state import ExecutionState, fold
@@ -51,7 +51,7 @@ class Outbox(Protocol):
     async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None: ...
     async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None: ...
     async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None: ...
-    async def continue_later(self, state: ExecutionState, done: Done) -> None: ...
+    async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None: ...
     async def answer(self, answer: Answer) -> None: ...
     async def stop_attempt(self, execution: str, step: str, attempt: str) -> None: ...
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
@@ -77,14 +77,14 @@ class Desk:
 
     def settled(self, mailbox: Mailbox) -> None:
         """A mailbox came to rest: keep its state if it is worth it, and drop what was not used for longest."""
-        if not mailbox.idle or self._mailboxes.get(mailbox.entity) is not mailbox:
+        mailboxes, entity, state = self._mailboxes, mailbox.entity, mailbox.state
+        if not mailbox.idle or mailboxes.get(entity) is not mailbox:
             return
-        del self._mailboxes[mailbox.entity]
-        state = mailbox.state
-        if state is None or not state.exists or state.ended or not self.cache_size:
+        del mailboxes[entity]
+        if state is None or not state.n or not self.cache_size or state.ended:
             return
-        self._mailboxes[mailbox.entity] = mailbox  # now the youngest
-        if len(self._mailboxes) > self.cache_size:
+        mailboxes[entity] = mailbox  # now the youngest
+        if len(mailboxes) > self.cache_size:
             oldest = next((entity for entity, other in self._mailboxes.items() if other.idle), None)
             if oldest is not None:
                 del self._mailboxes[oldest]
@@ -110,8 +110,8 @@ class Desk:
                 await self.outbox.clear_timer(state, effect, done)
             case fx.Withdraw(index, attempt):
                 await self.outbox.withdraw(state, index, attempt, done)
-            case fx.ContinueLater():
-                await self.outbox.continue_later(state, done)
+            case fx.ContinueLater(after):
+                await self.outbox.continue_later(state, after, done)
 
     async def _dispatch(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
@@ -133,22 +133,18 @@ class Desk:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""
         match verdict.kind:
             case "applied":
-                if type(envelope.content) is r.Nudge and mailbox.state is not None and mailbox.state.exists:
-                    if mailbox.appending is not None:
-                        await envelope.nak(backoff_s(envelope.deliveries))
-                        return
-                    envelope.content = r.Continue()  # once is enough: the repetition lets it go
-                    await mailbox.repeat(envelope, APPLIED, None)
-                    return
                 await self._answer(envelope)
                 await envelope.ack()
             case "repeated" | "duplicate" | "stale":
                 if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost):
                     await self.outbox.stop_attempt(envelope.entity, envelope.step, envelope.attempt)
-                if 0 < verdict.n < n or (verdict.n == n and mailbox.appending is None and not mailbox.carrying):
-                    self.spawn(self._repeat(mailbox.entity, envelope, verdict), envelope)
-                else:
+                under_way = next((one for one in mailbox.carrying if one.commit is not None and one.commit.n == verdict.n), None)
+                if under_way is not None and not under_way.done:
+                    under_way.messages.append((envelope, verdict))  # what it asks for does not stand yet
+                elif under_way is not None or not verdict.n:
                     await self.let_go(envelope, verdict)
+                else:
+                    self.spawn(self._doubt(envelope, verdict, n), envelope)
             case "refused" if verdict.error is not None and verdict.error.code not in ("not_found", "conflict"):
                 await self.let_go(envelope, verdict)
             case _:
@@ -252,12 +248,14 @@ class Desk:
         return state
 
     async def _doubt(self, envelope: Envelope, verdict: Verdict, n: int) -> None:
-        """The verdict rests on something absent: believe it only if the leader knows no commit after `n`."""
+        """The verdict rests on something absent, or on what is open now: believe it only if the leader knows no commit after `n`."""
         if await self.log.read(envelope.entity, n + 1) is not None:
             mailbox = self._mailboxes.get(envelope.entity)
             if mailbox is not None and mailbox.state is not None and mailbox.state.n <= n and mailbox.appending is None:
                 mailbox.state, mailbox.refusals = None, mailbox.refusals + 1
             await self.take(envelope)
+        elif verdict.kind in ("repeated", "duplicate", "stale", "open"):
+            await self._repeat(envelope, verdict)
         elif verdict.kind == "unknown":
             if envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
                 await self.bury(envelope, "unknown_attempt", None)
@@ -268,22 +266,29 @@ class Desk:
         else:
             await self.let_go(envelope, verdict)
 
-    async def _repeat(self, entity: str, envelope: Envelope, verdict: Verdict) -> None:
-        """The message was dealt with in commit `verdict.n`; its effects may not have been: repeat those that are open."""
-        stored = await self.log.read(entity, verdict.n)
-        if stored is None:
-            raise CorruptHistory(f"{entity}: commit {verdict.n} is missing")
-        commit = codec.decode(stored.data)
+    async def _repeat(self, envelope: Envelope, verdict: Verdict) -> None:
+        """The message was dealt with in commit `verdict.n`; its effects may not have been: repeat those that are open.
+
+        Without a commit, everything that is open.
+        """
+        entity, commit = envelope.entity, None
+        if verdict.n:
+            stored = await self.log.read(entity, verdict.n)
+            if stored is None:
+                raise CorruptHistory(f"{entity}: commit {verdict.n} is missing")
+            commit = codec.decode(stored.data)
         mailbox = self._mailboxes.get(entity)
         if mailbox is None or mailbox.state is None:
             state = await self._fold(entity, certain=True)
             mailbox = self._mailboxes.setdefault(entity, Mailbox(self, entity))
             if mailbox.state is None and mailbox.appending is None and not mailbox.busy:
                 mailbox.state = state
-        if mailbox.state is None or mailbox.appending is not None:
+        if mailbox.state is None or mailbox.appending is not None or mailbox.deciding:
             await envelope.nak(backoff_s(envelope.deliveries))  # what is open now is not certain
-        else:
+        elif mailbox.state.exists:
             await mailbox.repeat(envelope, Verdict(verdict.kind), commit)
+        else:
+            await self.let_go(envelope, verdict)
 
     # Idempotency keys ------------------------------------------------------------------------------------------------------
 

@@ -99,8 +99,8 @@ class Intake:
             envelope.content = _read_report(message.data)
         elif kind == "due" and len(rest) == 1 and is_user_id(entity):
             envelope.content = r.Due(rest[0])
-        elif kind == "continue" and is_user_id(entity):
-            envelope.content = r.Continue()
+        elif kind == "continue" and len(rest) == 1 and rest[0].isdecimal() and len(rest[0]) < 19 and is_user_id(entity):
+            envelope.content = r.Continue(int(rest[0]))
         elif kind == "nudge" and is_user_id(entity):
             envelope.content = r.Nudge()
         else:

@@ -15,7 +15,7 @@ from esexec.domain import decider
 from esexec.domain import reports as r
 from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
-from esexec.domain.decision import APPLIED, Decision, Verdict
+from esexec.domain.decision import Decision, Verdict
 from esexec.domain.effects import Effect, effects_of, open_effects
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import Envelope
@@ -30,7 +30,7 @@ class Batch:
     """One commit under way (or, without one, effects that are repeated): its messages with their verdicts, and how many
     effects are still open before the messages may be let go. `state` is what the effects are carried out with."""
 
-    __slots__ = ("commit", "data", "effects", "messages", "open", "state")
+    __slots__ = ("commit", "data", "done", "effects", "messages", "open", "state", "unfinished")
 
     def __init__(self, state: ExecutionState, messages: list[tuple[Envelope, Verdict]]) -> None:
         self.state, self.messages = state, messages
@@ -38,12 +38,14 @@ class Batch:
         self.data = b""
         self.effects: list[Effect] = []
         self.open = 0
+        self.done = False
+        self.unfinished = False
 
 
 class Mailbox:
     """See the module. `state` None: not known, to be loaded."""
 
-    __slots__ = ("appending", "busy", "carrying", "desk", "entity", "refusals", "state", "waiting")
+    __slots__ = ("appending", "busy", "carrying", "deciding", "desk", "entity", "refusals", "state", "waiting")
 
     def __init__(self, desk: "Desk", entity: str) -> None:
         self.desk, self.entity = desk, entity
@@ -54,11 +56,13 @@ class Mailbox:
         """Batches that are stored, in order; the effects of the first are under way."""
         self.busy = False
         """A task of its own is loading."""
+        self.deciding = False
+        """`decide` is at work, and will see what is put meanwhile."""
         self.refusals = 0
 
     @property
     def idle(self) -> bool:
-        return not (self.waiting or self.appending or self.carrying or self.busy)
+        return not (self.waiting or self.appending or self.carrying or self.busy or self.deciding)
 
     async def put(self, envelope: Envelope) -> None:
         """A message for this entity."""
@@ -68,6 +72,17 @@ class Mailbox:
 
     async def decide(self) -> None:
         """Decide what has gathered, and send the commit on its way."""
+        if self.deciding:
+            return
+        self.deciding = True
+        try:
+            await self._decide()
+        finally:
+            self.deciding = False
+        if self.idle:
+            self.desk.settled(self)
+
+    async def _decide(self) -> None:
         while self.waiting and self.appending is None and not self.busy:
             first = self.waiting[0]
             if _needs_key(first):
@@ -81,7 +96,6 @@ class Mailbox:
                 # A start is decided as if nothing existed: the append finds out.
                 self.state = ExecutionState(self.entity)
             await self._decide_gathered(self.state)
-        self.desk.settled(self)
 
     async def _decide_gathered(self, state: ExecutionState) -> None:
         """One decision over what has gathered; after a poisonous message the state is gone and the rest still waits."""
@@ -122,9 +136,9 @@ class Mailbox:
             case r.Due():
                 return decider.decide_due(decision, content.name, envelope.time)
             case r.Continue():
-                return decider.decide_continue(decision)
+                return decider.decide_continue(decision, content.after, envelope.time)
             case r.Nudge():
-                return APPLIED
+                return Verdict("open")
             case c.ConfigureNamespace() | c.AnnounceTasks():
                 raise TypeError("not a command of an execution")
             case _:
@@ -144,6 +158,7 @@ class Mailbox:
             prev=state.prev,
             events=tuple(decision.events),
         )
+        batch.unfinished = decision.unfinished
         batch.data = codec.encode(batch.commit)
         await self.desk.log.append(self.entity, state.n, batch.data, state.position, self._stored)
 
@@ -156,9 +171,10 @@ class Mailbox:
             state = batch.state
             state.position, state.prev = position, hash_of(batch.data)
             self.refusals = 0
-            batch.effects = effects_of(batch.commit.events, batch.commit.version, state)
+            batch.effects = effects_of(batch.commit.events, batch.commit.version, state, unfinished=batch.unfinished)
             await self.carry(batch)
-        await self.decide()
+        if self.waiting:
+            await self.decide()
 
     async def carry(self, batch: Batch) -> None:
         """Carry out a batch's effects once those before it are done."""
@@ -178,13 +194,14 @@ class Mailbox:
         batch.open -= 1
         if batch.open:
             return
+        batch.done = True
         n = batch.commit.n if batch.commit is not None else 0
         for envelope, verdict in batch.messages:
             await self.desk.conclude(self, envelope, verdict, n)
         self.carrying.popleft()
         if self.carrying:
             await self._carry_first()
-        else:
+        elif self.idle:
             self.desk.settled(self)
 
     async def repeat(self, envelope: Envelope, verdict: Verdict, commit: Commit | None) -> None:

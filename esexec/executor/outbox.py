@@ -137,8 +137,8 @@ class NatsOutbox:
             raise
         return int(info["delivered"]["stream_seq"])
 
-    async def continue_later(self, state: ExecutionState, done: Done) -> None:
-        await self._publisher.send(self._subjects.continue_in(state.execution_id), b"", None, _then(done))
+    async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None:
+        await self._publisher.send(self._subjects.continue_in(state.execution_id, after), b"", None, _then(done))
 
     async def answer(self, answer: Answer) -> None:
         await self._tell(self._subjects.reply(answer.execution_id, answer.command_id), _encode(answer))

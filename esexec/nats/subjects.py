@@ -130,9 +130,9 @@ class Subjects:
         """Where an executor forwards a timer that fired."""
         return f"{self._prefix}.in.{execution}.due.{name}"
 
-    def continue_in(self, execution: str) -> str:
-        """Where an executor asks for the rest of a decision that was cut."""
-        return f"{self._prefix}.in.{execution}.continue"
+    def continue_in(self, execution: str, after: int) -> str:
+        """Where an executor asks for the rest of the decision that was cut in commit `after`."""
+        return f"{self._prefix}.in.{execution}.continue.{after}"
 
     def nudge_in(self, execution: str) -> str:
         """Where anyone asks that everything open of an execution be repeated."""

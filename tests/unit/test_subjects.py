@@ -32,7 +32,7 @@ def test_the_names_are_those_of_the_design() -> None:
     assert s.commands_transform == "esexec.default.commands.{{partition(16,1)}}.{{wildcard(1)}}.{{wildcard(2)}}"
     assert s.report("e", "q", "s", 1, 2) == "esexec.default.in.e.report.q.s.1-2"
     assert s.due_in("e", "7") == "esexec.default.in.e.due.7"
-    assert s.continue_in("e") == "esexec.default.in.e.continue"
+    assert s.continue_in("e", 7) == "esexec.default.in.e.continue.7"
     assert s.nudge_in("e") == "esexec.default.in.e.nudge"
     assert s.log("e", 3) == "esexec.default.log.e.3"
     assert s.log_all("e") == "esexec.default.log.e.*"
