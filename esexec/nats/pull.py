@@ -67,6 +67,17 @@ class Tap:
         except OutboundBufferLimitError:
             self.asked = 0  # disconnected; the reconnect refills
 
+    @property
+    def delay_s(self) -> float:
+        """How long not to ask again, because the last request met nobody."""
+        return max(0.0, self.not_before - self.puller.now)
+
+    def forget(self) -> None:
+        """What was asked for is gone without a word."""
+        self.asked = 0
+        if self.on_end is not None:
+            self.on_end()
+
     def status(self, code: str, pending: int | None) -> None:
         """A request ended: expired (408), nothing there (404), consumer changed (409), JetStream not there (503)."""
         self.asked = 0 if pending is None else max(0, self.asked - pending)
@@ -163,14 +174,15 @@ class Puller:
                 continue
             for tap in list(self._taps.values()):
                 if tap.asked and self.now - tap.heard > _SILENCE_S:
-                    tap.asked = 0  # the request is gone without a word
+                    tap.forget()
                 await tap.refill()
 
     async def _reconnected(self) -> None:
         """The server forgot our requests when the connection broke."""
         self.now = time.monotonic()
         for tap in self._taps.values():
-            tap.asked, tap.not_before = 0, 0.0
+            tap.not_before = 0.0
+            tap.forget()
             await tap.refill()
 
 

@@ -18,12 +18,24 @@ Take = Callable[[Msg, "Queue"], Awaitable[None]]
 class Lane:
     """One priority of a queue."""
 
-    __slots__ = ("ended", "priority", "queue", "tap")
+    __slots__ = ("empty", "ended", "priority", "queue", "tap", "waits")
 
     def __init__(self, queue: "Queue", priority: int, tap: Tap) -> None:
         self.queue, self.priority, self.tap = queue, priority, tap
         self.ended = asyncio.Event()
-        tap.on_end = self.ended.set
+        """The last request has brought all it asked for, or will bring no more."""
+        self.empty = False
+        """It brought less than it asked for."""
+        self.waits = False
+        """A waiting pull is open."""
+        tap.on_end = self._on_end
+
+    def _on_end(self) -> None:
+        self.empty = True
+        self.ended.set()
+        if self.waits:
+            self.waits = False
+            self.queue.look_again(self.tap.delay_s)
 
 
 class Queue:
@@ -56,6 +68,8 @@ class Queue:
         for lane in self._lanes:
             lane.tap.paused = True  # from now on only the sweeper asks
         if self._sweeper is None:
+            for lane in self._lanes:
+                lane.waits = lane.tap.asked > 0
             self._sweeper = asyncio.create_task(self._sweep(), name=f"esexec-lanes-{self.name}")
         self._wake.set()
 
@@ -72,8 +86,12 @@ class Queue:
     async def _arrived(self, message: Msg, tap: Tap) -> None:
         if self._sweeper is not None:
             tap.held = 0  # the sweeper counts slots itself
+            lane = self._lane_of(tap)
             if tap.asked == 0:
-                self._lane_of(tap).ended.set()
+                lane.ended.set()
+                if lane.waits:
+                    lane.waits = False
+                    self._wake.set()  # there may be more where this came from
         if self.used >= self.slots or self._stopped:
             await message.respond(b"-NAK")
             if self._sweeper is None:
@@ -91,22 +109,38 @@ class Queue:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
+    def look_again(self, delay_s: float) -> None:
+        """A waiting pull is over: sweep again."""
+        if delay_s > 0:
+            asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        else:
+            self._wake.set()
+
     async def _sweep(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for lane in list(self._lanes):
-                if self.free <= 0:
-                    break
-                if lane.tap.asked:
-                    continue  # a waiting pull is open: the lane is empty
-                lane.ended.clear()
-                await lane.tap.ask(self.free, no_wait=True)
-                await self._answered(lane)
+            await self._fill_slots()
             if self.free > 0 and not self._wake.is_set():
-                for lane in self._lanes:
+                for lane in list(self._lanes):
                     if not lane.tap.asked:
+                        lane.waits = True
                         await lane.tap.ask(1)
+
+    async def _fill_slots(self) -> None:
+        """Ask the lanes from the highest down. One that gave all it was asked for may have more, so then from the top again."""
+        at = 0
+        while at < len(self._lanes) and self.free > 0:
+            lane = self._lanes[at]
+            at += 1
+            if lane.tap.asked:
+                continue  # a waiting pull is open: the lane is empty
+            lane.ended.clear()
+            lane.empty = False
+            await lane.tap.ask(self.free, no_wait=True)
+            await self._answered(lane)
+            if not lane.empty:
+                at = 0
 
     async def _answered(self, lane: Lane) -> None:
         """The lane has given what it has, or said that it is empty; a lost answer costs a second."""
@@ -114,3 +148,4 @@ class Queue:
             await asyncio.wait_for(lane.ended.wait(), 1.0)
         except TimeoutError:
             lane.tap.asked = 0
+            lane.empty = True
