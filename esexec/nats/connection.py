@@ -26,6 +26,7 @@ from esexec.domain import limits
 from esexec.domain.errors import EsexecError, Unavailable, ValidationError
 from esexec.nats.address import Auth as Auth
 from esexec.nats.address import cannot_connect, is_refusal, redacted, servers_of
+from esexec.nats.outages import outages
 from esexec.nats.patience import PatientClient
 
 logger = logging.getLogger("esexec.nats")
@@ -193,6 +194,7 @@ class Connection:
         if self._closing:
             return
         self._closing = True
+        outages.over(self.shown_url, self)
         if self.client.is_connected:
             await self.flush(CLOSE_SECONDS)
         closing = asyncio.ensure_future(self.client.close())
@@ -337,7 +339,8 @@ class Connection:
         self._is_down.set()
         if self._closing:
             return
-        logger.warning("lost the NATS server at %s; reconnecting", self.shown_url)
+        first = outages.lost(self.shown_url, self)
+        logger.log(logging.WARNING if first else logging.DEBUG, "lost the NATS server at %s; reconnecting", self.shown_url)
         self._tell("disconnected")
         self._call(self._on_disconnect)
 
@@ -347,11 +350,13 @@ class Connection:
         self._refusals.clear()
         if self._closing:
             return
-        logger.warning("the NATS server at %s is back", self.shown_url)
+        last = outages.over(self.shown_url, self)
+        logger.log(logging.WARNING if last else logging.DEBUG, "the NATS server at %s is back", self.shown_url)
         self._tell("connected")
         self._call(self._on_reconnect)
 
     async def _closed(self) -> None:
+        outages.over(self.shown_url, self)
         self._is_up.set()
         self._is_down.set()
         if not self._closing:
