@@ -18,8 +18,9 @@ class Verdict(NamedTuple):
     applied: it is in this commit (which may hold no event for it). repeated: the same message is in commit `n` already.
     duplicate: another message of the same meaning is (commit `n`). stale: it is about something that is closed, for
     good, by commit `n`. ineffective: allowed, but there is nothing left to change. superseded: a later wish was applied.
-    open: it asks that everything open be repeated. unknown: it speaks of something that this history does not hold; only a fresh read can tell whether that is true.
-    refused: `error` says why; where the reason is something absent, a fresh read must confirm it.
+    open: it asks that everything open be repeated. unknown: it speaks of something that this history does not hold; only a
+    fresh read can tell whether that is true. refused: `error` says why; where the reason is something absent, a fresh
+    read must confirm it.
     """
 
     kind: VerdictKind

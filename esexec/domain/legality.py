@@ -66,6 +66,8 @@ def _about_task(state: ExecutionState, event: _TaskEvent) -> str | None:
     index = state.graph.index.get(event.step)
     if index is None:
         return f"there is no step {event.step}"
+    if state.started_at is None:
+        return f"{e.type_of(event)} before execution_started"
     step = state.steps[index]
     where = f"{e.type_of(event)} of {event.step} ({event.run}-{event.attempt})"
     if event.run != state.run:
@@ -74,12 +76,11 @@ def _about_task(state: ExecutionState, event: _TaskEvent) -> str | None:
         return f"{where}: the step is {step.status}"
     match event:
         case e.TaskScheduled():
-            return _about_scheduled(state, step, event, where)
+            return _about_scheduled(state, index, event, where)
         case e.TaskRetryScheduled():
-            wanted = step.attempt + 1
-            return f"{where}: not the retry of a failed attempt" if step.open or event.attempt != wanted else None
+            return None if _wants_retry(state, step, event.attempt) else f"{where}: not the retry of a failed attempt"
         case e.TaskSkipped():
-            return f"{where}: an attempt is open" if step.open else None
+            return _about_skipped(state, index, event, where)
         case e.TaskCancelled():
             legal = event.attempt == step.attempt and (state.cancel or state.failing)
             return None if legal else f"{where}: nobody cancelled it"
@@ -90,13 +91,35 @@ def _about_task(state: ExecutionState, event: _TaskEvent) -> str | None:
     return None
 
 
-def _about_scheduled(state: ExecutionState, step: StepState, event: e.TaskScheduled, where: str) -> str | None:
+def _wants_retry(state: ExecutionState, step: StepState, attempt: int) -> bool:
+    waiting = step.attempt > 0 and not step.open and step.timer not in state.timers
+    return waiting and attempt == step.attempt + 1 and not state.ending
+
+
+def _about_skipped(state: ExecutionState, index: int, event: e.TaskSkipped, where: str) -> str | None:
+    if state.steps[index].attempt:
+        return f"{where}: it was tried"
+    if event.reason == "cancelled":
+        return None if state.failing else f"{where}: nothing failed"
+    if event.reason == "dependency_failed":
+        others = [(state.graph.steps[other].id, state.steps[other]) for other in state.graph.dependencies[index]]
+        doomed = any(id == event.because and other.status in ("failed", "skipped") for id, other in others)
+        return None if doomed else f"{where}: no dependency of that name has failed"
+    return None
+
+
+def _about_scheduled(state: ExecutionState, index: int, event: e.TaskScheduled, where: str) -> str | None:
+    step = state.steps[index]
+    if state.ending:
+        return f"{where}: the execution is ending"
     if step.open or event.attempt != step.attempt + 1:
         return f"{where}: out of turn"
     if step.waiting:
         return f"{where}: {step.waiting} dependencies have not completed"
     if event.attempt == 1 and len(state.in_flight) >= state.execution_policy.parallel_execution_limit:
         return f"{where}: more in flight than parallel_execution_limit"
+    if event.attempt == 1 and state.serial_busy and not state.graph.parallel[index]:
+        return f"{where}: another step runs that is not marked parallel"
     if event.attempt > 1 and step.timer not in state.timers:
         return f"{where}: no retry is due"
     return None

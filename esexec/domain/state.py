@@ -70,9 +70,9 @@ class StepState(msgspec.Struct, gc=False):
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history.
 
-    `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`: heaps
-    of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps that
-    can never run, and the failed step they depend on. `cancel`: the version of the cancel request, which also names its
+    `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
+    heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps
+    that can never run, and the failed step they depend on. `cancel`: the version of the cancel request, which also names its
     grace timer; 0 = not requested. `closed_timers`: the commits that closed retry timers. `applied`: client commands that were
     carried out and decisions that were continued, and in which commit.
     """
@@ -142,7 +142,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
 def fold(execution_id: str, commits: Iterable[Commit], state: ExecutionState | None = None) -> ExecutionState:
     """The state after these commits, which follow each other and the given state without a gap.
 
-    Raises `CorruptHistory` if they do not.
+    Raises `CorruptHistory` if they do not, or if they tell what cannot have happened.
     """
     state = ExecutionState(execution_id) if state is None else state
     for commit in commits:
@@ -151,9 +151,12 @@ def fold(execution_id: str, commits: Iterable[Commit], state: ExecutionState | N
                 f"{execution_id}: expected commit {state.n + 1} with version {state.version + 1}, "
                 f"found commit {commit.n} with version {commit.version}"
             )
-        begin(state, commit.n, commit.time)
-        for event in commit.events:
-            evolve(state, event)
+        try:
+            begin(state, commit.n, commit.time)
+            for event in commit.events:
+                evolve(state, event)
+        except Exception as error:
+            raise CorruptHistory(f"{execution_id}: commit {commit.n} cannot have happened ({error!r})") from error
         for cause in commit.commands:
             note_cause(state, cause.id, cause.time)
     return state

@@ -242,13 +242,18 @@ class Desk:
         stored = await self.log.load(entity)
         while certain and (more := await self.log.read(entity, len(stored) + 1)) is not None:
             stored.append(more)
-        state = fold(entity, (codec.decode(one.data) for one in stored))
+        commits, prev = [codec.decode(one.data) for one in stored], ""
+        for commit, one in zip(commits, stored, strict=True):
+            if commit.prev != prev:
+                raise CorruptHistory(f"{entity}: commit {one.n} does not follow the one before: one of them was replaced")
+            prev = hash_of(one.data)
+        state = fold(entity, commits)
         if stored:
-            state.position, state.prev = stored[-1].position, hash_of(stored[-1].data)
+            state.position, state.prev = stored[-1].position, prev
         return state
 
     async def _doubt(self, envelope: Envelope, verdict: Verdict, n: int) -> None:
-        """The verdict rests on something absent, or on what is open now: believe it only if the leader knows no commit after `n`."""
+        """The verdict rests on what is absent or open now: believe it only if the leader knows no commit after `n`."""
         if await self.log.read(envelope.entity, n + 1) is not None:
             mailbox = self._mailboxes.get(envelope.entity)
             if mailbox is not None and mailbox.state is not None and mailbox.state.n <= n and mailbox.appending is None:

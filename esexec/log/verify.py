@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from esexec.domain.commit import Commit, hash_of
-from esexec.domain.errors import CorruptHistory
+from esexec.domain.errors import EsexecError
 from esexec.domain.legality import objection
 from esexec.domain.state import ExecutionState, begin, evolve, note_cause
 from esexec.log import codec
@@ -40,7 +40,7 @@ def verify(entity: str, history: Sequence[Stored]) -> Verification:
                 commit = codec.decode(stored.data)
                 problem = _chained(entity, commit, expected, previous, events + 1)
                 problem = problem or _lawful(state, commit)
-            except CorruptHistory as error:
+            except EsexecError as error:
                 problem = error.message
         if problem is not None:
             return Verification(
