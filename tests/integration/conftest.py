@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from esexec.client import Client
+from esexec.nats.connection import Connection
 from tests.integration.engine import KINDS, Complaints, Engine
+from tests.integration.raw import RawClient
 from tests.server import NatsServer
 
 
@@ -35,3 +37,9 @@ async def engine(
         yield engine
         async with Client(engine.url, namespace=namespace) as engine.client:
             await engine.check()
+
+
+@pytest.fixture
+async def raw(engine: Engine, connection: Connection) -> RawClient:
+    """A client that speaks nothing but NATS."""
+    return await RawClient(engine, connection).listen()

@@ -9,53 +9,12 @@ import pytest
 import esexec
 from esexec import Plan, Step
 from esexec.domain import commands as c
-from esexec.domain.messages import Answer
-from esexec.nats.connection import Connection, Msg
-from esexec.nats.direct import subjects_of
-from esexec.world import new_id
-from tests.integration.engine import KINDS, Engine, until
+from tests.integration.engine import KINDS, Engine
+from tests.integration.raw import RawClient
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
 
 PLAN = Plan("order", steps=[Step("ship", id="ship", params={"order": "${input.order}"})])
-
-
-async def keys_bound(engine: Engine, connection: Connection) -> list[str]:
-    """The entities of the keys that are bound."""
-    return await subjects_of(connection, engine.subjects.log_stream, engine.subjects.logs_all.replace("*.*", "*.1")) and [
-        entity for entity in await engine.client.list_ids(shared=True) if entity.startswith("_key-")
-    ]
-
-
-class RawClient:
-    """A program in any language: publishes JSON on subjects and reads answers, knows nothing of esexec."""
-
-    def __init__(self, engine: Engine, connection: Connection) -> None:
-        self.engine, self.connection = engine, connection
-        self.answers: list[Answer] = []
-
-    async def listen(self) -> "RawClient":
-        await self.connection.subscribe(f"esexec.{self.engine.namespace}.reply.*.*", self._heard)
-        return self
-
-    async def _heard(self, message: Msg) -> None:
-        self.answers.append(msgspec.json.decode(message.data, type=Answer))
-
-    async def say(self, execution_id: str, verb: str, **body: Any) -> str:
-        body.setdefault("id", new_id())
-        await self.connection.publish(f"esexec.{self.engine.namespace}.cmd.{execution_id}.{verb}", msgspec.json.encode(body))
-        return str(body["id"])
-
-    async def answer_to(self, command_id: str) -> Answer:
-        return await until(lambda: next((one for one in self.answers if one.command_id == command_id), None))
-
-    async def ask(self, execution_id: str, verb: str, **body: Any) -> Answer:
-        return await self.answer_to(await self.say(execution_id, verb, **body))
-
-
-@pytest.fixture
-async def raw(engine: Engine, connection: Connection) -> RawClient:
-    return await RawClient(engine, connection).listen()
 
 
 # By key --------------------------------------------------------------------------------------------------------------

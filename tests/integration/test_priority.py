@@ -7,6 +7,7 @@ import pytest
 
 import esexec
 from esexec import ExecutionStatus, Plan, Step, Worker
+from esexec.nats.pull import Tap
 from tests.integration.engine import KINDS, Engine, until
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
@@ -224,10 +225,10 @@ async def test_a_worker_of_many_lanes_keeps_listening(
 ) -> None:
     """Pull requests expire; an idle worker then asks again, on every lane."""
     monkeypatch.setattr("esexec.nats.pull._EXPIRES_S", 1)
-    worker = await two_lanes(engine, turnstile, slots=2)
-    ended = []
-    for lane in worker._queues["default"]._lanes:
-        lane.tap.status = (lambda old: lambda *args: (ended.append(args[0]), old(*args)))(lane.tap.status)  # type: ignore
+    await two_lanes(engine, turnstile, slots=2)
+    ended: list[str] = []
+    status = Tap.status
+    monkeypatch.setattr(Tap, "status", lambda tap, code, pending: (ended.append(code), status(tap, code, pending)))
     await until(lambda: ended.count("408") >= 3)
     turnstile.let(2)
     for priority in (5, 9):
