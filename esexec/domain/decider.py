@@ -116,10 +116,10 @@ def decide_cancel(decision: Decision, command: c.CancelExecution, time: datetime
         return Verdict("repeated", n=state.applied[command.id])
     if state.ended:
         return Verdict("ineffective")
-    if state.last_control is not None and time < state.last_control:
-        return Verdict("superseded")
     if state.cancel:
         return Verdict("duplicate", n=state.n)
+    if state.last_control is not None and time < state.last_control:
+        return Verdict("superseded")
     decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=command.reason))
     decision.cause(command.id, time)
     advance(decision)

@@ -68,6 +68,11 @@ def effects_of(
         elif kind is e.TaskCancelled:
             if timer_of := state.steps[state.graph.index[event.step]].timer:  # type: ignore[union-attr]
                 effects.append(ClearTimer(timer_of))
+        elif kind is e.TaskStarted and state.cancel:
+            # Whoever has it was not told, or began all the same.
+            index = state.graph.index[event.step]  # type: ignore[union-attr]
+            if state.steps[index].open:
+                effects.append(Withdraw(index, state.steps[index].attempt))
         elif kind is e.ExecutionCancelRequested:
             if (timer := state.timers.get(version)) is not None:
                 effects.append(SetTimer(version, timer.due))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,13 @@ logger = logging.getLogger("esexec.executor")
 _encode = msgspec.json.encode
 _MUST_NOT_EXIST = {"Nats-Expected-Last-Subject-Sequence": "0"}
 _CONSUMER_NOT_FOUND = 10014
+
+
+class _Delivered(NamedTuple):
+    """The highest stream sequence that a lane delivered, and the number of its deliveries."""
+
+    up_to: int
+    times: int
 
 
 class NatsOutbox:
@@ -113,29 +120,45 @@ class NatsOutbox:
         self._spawn(self._withdraw(state, index, attempt, done))
 
     async def _withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
-        """Purge the dispatch; if its lane never delivered it, nobody has it, and that is reported."""
+        """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else its holder is told.
+
+        Deleted by its sequence, because a purge by subject moves the lane on past what it never delivered.
+        """
         policy, step = state.policy_of(index), state.graph.steps[index].id
-        stream = self._subjects.tasks_stream
         subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
-        waiting = await read_leader(self._connection, stream, subject)
+        waiting = await read_leader(self._connection, self._subjects.tasks_stream, subject)
         if waiting is None:
             await done()
             return
-        await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
-        if await self._delivered_up_to(policy.queue, policy.priority) < waiting.sequence:
+        before = await self._delivered(policy.queue, policy.priority)
+        deleted = await self._delete_dispatch(waiting.sequence)
+        after = await self._delivered(policy.queue, policy.priority)
+        untouched = before.times == after.times and before.up_to < waiting.sequence
+        if deleted and (untouched or after.up_to < waiting.sequence):
             await self.report(state, index, attempt, r.Withdrawn(), done)
         else:
+            # It may have been handed out after the first signal; from here on it is not handed out any more.
+            await self._signal(state.execution_id, step, state.run, attempt, state.cancel_reason)
             await done()
 
-    async def _delivered_up_to(self, queue: str, priority: int) -> int:
+    async def _delete_dispatch(self, sequence: int) -> bool:
+        """False: it was gone already."""
+        try:
+            await self._connection.api(f"STREAM.MSG.DELETE.{self._subjects.tasks_stream}", {"seq": sequence, "no_erase": True})
+        except ApiError:
+            return False
+        return True
+
+    async def _delivered(self, queue: str, priority: int) -> _Delivered:
+        """How far a lane has delivered, and how often."""
         consumer = self._subjects.lane_consumer(queue, priority)
         try:
             info = await self._connection.api(f"CONSUMER.INFO.{self._subjects.tasks_stream}.{consumer}")
         except ApiError as error:
             if error.err_code == _CONSUMER_NOT_FOUND:
-                return 0
+                return _Delivered(0, 0)
             raise
-        return int(info["delivered"]["stream_seq"])
+        return _Delivered(int(info["delivered"]["stream_seq"]), int(info["delivered"]["consumer_seq"]))
 
     async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None:
         await self._publisher.send(self._subjects.continue_in(state.execution_id, after), b"", None, _then(done))

@@ -1,11 +1,13 @@
 """A program in any language: publishes bytes on subjects and reads answers; knows nothing of esexec but its protocol."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 
 from esexec.domain.messages import Answer
 from esexec.nats.connection import Connection, Msg
+from esexec.nats.streams import lane_names
 from esexec.world import new_id
 from tests.integration.engine import Engine, until
 
@@ -34,3 +36,25 @@ class RawClient:
 
     async def ask(self, execution_id: str, verb: str, **body: Any) -> Answer:
         return await self.answer_to(await self.say(execution_id, verb, **body))
+
+    async def pull(self, queue: str = "default", priority: int = 5) -> Msg:
+        """Take one dispatch from a lane, as a worker in another language would."""
+        await until(lambda: lane_names(self.connection, self.engine.subjects))
+        arrived: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+        async def on_message(message: Msg) -> None:
+            if message.reply and not arrived.done():
+                arrived.set_result(message)
+
+        inbox = self.connection.client.new_inbox()
+        subscription = await self.connection.subscribe(inbox, on_message)
+        lane = f"$JS.API.CONSUMER.MSG.NEXT.{self.engine.subjects.tasks_stream}.{queue}_p{priority}"
+        await self.connection.publish(lane, b'{"batch":1,"expires":5000000000}', reply=inbox)
+        message = await asyncio.wait_for(arrived, 5)
+        await subscription.unsubscribe()
+        return message
+
+    async def report(self, execution_id: str, step: str, attempt: str = "1-1", *, queue: str = "default", data: Any) -> None:
+        """Publish a report: bytes as they are, anything else as JSON."""
+        body = data if isinstance(data, bytes) else msgspec.json.encode(data)
+        await self.connection.publish(f"esexec.{self.engine.namespace}.in.{execution_id}.report.{queue}.{step}.{attempt}", body)
