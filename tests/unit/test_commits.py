@@ -1,0 +1,148 @@
+"""The storage format: what stands in the log, byte for byte."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from esexec.domain import events as e
+from esexec.domain.commit import Cause, Commit, hash_of
+from esexec.domain.errors import CorruptHistory
+from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.log import codec
+from tests.given import at, cancel, completed, due, failed, failure, given, start, step
+
+GOLDEN = (
+    b'{"v":1,"execution_id":"e1","n":4,"version":7,"time":"2026-01-01T00:00:01.500000Z",'
+    b'"commands":[{"id":"completed/a/1-1","time":"2026-01-01T00:00:01Z"}],"actor":"ada","executor":"x1",'
+    b'"prev":"00ff","events":['
+    b'{"type":"task_started","step":"a","started_at":"2026-01-01T00:00:00Z","worker":"w"},'
+    b'{"type":"task_completed","step":"a","attempt":2,"ended_at":"2026-01-01T00:00:01Z","output":{"k":[1,2.5,null,"\xc3\xa9"]}}]}'
+)
+
+
+def a_commit() -> Commit:
+    return Commit(
+        v=1,
+        execution_id="e1",
+        n=4,
+        version=7,
+        time=at(1.5),
+        commands=(Cause("completed/a/1-1", at(1)),),
+        actor="ada",
+        executor="x1",
+        prev="00ff",
+        events=(
+            e.TaskStarted(step="a", started_at=at(0), worker="w"),
+            e.TaskCompleted(step="a", attempt=2, ended_at=at(1), output={"k": [1, 2.5, None, "é"]}),
+        ),
+    )
+
+
+def test_a_commit_is_these_bytes() -> None:
+    """Field names, their order, omitted defaults and times are a storage format that never changes."""
+    assert codec.encode(a_commit()) == GOLDEN
+    assert codec.decode(GOLDEN) == a_commit()
+
+
+def test_the_hash_is_sha256_of_the_stored_bytes() -> None:
+    """`prev` is the SHA-256 of the bytes before, in hexadecimal, so that any language can check the chain."""
+    assert hash_of(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    history = given(start("a", "b"), completed("a"), completed("b")).stored
+    previous = ""
+    for one in history:
+        assert json.loads(one.data).get("prev", "") == previous
+        previous = hashlib.sha256(one.data).hexdigest()
+
+
+EVENTS: dict[str, e.Event] = {
+    "execution_created": e.ExecutionCreated(plan=msgspec.Raw(b"{}"), plan_id="0", name="p"),
+    "execution_started": e.ExecutionStarted(),
+    "execution_completed": e.ExecutionCompleted(),
+    "execution_failed": e.ExecutionFailed(error=failure(), failed_steps=("a",)),
+    "execution_cancel_requested": e.ExecutionCancelRequested(grace_ms=10_000),
+    "execution_cancelled": e.ExecutionCancelled(abandoned=("a",)),
+    "task_scheduled": e.TaskScheduled(step="a"),
+    "task_started": e.TaskStarted(step="a", started_at=at(0)),
+    "task_completed": e.TaskCompleted(step="a", ended_at=at(0)),
+    "task_failed": e.TaskFailed(step="a", error=failure(), will_retry=True),
+    "task_timed_out": e.TaskTimedOut(step="a", timeout_ms=5, error=failure(), ended="killed"),
+    "task_retry_scheduled": e.TaskRetryScheduled(step="a", attempt=2, delay_ms=5, due=at(0)),
+    "task_skipped": e.TaskSkipped(step="a", attempt=0, reason="dependency_failed", because="b"),
+    "task_cancelled": e.TaskCancelled(step="a", attempt=0),
+    "key_bound": e.KeyBound(key="k", execution_id="e1"),
+    "namespace_configured": e.NamespaceConfigured(config=ExecutionConfig(max_retries=1)),
+    "tasks_announced": e.TasksAnnounced(tasks={"t": TaskSettings(queue="q")}),
+}
+ON_THE_WIRE = {
+    "execution_created": '{"type":"execution_created","plan":{},"plan_id":"0","name":"p"}',
+    "execution_started": '{"type":"execution_started"}',
+    "execution_completed": '{"type":"execution_completed"}',
+    "execution_failed": '{"type":"execution_failed","error":{"code":"BROKEN","message":"it is BROKEN"},"failed_steps":["a"]}',
+    "execution_cancel_requested": '{"type":"execution_cancel_requested","grace_ms":10000}',
+    "execution_cancelled": '{"type":"execution_cancelled","abandoned":["a"]}',
+    "task_scheduled": '{"type":"task_scheduled","step":"a"}',
+    "task_started": '{"type":"task_started","step":"a","started_at":"2026-01-01T00:00:00Z"}',
+    "task_completed": '{"type":"task_completed","step":"a","ended_at":"2026-01-01T00:00:00Z"}',
+    "task_failed": '{"type":"task_failed","step":"a","error":{"code":"BROKEN","message":"it is BROKEN"},"will_retry":true}',
+    "task_timed_out": '{"type":"task_timed_out","step":"a","timeout_ms":5,'
+    '"error":{"code":"BROKEN","message":"it is BROKEN"},"ended":"killed"}',
+    "task_retry_scheduled": '{"type":"task_retry_scheduled","step":"a","attempt":2,"delay_ms":5,"due":"2026-01-01T00:00:00Z"}',
+    "task_skipped": '{"type":"task_skipped","step":"a","attempt":0,"reason":"dependency_failed","because":"b"}',
+    "task_cancelled": '{"type":"task_cancelled","step":"a","attempt":0}',
+    "key_bound": '{"type":"key_bound","key":"k","execution_id":"e1"}',
+    "namespace_configured": '{"type":"namespace_configured","config":{"max_retries":1}}',
+    "tasks_announced": '{"type":"tasks_announced","tasks":{"t":{"queue":"q"}}}',
+}
+
+
+@pytest.mark.parametrize("type", e.TYPES)
+def test_an_event_is_these_bytes(type: str) -> None:
+    """The union is closed and each of its types is written so; what is told by default is left out."""
+    assert msgspec.json.encode(EVENTS[type]).decode() == ON_THE_WIRE[type]
+    assert e.type_of(EVENTS[type]) == type
+
+
+def test_no_event_is_forgotten_here() -> None:
+    """Every type of the union has its golden bytes."""
+    assert set(e.TYPES) == set(EVENTS) == set(ON_THE_WIRE)
+
+
+def test_causes_name_what_a_commit_was_decided_upon() -> None:
+    """Commands by their id, reports as `<kind>/<step>/<run>-<attempt>`, timers as `due/<name>`, each with its server time."""
+    history = given(start("a", "b"), failed("a"))
+    history.happen(due("a"))
+    history.happen(cancel("c2"))
+    causes = [[(cause.id, cause.time) for cause in commit.commands] for commit in history.commits]
+    assert causes == [[("c1", at(1))], [("failed/a/1-1", at(2))], [("due/6", at(3))], [("c2", at(4))]]
+
+
+def test_versions_and_numbers_are_gapless() -> None:
+    """A commit's version is that of its first event; the next one's follows its last."""
+    history = given(start("a", step("b", "a")), completed("a"), completed("b"))
+    assert [(commit.n, commit.version, len(commit.events)) for commit in history.commits] == [(1, 1, 3), (2, 4, 3), (3, 7, 3)]
+
+
+def test_times_are_utc_whatever_was_given() -> None:
+    """A time with another offset is the same moment after it was stored."""
+    other = datetime.fromisoformat("2026-01-01T02:00:00+02:00")
+    event = e.TaskCompleted(step="a", ended_at=other)
+    stored = codec.decode(codec.encode(msgspec.structs.replace(a_commit(), events=(event,)))).events[0]
+    assert isinstance(stored, e.TaskCompleted)
+    assert stored.ended_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("missing", ["v", "execution_id", "n", "version", "time", "events"])
+def test_a_commit_lacks_nothing(missing: str) -> None:
+    """Without one of its required fields it is no commit."""
+    document = json.loads(GOLDEN)
+    del document[missing]
+    with pytest.raises(CorruptHistory):
+        codec.decode(json.dumps(document).encode())
+
+
+def test_a_field_that_is_not_known_is_left_alone() -> None:
+    """A later esexec may add optional fields to what is stored; older ones read on."""
+    assert codec.decode(GOLDEN[:-1] + b',"later":1}') == a_commit()

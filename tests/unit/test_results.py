@@ -1,0 +1,183 @@
+"""What an execution looks like from outside, at every moment of its life."""
+
+import pytest
+
+from esexec.domain.errors import EsexecError, ExecutionCancelled, ExecutionError, TaskTimeout
+from esexec.results import (
+    Err,
+    ExecutionResult,
+    ExecutionStatus,
+    Ok,
+    Pending,
+    TaskStatus,
+    exception_of,
+    outcome_of,
+    result_of,
+    update_of,
+)
+from tests.given import (
+    History,
+    Message,
+    TimerOf,
+    at,
+    cancel,
+    completed,
+    due,
+    failed,
+    fatal,
+    given,
+    start,
+    started,
+    step,
+    stopped,
+    timed_out,
+)
+
+
+def told(*messages: Message | TimerOf) -> ExecutionResult:
+    return result_of(given(*messages).state)
+
+
+def test_a_fresh_execution_runs_with_everything_pending() -> None:
+    """Created and started are one commit: the first thing anyone sees is `running`."""
+    result = told(start("a", "b", metadata={"m": 1}, input=5, idempotency_key="k", actor="ada"))
+    assert (result.status, result.current_phase, result.ok, result.run) == (ExecutionStatus.RUNNING, "executing", False, 1)
+    assert (result.total_steps, result.completed_steps, result.failed_steps) == (2, 0, 0)
+    assert (result.metadata, result.input, result.idempotency_key, result.owner) == ({"m": 1}, 5, "k", "ada")
+    assert (result.created_at, result.started_at, result.completed_at, result.duration_ms) == (at(1), at(1), None, None)
+    assert [task.status for task in result.results] == [TaskStatus.PENDING, TaskStatus.PENDING]
+    assert result.id == result.execution_id == "e1"
+    assert len(result.plan_id) == 64
+    assert result.name == "p"
+
+
+def test_a_steps_result_has_all_its_fields() -> None:
+    """Position, name, worker, times by the worker's clock, and the aliases of the documents."""
+    task = told(
+        start(step("a", task="x.y")), started("a", began=1, worker="w7"), completed("a", {"k": 1}, began=1, ended=3.5)
+    ).step("a")
+    assert (task.task_id, task.step, task.step_index, task.name, task.tool) == ("a", "a", 0, "x.y", "x.y")
+    assert (task.output, task.result, task.error, task.status) == ({"k": 1}, {"k": 1}, None, TaskStatus.COMPLETED)
+    assert (task.started_at, task.completed_at, task.duration_ms, task.worker_id) == (at(1), at(3.5), 2500, "w7")
+    assert (task.attempt, task.retries, task.retry_count, task.next_retry_at, task.was_rate_limited) == (1, 0, 0, None, False)
+
+
+def test_a_running_step_is_seen() -> None:
+    """A task that reported its start is `running`, and has a start but no end."""
+    task = told(start("a"), started("a", began=2)).step("a")
+    assert (task.status, task.started_at, task.completed_at, task.duration_ms) == (TaskStatus.RUNNING, at(2), None, None)
+
+
+def test_waiting_for_a_retry_is_pending_with_its_time() -> None:
+    """`next_retry_at` is told from the failure until the next attempt is scheduled; the error stays visible."""
+    history = given(start("a"), failed("a"))
+    task = result_of(history.state).step("a")
+    assert (task.status, task.next_retry_at, task.retries) == (TaskStatus.PENDING, at(3), 0)
+    assert task.error is not None
+    history.happen(due("a"))
+    task = result_of(history.state).step("a")
+    assert (task.status, task.next_retry_at, task.retries, task.attempt) == (TaskStatus.PENDING, None, 1, 2)
+
+
+def test_retries_count_from_the_first_start() -> None:
+    """A retried step's duration reaches from its first attempt's start to its last one's end."""
+    task = told(start("a"), failed("a"), due("a"), completed("a", 1, 2, began=5, ended=9)).step("a")
+    assert (task.retries, task.started_at, task.completed_at, task.duration_ms) == (1, at(0), at(9), 9000)
+
+
+def test_a_failed_execution_keeps_its_partial_results() -> None:
+    """Outputs of completed steps, the first error with its stack, the reason of every skip."""
+    result = told(
+        start("a", "b", step("c", "b"), config={"continue_on_error": True}),
+        completed("a", 1),
+        failed("b", retryable=False, stack="S"),
+    )
+    assert (result.status, result.result, result.output) == (ExecutionStatus.FAILED, None, None)
+    assert result.partial_results == {"a": 1}
+    assert (result.completed_steps, result.failed_steps) == (1, 1)
+    assert result.error is not None
+    assert (result.error.code, result.step("b").stack) == ("BROKEN", "S")
+    assert (result.step("c").status, result.step("c").skip_reason, result.step("c").duration_ms) == (
+        TaskStatus.SKIPPED,
+        "dependency_failed",
+        None,
+    )
+
+
+def test_the_result_is_the_last_steps_output() -> None:
+    """One last step: its output. Several: an object of theirs by id."""
+    assert told(start("a", step("b", "a")), completed("a", 1), completed("b", 2)).result == 2
+    assert told(start("a", "b"), completed("a", 1), completed("b", 2)).result == {"a": 1, "b": 2}
+    assert told(start("a"), completed("a", None)).unwrap() is None
+
+
+def test_a_cancelled_execution_has_no_error_and_says_what_stopped() -> None:
+    """Its steps are cancelled or completed; waiting for its output raises `ExecutionCancelled`."""
+    result = told(start("a", "b"), cancel(), stopped("a"))
+    assert (result.status, result.error, result.completed_at) == (ExecutionStatus.CANCELLED, None, at(3))
+    assert [task.status for task in result.results] == [TaskStatus.CANCELLED, TaskStatus.CANCELLED]
+    with pytest.raises(ExecutionCancelled):
+        result.unwrap()
+
+
+def test_a_step_cancelled_while_it_waited_for_a_retry_keeps_its_last_end() -> None:
+    """It ended when its last attempt did."""
+    task = told(start("a"), failed("a"), cancel()).step("a")
+    assert (task.status, task.completed_at, task.next_retry_at) == (TaskStatus.CANCELLED, at(1), None)
+
+
+@pytest.mark.parametrize(
+    ("messages", "kind"),
+    [([fatal("a")], ExecutionError), ([timed_out("a")], TaskTimeout)],
+)
+def test_the_error_is_raised_with_its_type(messages: list[Message], kind: type[EsexecError]) -> None:
+    """`unwrap` raises the exception that belongs to the error, with its code and its step."""
+    result = told(start("a", config={"max_retries": 0}), *messages)
+    with pytest.raises(kind) as raised:
+        result.unwrap()
+    assert raised.value.info is result.error
+
+
+def test_poll_has_three_answers() -> None:
+    """Pending with the status, the value, or the error."""
+    assert outcome_of(given(start("a")).state) == Pending(ExecutionStatus.RUNNING)
+    assert outcome_of(given(start("a"), completed("a", 3)).state) == Ok(3)
+    found = outcome_of(given(start("a"), fatal("a")).state)
+    assert isinstance(found, Err)
+    assert found.error.code == "FATAL"
+
+
+def test_a_step_that_does_not_exist_is_a_key_error() -> None:
+    """Asking for a step of another plan is the caller's mistake."""
+    with pytest.raises(KeyError):
+        told(start("a")).step("b")
+
+
+def test_an_execution_without_an_error_still_raises() -> None:
+    """Whoever waits for a value that will not come gets an exception in any case."""
+    assert isinstance(exception_of("e1", ExecutionStatus.FAILED, None), EsexecError)
+
+
+@pytest.mark.parametrize("status", list(ExecutionStatus))
+def test_four_statuses_are_final(status: ExecutionStatus) -> None:
+    """completed, failed, cancelled, rolled_back."""
+    assert status.is_final == (status in ("completed", "failed", "cancelled", "rolled_back"))
+
+
+def test_progress_counts_every_ended_step() -> None:
+    """Skipped and failed steps have ended too; the current task is the oldest that runs, else the oldest in flight."""
+    history: History = given(
+        start("a", "b", "c", step("d", "a"), plan_fields={"parallel": True}, config={"continue_on_error": True})
+    )
+    history.happen(started("b"))
+    assert update_of(history.state, []).current_task == "b"
+    history.happen(fatal("a"))
+    update = update_of(history.state, history.events[-2:])
+    assert (update.progress.completed, update.progress.total, update.progress.percentage) == (2, 4, 50.0)
+    assert (update.timestamp, update.status, update.current_task) == (at(3), ExecutionStatus.RUNNING, "b")
+    assert len(update.events) == 2
+
+
+def test_a_workers_clock_that_goes_backwards_gives_no_negative_duration() -> None:
+    """Durations are never below zero."""
+    assert told(start("a"), completed("a", 1, began=10, ended=5)).step("a").duration_ms == 0
