@@ -139,7 +139,7 @@ def duration(duration_ms: float) -> str:
     if duration_ms < 1000:
         return f"{max(0, round(duration_ms))} ms"
     seconds = duration_ms / 1000
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

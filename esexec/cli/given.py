@@ -44,6 +44,7 @@ def read_input(text: str | None) -> Any:
     if text.startswith("@"):
         where, text = _text_of(text[1:])
     try:
+        text.encode()  # bytes that were no UTF-8 came in as lone surrogates
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if error.lineno > 1 else where

@@ -6,7 +6,7 @@ They say `ready` once they are; a server that is not up yet is waited for.
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -15,11 +15,15 @@ from esexec.cli.exits import Exit
 from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, read_queues
 from esexec.cli.verb import verb
 from esexec.executor import Executor
+from esexec.nats.connection import connect
 from esexec.worker import Worker
+
+T = TypeVar("T")
+Role = Executor | Worker
 
 _FOR_EVER_S = 10.0 * 365 * 24 * 3600
 _SILENT_S = 1.0
-"""How long a server may take before we say that we wait for it."""
+"""How long somebody may take before we say that we wait for them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +35,8 @@ async def executor(call: Call) -> None:
     """Run an executor: it decides what comes next. As many as you like; SIGTERM drains it."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = await _started_executor(call, server, stack)
+        role = Executor(server.url, namespace=call.namespace)
+        await _up(call, server, stack, role)
         _ready(call, server, {"executor": role.name})
         await asyncio.Event().wait()
 
@@ -41,8 +46,8 @@ async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, conc
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, patience=_FOR_EVER_S)
-        await _waiting(call, server, stack.enter_async_context(role))
+        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace)
+        await _up(call, server, stack, role)
         _ready(call, server, {"worker": role.name, "tasks": sorted(found), "queues": queues})
         await asyncio.Event().wait()
 
@@ -59,30 +64,35 @@ async def dev(
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        roles: dict[str, Any] = {"executor": (await _started_executor(call, server, stack)).name}
+        decider = Executor(server.url, namespace=call.namespace)
+        await _up(call, server, stack, decider)
+        roles: dict[str, Any] = {"executor": decider.name}
         if found:
-            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, patience=_FOR_EVER_S)
-            await _waiting(call, server, stack.enter_async_context(role))
+            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace)
+            await _up(call, server, stack, role)
             roles |= {"worker": role.name, "tasks": sorted(found), "queues": queues}
         _ready(call, server, roles)
         _what_to_try(call, server, sorted(found))
         await asyncio.Event().wait()
 
 
-async def _started_executor(call: Call, server: Server, stack: AsyncExitStack) -> Executor:
-    role = Executor(server.url, namespace=call.namespace, patience=_FOR_EVER_S)
-    await _waiting(call, server, stack.enter_async_context(role))
-    return role
+async def _up(call: Call, server: Server, stack: AsyncExitStack, role: Role) -> None:
+    """Start a role, and drain it with the stack. Waits for the server and says what else it waits for, each once."""
+    if server.store is None:
+        probe = connect(server.url, name="esexec-cli", patience=_FOR_EVER_S)
+        connection = await _telling(call, f"waiting for the NATS server at {server.place}", probe)
+        await connection.close()
+    await _telling(call, "waiting for an executor", stack.enter_async_context(role))
 
 
-async def _waiting(call: Call, server: Server, starting: Coroutine[Any, Any, Any]) -> None:
-    """Wait for a role to be up; say so once if the server lets it wait."""
+async def _telling(call: Call, words: str, starting: Coroutine[Any, Any, T]) -> T:
+    """What `starting` gives; if that takes a while, say so."""
     task = asyncio.ensure_future(starting)
     try:
         done, _ = await asyncio.wait({task}, timeout=_SILENT_S)
         if not done:
-            call.note(f"waiting for the NATS server at {server.place}")
-        await task
+            call.note(words)
+        return await task
     finally:
         task.cancel()
 

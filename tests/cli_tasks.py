@@ -1,0 +1,42 @@
+"""Tasks for the tests of the command line: what `--tasks tests.cli_tasks` names."""
+
+import asyncio
+from typing import Any
+
+import esexec
+
+HOSTILE = "\x1b]0;title\x07\x1b[31m [bold]red[/bold] \u202ereversed\x9b2J"
+"""What a handler may say, and no terminal may be sent."""
+
+
+@esexec.task
+async def greet(name: str) -> dict[str, str]:
+    """Completes at once."""
+    return {"greeting": f"Hello, {name}!"}
+
+
+@esexec.task
+async def nap(seconds: float = 0.3) -> float:
+    """Takes a while."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@esexec.task(max_retries=1, initial_retry_delay="10ms")
+async def stumble(ctx: esexec.Context) -> str:
+    """Fails at first."""
+    if ctx.attempt == 1:
+        raise RuntimeError("not yet")
+    return "done"
+
+
+@esexec.task(max_retries=0)
+async def fail(message: str = HOSTILE) -> None:
+    """Fails."""
+    raise RuntimeError(message)
+
+
+@esexec.task
+def hostile() -> dict[str, Any]:
+    """Says what would change a terminal."""
+    return {"word": HOSTILE}

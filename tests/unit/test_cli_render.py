@@ -1,0 +1,224 @@
+"""What a terminal is shown: live, plain, narrow; and that nothing a handler says can harm it."""
+
+import io
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from esexec.cli import render
+from esexec.cli.given import read_input, read_queues
+from esexec.cli.progress import Progress, follow
+from esexec.cli.terminal import is_live
+from esexec.cli.text import clean
+from esexec.domain.errors import ErrorInfo, ValidationError
+from esexec.domain.state import fold
+from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
+from projections.timeline import timeline
+from tests.given import EXECUTION, History, completed, failed, given, start, started, step
+
+HOSTILE = "\x1b]0;title\x07\x1b[31m[bold]red[/bold]\u202e\x9b2J\r\n\tend"
+
+
+def terminal(width: int, height: int = 30) -> Console:
+    """A terminal of that size, on a string."""
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=height, markup=False, highlight=False, emoji=False
+    )
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def drawn(history: History, *, width: int = 100, height: int = 30) -> list[str]:
+    """The picture after a history, without colours."""
+    progress = Progress()
+    for event in history.events:
+        progress.apply(event)
+    console = Console(file=io.StringIO(), width=width, height=height, no_color=True)
+    console.print(progress)
+    return [line.rstrip() for line in shown(console).splitlines() if line.strip()]
+
+
+def result(history: History) -> ExecutionResult:
+    return result_of(fold(EXECUTION, history.commits))
+
+
+async def updates(history: History) -> AsyncIterator[ExecutionUpdate]:
+    """What a watcher hears, commit by commit."""
+    for number, commit in enumerate(history.commits, 1):
+        yield update_of(fold(EXECUTION, history.commits[:number]), list(commit.events))
+
+
+# Text ------------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_moves_the_cursor() -> None:
+    """Control characters, escape sequences and changes of direction are written out; line ends become spaces."""
+    assert clean("plain ä €") == "plain ä €"
+    assert clean("\x1b[2J\x07\u202e\x9b") == "\\u001b[2J\\u0007\\u202e\\u009b"
+    assert clean("a\r\n\tb") == "a   b"
+    assert clean("\U000e0001") == "\\udb40\\udc01"
+
+
+def test_clean_json_stays_json() -> None:
+    """JSON that was made printable means the same."""
+    value = {"k": HOSTILE + "\U000e0001"}
+    text = clean(msgspec.json.encode(value).decode())
+    assert text.isprintable()
+    assert msgspec.json.decode(text) == value
+
+
+# Live ------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_step_has_a_line() -> None:
+    """The picture has a line per step in the plan's order: what it is doing, or how long it took."""
+    history = given(start(step("a", description="the first"), step("b", "a"), step("c", "b")), completed("a"), started("b"))
+    lines = drawn(history)
+    assert lines[0] == "✓  a  the first  1.0 s"
+    assert lines[1].startswith("◉  b             running for ")
+    assert lines[2] == "·  c             pending"
+    assert lines[3].endswith("1 of 3 steps")
+
+
+def test_a_retry_is_counted_down() -> None:
+    """A step that waits for its retry says why and for how long."""
+    progress = Progress()
+    for event in given(start("a"), failed("a", code="HTTP_503")).events:
+        progress.apply(event)
+    line = progress._lines["a"]
+    assert line.state == "retrying"
+    assert line.due is not None
+    assert line.words(line.due - timedelta(seconds=0.8)) == "HTTP_503, again in 0.8 s"
+
+
+def test_narrow_terminals_get_no_descriptions() -> None:
+    """Below 84 columns descriptions are left out, and no line is wider than the terminal."""
+    history = given(start(step("a" * 60, description="the first")))
+    lines = drawn(history, width=50)
+    assert "the first" not in "".join(lines)
+    assert max(len(line) for line in lines) <= 50
+
+
+def test_large_plans_show_where_things_happen() -> None:
+    """Of more steps than fit, those are shown that do something, and how many are not."""
+    steps = [step(f"s{number}", *([f"s{number - 1}"] if number else [])) for number in range(100)]
+    history = given(start(*steps), *(completed(f"s{number}") for number in range(50)))
+    lines = drawn(history, height=20)
+    assert len(lines) <= 20
+    assert any("s50" in line and "queued" in line for line in lines)
+    assert any("and 86 more" in line for line in lines)
+    assert lines[-1].endswith("50 of 100 steps")
+
+
+# Plain -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "environment", "live"),
+    [(100, {}, True), (40, {}, True), (39, {}, False), (100, {"NO_COLOR": "1"}, False), (100, {"TERM": "dumb"}, False)],
+)
+def test_when_a_picture_is_redrawn(width: int, environment: dict[str, str], live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture needs a terminal of some width that takes colours; otherwise there are plain lines."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_live(terminal(width)) is live
+
+
+async def test_plain_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain lines hold no escape sequences, whatever a handler said; an attempt told at once is one line."""
+    history = given(start("a"), failed("a", code=HOSTILE))
+    await follow(updates(history), Console(width=10_000))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == "  0 %  execution of p created"
+    assert not any("started" in line and line.startswith("  0 %  a") for line in lines)
+    assert any("a is tried again in" in line for line in lines)
+
+
+# Results ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+def test_nothing_hostile_is_shown(width: int) -> None:
+    """Results, errors, steps and timelines of hostile executions hold no sequence but our own colours, at any width."""
+    ended = given(start("a"), completed("a", {"word": HOSTILE, HOSTILE: [HOSTILE]}))
+    broken = given(start("a"), failed("a", code=HOSTILE, retryable=False))
+    for history in (ended, broken):
+        console = Console(file=io.StringIO(), width=width, no_color=True, markup=False)
+        entries = timeline(history.commits)
+        console.print(render.outcome(result(history), stacks=True), render.execution(result(history)))
+        console.print(render.story(entries), render.history(entries))
+        assert all(char.isprintable() or char == "\n" for char in shown(console))
+
+
+def test_simple_results_are_a_table() -> None:
+    """A flat object is shown as names and values; anything deeper as JSON, cut after some lines."""
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(render.value({"shipments": 12345, "ok": True, "note": None}))
+    assert [line.split() for line in shown(console).splitlines()] == [["shipments", "12,345"], ["ok", "yes"], ["note", "–"]]
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(render.value(list(range(1000))))
+    assert "more lines; --json has all" in shown(console).splitlines()[-1]
+
+
+def test_an_error_says_where() -> None:
+    """An error is told with its code, step, attempt, place in the code, and hint."""
+    stack = 'Traceback (most recent call last):\n  File "/a/tasks.py", line 12, in create\n    x()\n'
+    error = ErrorInfo(code="KEY", message="no", task_id="a", attempt=2, stack=stack, hint="look")
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(render.failure(error))
+    assert shown(console).splitlines() == [
+        "error [KEY]: no",
+        "in step a, attempt 2",
+        "raised at /a/tasks.py:12 in create",
+        "hint: look",
+    ]
+
+
+def test_a_story_leaves_out_what_says_nothing() -> None:
+    """The short timeline has no line for what is scheduled, nor for a start that was told together with its end."""
+    entries = timeline(given(start("a"), completed("a")).commits)
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(render.story(entries))
+    words = [line.split(" s  ", 1)[1].rstrip() for line in shown(console).splitlines()]
+    assert words == ["execution of p created", "execution started", "a completed in 1.0 s", "execution completed"]
+
+
+# What is given ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "queues"),
+    [
+        (None, {"default": 10}),
+        (["a"], {"a": 10}),
+        (["a", "b=3"], {"a": 10, "b": 3}),
+    ],
+)
+def test_queues(given: list[str] | None, queues: dict[str, int]) -> None:
+    """A queue takes the general number of slots unless it says its own."""
+    assert read_queues(given, 10) == queues
+
+
+@pytest.mark.parametrize("given", [["a", "a=2"], ["a="], ["=2"], ["a=x"], ["a=0"], ["_a"], [""], ["a=1=2"], ["a=²"]])
+def test_queues_that_cannot_be(given: list[str]) -> None:
+    """Whatever is no queue is refused by its code."""
+    with pytest.raises(ValidationError) as refused:
+        read_queues(given, 10)
+    assert refused.value.code == "bad_queue"
+
+
+@pytest.mark.parametrize("text", ["", "{", "nope", "NaN", "[" * 100_000, '"\ud800"', "1" * 5000, "@/"])
+def test_input_that_cannot_be(text: str) -> None:
+    """Whatever is no JSON is refused by its code."""
+    with pytest.raises(ValidationError) as refused:
+        read_input(text)
+    assert refused.value.code == "bad_input"
