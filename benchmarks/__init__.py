@@ -1,0 +1,7 @@
+"""The six workloads of docs/explanation/benchmarks.md, against `raw`: the same messages without an engine.
+
+Read in this order: `tasks` and `workloads` (what is run) → `script` and `capture` (an execution's messages, recorded) →
+`wire` and `raw_roles` (their replay) → `engine_roles` → `role` (a process) → `server`, `processes`, `stack` (all that runs)
+→ `rounds` (engine and raw by turns) → `throughput` (W1), `latency` (W2 to W4), `recovery` (W5), `footprint` (W6) → `report`
+→ `__main__`.
+"""
