@@ -21,18 +21,21 @@ TasksOption = Annotated[
 InputOption = Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE", help="The input; @- reads stdin.")]
 QueueOption = Annotated[
     list[str] | None,
-    typer.Option("--queue", metavar="Q[=N]", help="Queue to serve, with N attempts at a time. Repeatable."),
+    typer.Option(
+        "--queue", metavar="Q[=N]", help="Queue to serve, with N attempts at a time instead of --concurrency. Repeatable."
+    ),
 ]
-ConcurrencyOption = Annotated[
-    int, typer.Option("--concurrency", metavar="N", min=1, help="Attempts at a time, for queues without =N.")
-]
+ConcurrencyOption = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Attempts at a time, per queue.")]
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="The plan, YAML or JSON.", show_default=False)]
 ExecutionIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution.", show_default=False)]
 ExecutionIdOption = Annotated[
     str | None, typer.Option("--execution-id", metavar="ID", help="Id of the execution; the same start again follows it.")
 ]
 PriorityOption = Annotated[
-    int | None, typer.Option("--priority", min=0, max=limits.priority_max, help="10 goes first.", show_default="5")
+    int | None,
+    typer.Option(
+        "--priority", min=0, max=limits.priority_max, help="0 to 10; 10 goes first, 5 is usual.", metavar="N", show_default=False
+    ),
 ]
 
 

@@ -6,21 +6,13 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from esexec import process
 from esexec.cli.exits import Exit
 
 
 def run(body: Callable[[], Coroutine[Any, Any, int]], *, told: Callable[[], None], interrupted: Exit) -> int:
     """The exit code of `body`, or `interrupted`. `told` is called with the first signal."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_told(body, told, interrupted))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return process.run(_until_told(body, told, interrupted))
 
 
 async def _until_told(body: Callable[[], Coroutine[Any, Any, int]], told: Callable[[], None], interrupted: Exit) -> int:
