@@ -206,15 +206,15 @@ class Feed:
     async def _subscribe(self, watch: Watch) -> None:
         execution_id = watch.state.execution_id
         watch.subscriptions = [
-            await self._connection.subscribe(self._subjects.commits_of(execution_id), self._on_commit),
-            await self._connection.subscribe(self._subjects.reply(execution_id, "*"), self._on_answer),
+            await self._connection.listen(self._subjects.commits_of(execution_id), self._on_commit),
+            await self._connection.listen(self._subjects.reply(execution_id, "*"), self._on_answer),
         ]
 
     async def _widen(self) -> None:
         self._ours = self._others = 0
         self._wide = [
-            await self._connection.subscribe(self._subjects.commits_all, self._on_commit),
-            await self._connection.subscribe(self._subjects.reply("*", "*"), self._on_answer),
+            await self._connection.listen(self._subjects.commits_all, self._on_commit),
+            await self._connection.listen(self._subjects.reply("*", "*"), self._on_answer),
         ]
         for watch in self._watches.values():
             subscriptions, watch.subscriptions = watch.subscriptions, []

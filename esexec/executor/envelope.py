@@ -43,7 +43,7 @@ class Envelope:
 
     async def _say(self, word: bytes) -> None:
         try:
-            await self._client.publish(self._ack, word)
+            self._client.post(self._ack, word)
         except OutboundBufferLimitError:
             pass  # disconnected: it will be delivered again, and be recognised
         if self._tap.release():

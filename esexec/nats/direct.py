@@ -47,7 +47,7 @@ class DirectReader:
         self._collectors: dict[str, _Collector] = {}
 
     async def start(self) -> "DirectReader":
-        await self._connection.subscribe(f"{self._inbox}.*", self._on_message)
+        await self._connection.listen(f"{self._inbox}.*", self._on_message)
         return self
 
     async def last_of_each(self, stream: str, subjects: list[str], timeout: float = _TIMEOUT_S) -> list[Message]:
@@ -65,7 +65,7 @@ class DirectReader:
             collector = _Collector(asyncio.get_running_loop().create_future())
             self._collectors[token] = collector
             try:
-                await self._connection.client.publish(subject, body, token)
+                self._connection.client.post(subject, body, token)
                 return await asyncio.wait_for(collector.future, min(timeout, 2.0))
             except (TimeoutError, OutboundBufferLimitError, _NotNow):
                 if asyncio.get_running_loop().time() > deadline:

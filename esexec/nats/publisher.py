@@ -71,7 +71,7 @@ class Publisher:
         self._max_payload = connection.max_payload
 
     async def start(self) -> "Publisher":
-        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._acknowledged)
+        self._subscription = await self._connection.listen(f"{self._inbox}.*", self._acknowledged)
         self._connection.on_reconnect(self._resend_all)
         self._ticker = asyncio.create_task(self._tick(), name="esexec-publisher")
         return self
@@ -99,7 +99,7 @@ class Publisher:
         token = f"{self._inbox}.{next(self._tokens)}"
         self._flights[token] = _Flight(subject, data, headers, done, self._now)
         try:
-            await self.client.publish(subject, data, token, headers)
+            self.client.post(subject, data, token, headers)
         except OutboundBufferLimitError:
             pass  # disconnected; it is sent after the reconnect
 
@@ -163,6 +163,6 @@ class Publisher:
             flight.sent = self._now
             self._flights[token] = flight
             try:
-                await self.client.publish(flight.subject, flight.data, token, flight.headers)
+                self.client.post(flight.subject, flight.data, token, flight.headers)
             except OutboundBufferLimitError:
                 return

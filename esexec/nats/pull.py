@@ -63,7 +63,7 @@ class Tap:
         self.asked += batch
         self.heard = self.puller.now
         try:
-            await self.puller.publish(self.subject, self.puller.request(batch, no_wait), self.reply)
+            self.puller.post(self.subject, self.puller.request(batch, no_wait), self.reply)
         except OutboundBufferLimitError:
             self.asked = 0  # disconnected; the reconnect refills
 
@@ -93,7 +93,7 @@ class Puller:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.publish = connection.client.publish
+        self.post = connection.client.post
         self.inbox = connection.client.new_inbox()
         self.now = time.monotonic()
         self._keys = itertools.count(1)
@@ -112,7 +112,7 @@ class Puller:
         return tap
 
     async def start(self) -> None:
-        self._subscription = await self._connection.subscribe(f"{self.inbox}.*", self._on_message)
+        self._subscription = await self._connection.listen(f"{self.inbox}.*", self._on_message)
         self._connection.on_reconnect(self._reconnected)
         self._ticker = asyncio.create_task(self._tick(), name="esexec-puller")
         for tap in list(self._taps.values()):

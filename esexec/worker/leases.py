@@ -33,7 +33,10 @@ _BLOCKED_S = 1.0
 
 
 class LeaseKeeper:
-    """See the module. `attempts` gives those in hand; `pulse_mono` is when the worker's loop last turned."""
+    """See the module. `attempts` gives those in hand; `pulse_mono` is when the worker's loop last turned.
+
+    `given_up` hears, on the keeper's thread, of an attempt that was closed over the loop's head.
+    """
 
     def __init__(
         self,
@@ -42,9 +45,10 @@ class LeaseKeeper:
         worker: str,
         attempts: Callable[[], Iterable[Attempt]],
         pulse_mono: Callable[[], float],
+        given_up: Callable[[Attempt], None],
     ) -> None:
         self._url, self._auth, self._worker = url, auth, worker
-        self._attempts, self._pulse_mono = attempts, pulse_mono
+        self._attempts, self._pulse_mono, self._given_up = attempts, pulse_mono, given_up
         self._stop: Callable[[], object] | None = None
         self._ready = threading.Event()
         self._error: EsexecError | None = None
@@ -96,7 +100,7 @@ class LeaseKeeper:
             if now_mono - attempt.beaten_mono >= limits.heartbeat_ms / 1000:
                 attempt.beaten_mono = now_mono
                 with suppress(OutboundBufferLimitError):  # disconnected; the next beat may come in time
-                    await connection.client.publish(attempt.ack, b"+WPI")
+                    connection.client.post(attempt.ack, b"+WPI")
 
     async def _report_late(self, publisher: Publisher, attempt: Attempt) -> None:
         """The worker's loop is blocked, likely by this very handler: it cannot be ended, but its attempt can be closed."""
@@ -107,3 +111,4 @@ class LeaseKeeper:
         report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended="abandoned")
         await publisher.store(attempt.report_subject, msgspec.json.encode(report))
         await publisher.send(attempt.ack, b"")
+        self._given_up(attempt)

@@ -8,6 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -102,7 +104,12 @@ class Worker:
         self._publisher = await Publisher(connection).start()
         self._runner = Runner(self.name, self.tasks, self._report)
         self._leases = LeaseKeeper(
-            self._url, dict(self._auth), self.name, lambda: self._attempts.values(), lambda: self._pulse_mono
+            self._url,
+            dict(self._auth),
+            self.name,
+            lambda: self._attempts.values(),
+            lambda: self._pulse_mono,
+            partial(self._given_up, asyncio.get_running_loop()),
         )
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
@@ -141,7 +148,7 @@ class Worker:
             return  # reported, and only the acknowledgement is missing: the next holder's outcome will change nothing
         attempt.stop("draining", time.monotonic())
         logger.warning("%s handed back", attempt.key)
-        await connection.client.publish(attempt.ack, b"-NAK")
+        connection.client.post(attempt.ack, b"-NAK")
 
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
@@ -196,7 +203,8 @@ class Worker:
         try:
             dispatch = _decode(message.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            await self._unreadable(message, queue, subject, error)
+            # Not here: this is called by the reader, which must hear that the report is stored.
+            self._background.append(asyncio.create_task(self._unreadable(message, queue, subject, error)))
             return
         attempt = Attempt(dispatch, key, queue.name, message.reply, subject)
         now_mono = time.monotonic()
@@ -234,6 +242,15 @@ class Worker:
         await self._queues[attempt.queue].freed()
         await self._publisher.send(attempt.report_subject, data, None, stored)
 
+    def _given_up(self, loop: asyncio.AbstractEventLoop, attempt: Attempt) -> None:
+        """From the lease keeper's thread: the attempt is closed. Its slot is free once the loop turns again."""
+        with suppress(RuntimeError):  # the loop is closed
+            asyncio.run_coroutine_threadsafe(self._forget(attempt), loop)
+
+    async def _forget(self, attempt: Attempt) -> None:
+        if self._attempts.pop(attempt.key, None) is not None:
+            await self._queues[attempt.queue].freed()
+
     async def _let_go(self, attempt: Attempt) -> None:
         await self._queues[attempt.queue].freed()
         await self._acknowledge(attempt)
@@ -242,7 +259,7 @@ class Worker:
         self._attempts.pop(attempt.key, None)
         if self._connection is not None or self._publisher.in_flight:
             try:
-                await self._publisher.client.publish(attempt.ack, b"")
+                self._publisher.client.post(attempt.ack, b"")
             except OutboundBufferLimitError:
                 logger.debug("%s will be handed out again, in vain", attempt.key)
 
