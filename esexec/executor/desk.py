@@ -17,7 +17,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
-from esexec.domain.decision import Verdict
+from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, Unavailable, ValidationError
 from esexec.domain.messages import Answer
 from esexec.domain.state import ExecutionState, fold
@@ -291,7 +291,8 @@ class Desk:
         if mailbox.state is None or mailbox.appending is not None or mailbox.deciding:
             await envelope.nak(backoff_s(envelope.deliveries))  # what is open now is not certain
         elif mailbox.state.exists:
-            await mailbox.repeat(envelope, Verdict(verdict.kind), commit)
+            # Once this is repeated the message has had its effect: it is let go, and not judged again.
+            await mailbox.repeat(envelope, APPLIED if verdict.kind == "open" else Verdict(verdict.kind), commit)
         else:
             await self.let_go(envelope, verdict)
 

@@ -1,13 +1,15 @@
-"""Effects on NATS: dispatches into TASKS, timers into TIMERS, reports of our own into INBOX, answers and signals to whoever hears.
+"""Effects on NATS: dispatches into TASKS, timers into TIMERS, reports of ours into INBOX, answers and signals to whoever hears.
 
 Each method returns once the message is on its way. A dispatch is published with expected sequence 0 on its subject, so that
-one that still waits is not doubled; a refusal therefore means that it stands.
+one that still waits is not doubled; a refusal therefore means that it stands. What else goes wrong is tried again until it
+is right: an effect that was given up would hold up all that follows it in its execution.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +24,7 @@ from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope
 from esexec.nats.connection import ApiError, Connection
 from esexec.nats.direct import read_leader
-from esexec.nats.publisher import WRONG_SEQUENCE, Ack, Publisher
+from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.streams import ensure_lane
 from esexec.nats.subjects import Subjects
 
@@ -31,6 +33,9 @@ logger = logging.getLogger("esexec.executor")
 _encode = msgspec.json.encode
 _MUST_NOT_EXIST = {"Nats-Expected-Last-Subject-Sequence": "0"}
 _CONSUMER_NOT_FOUND = 10014
+_TRY_AGAIN_S = 1.0
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class _Delivered(NamedTuple):
@@ -63,10 +68,9 @@ class NatsOutbox:
 
         async def stored(ack: Ack) -> None:
             if ack.error is not None and ack.error.err_code not in WRONG_SEQUENCE:
-                logger.error("a dispatch was refused (%s): %s", ack.error.description, subject)
-                return  # its command is not acknowledged, and so comes again
-            if lane not in self._lanes:
-                self._spawn(self._make_lane(lane, done))
+                self._refused(subject, ack.error, partial(self._publisher.send, subject, data, _MUST_NOT_EXIST, stored))
+            elif lane not in self._lanes:
+                self._insist(partial(self._make_lane, lane, done))
             else:
                 await done()
 
@@ -80,7 +84,7 @@ class NatsOutbox:
     async def report(self, state: ExecutionState, index: int, attempt: int, report: r.Report, done: Done) -> None:
         queue, step = state.policy_of(index).queue, state.graph.steps[index].id
         subject = self._subjects.report(state.execution_id, queue, step, state.run, attempt)
-        await self._publisher.send(subject, _encode(report), None, _then(done))
+        await self._store(subject, _encode(report), None, done)
 
     async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None:
         execution, name = state.execution_id, str(timer.name)
@@ -88,7 +92,7 @@ class NatsOutbox:
             "Nats-Schedule": f"@at {timer.due.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}Z",
             "Nats-Schedule-Target": self._subjects.due(execution, name),
         }
-        await self._publisher.send(self._subjects.timer(execution, name), b"", headers, _then(done))
+        await self._store(self._subjects.timer(execution, name), b"", headers, done)
         wait = (timer.due - (state.time or timer.due)).total_seconds()
         if wait * 1000 < limits.backstop_timer_ms:
             self._soon(max(wait, 0.0), execution, name)
@@ -98,26 +102,23 @@ class NatsOutbox:
 
         def fire() -> None:
             self._timers.discard(handle)
-            self._spawn(self._publisher.send(self._subjects.due_in(execution, name), b""))
+            self._insist(partial(self._publisher.send, self._subjects.due_in(execution, name), b""))
 
         handle = asyncio.get_running_loop().call_later(wait, fire)
         self._timers.add(handle)
 
     async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None:
         subject = self._subjects.timer(state.execution_id, str(timer.name))
-        self._spawn(self._purge(self._subjects.timers_stream, subject, done))
+        self._insist(partial(self._purge, self._subjects.timers_stream, subject, done))
 
     async def _purge(self, stream: str, subject: str, done: Done) -> None:
-        try:
-            await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
-        except Unavailable:
-            pass  # a timer that fires in vain does no harm
+        await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
         await done()
 
     async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
         step = state.graph.steps[index].id
         await self._signal(state.execution_id, step, state.run, attempt, state.cancel_reason)
-        self._spawn(self._withdraw(state, index, attempt, done))
+        self._insist(partial(self._withdraw, state, index, attempt, done))
 
     async def _withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
         """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else its holder is told.
@@ -161,7 +162,7 @@ class NatsOutbox:
         return _Delivered(int(info["delivered"]["stream_seq"]), int(info["delivered"]["consumer_seq"]))
 
     async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None:
-        await self._publisher.send(self._subjects.continue_in(state.execution_id, after), b"", None, _then(done))
+        await self._store(self._subjects.continue_in(state.execution_id, after), b"", None, done)
 
     async def answer(self, answer: Answer) -> None:
         await self._tell(self._subjects.reply(answer.execution_id, answer.command_id), _encode(answer))
@@ -194,23 +195,31 @@ class NatsOutbox:
 
         await self._publisher.send(self._subjects.dead(envelope.entity, envelope.verb), envelope.data, headers, stored)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._logged(work))
+    async def _store(self, subject: str, data: bytes, headers: dict[str, str] | None, done: Done) -> None:
+        async def stored(ack: Ack) -> None:
+            if ack.error is None:
+                await done()
+            else:
+                self._refused(subject, ack.error, partial(self._publisher.send, subject, data, headers, stored))
+
+        await self._publisher.send(subject, data, headers, stored)
+
+    def _refused(self, subject: str, error: ErrorDetail, again: Work) -> None:
+        """The server has no room, or somebody changed a stream: an operator must act, and then it goes on."""
+        logger.error("refused, and will be tried again (%s): %s", error.description, subject)
+        self._insist(again, _TRY_AGAIN_S)
+
+    def _insist(self, work: Work, delay_s: float = 0.0) -> None:
+        task = asyncio.create_task(self._until_done(work, delay_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except (Unavailable, ApiError) as error:
-            logger.warning("an effect is left for the redelivery of its message: %s", error)
-
-
-def _then(done: Done) -> Callable[[Ack], Awaitable[None]]:
-    async def stored(ack: Ack) -> None:
-        if ack.error is None:
-            await done()
-        else:
-            logger.error("a message of ours was refused: %s", ack.error.description)
-
-    return stored
+    async def _until_done(self, work: Work, delay_s: float) -> None:
+        while True:
+            if delay_s:
+                await asyncio.sleep(delay_s)
+            try:
+                return await work()
+            except (Unavailable, ApiError) as error:
+                logger.warning("an effect will be tried again: %s", error)
+                delay_s = _TRY_AGAIN_S

@@ -4,18 +4,22 @@ The expected sequence is that of the commit before, over `log.<entity>.*`: so a 
 it was decided upon. 10071, 10164 and 10077 all mean that another commit stands there (`nats-server` err_codes).
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from functools import partial
 
-from esexec.domain.errors import CorruptHistory
+from esexec.domain.errors import CorruptHistory, Unavailable
 from esexec.log.port import Appended, Stored
-from esexec.nats.connection import Connection
+from esexec.nats.connection import ApiError, Connection
 from esexec.nats.direct import DirectReader, Message, TooMany, read_leader, subjects_of
-from esexec.nats.publisher import STREAM_FULL, WRONG_SEQUENCE, Ack, Publisher
+from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
+logger = logging.getLogger("esexec.log")
+
 _PAGE = 1000
-_MEANS_REFUSED = WRONG_SEQUENCE | {STREAM_FULL}
+_ASK_AGAIN_S = 0.25
 
 
 class JetStreamLog:
@@ -25,22 +29,43 @@ class JetStreamLog:
         self._connection, self._subjects, self._publisher, self._reader = connection, subjects, publisher, reader
         self._prefix = subjects.log("", 0).rsplit(".", 2)[0]
         self._stream = subjects.log_stream
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
         headers = {
             "Nats-Expected-Last-Subject-Sequence": str(after),
             "Nats-Expected-Last-Subject-Sequence-Subject": f"{self._prefix}.{entity}.*",
         }
-        await self._publisher.send(f"{self._prefix}.{entity}.{n}", data, headers, partial(self._answered, entity, n, data, done))
+        answered = partial(self._answered, entity, n, data, after, done)
+        await self._publisher.send(f"{self._prefix}.{entity}.{n}", data, headers, answered)
 
-    async def _answered(self, entity: str, n: int, data: bytes, done: Appended, ack: Ack) -> None:
+    async def _answered(self, entity: str, n: int, data: bytes, after: int, done: Appended, ack: Ack) -> None:
         if ack.error is None:
             await done(ack.seq)
-        elif ack.error.err_code in _MEANS_REFUSED:
-            stored = await self.read(entity, n)
-            await done(stored.position if stored is not None and stored.data == data else None)
-        else:
-            raise CorruptHistory(f"the log refuses commits for a reason that is not known: {ack.error.description}")
+            return
+        # Not here: this is called by whoever hears all acknowledgements, and the answer may be long in coming.
+        task = asyncio.create_task(self._refused(entity, n, data, after, done, ack.error))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _refused(self, entity: str, n: int, data: bytes, after: int, done: Appended, error: ErrorDetail) -> None:
+        """Whose commit stands there? Asked until it is known: before, nothing can be decided for this entity.
+
+        Where none stands the log itself is full or shut: that ends when an operator acts, and until then it is tried again.
+        """
+        while not self._connection.is_closed:
+            try:
+                stored = await self.read(entity, n)
+            except (Unavailable, ApiError):
+                await asyncio.sleep(_ASK_AGAIN_S)
+                continue
+            if stored is None and error.err_code not in WRONG_SEQUENCE:
+                logger.error("the log refuses commit %s of %s, and is asked again: %s", n, entity, error.description)
+                await asyncio.sleep(4 * _ASK_AGAIN_S)
+                await self.append(entity, n, data, after, done)
+            else:
+                await done(stored.position if stored is not None and stored.data == data else None)
+            return
 
     async def load(self, entity: str, after: int = 0) -> list[Stored]:
         if after == 0:

@@ -95,7 +95,7 @@ async def check(
     may_be_left: Iterable[str] = (),
 ) -> Report:
     """Everything in the module's docstring. `acknowledged`: executions that must exist, and how each may have ended."""
-    client = await nats.connect(url)
+    client = await nats.connect(url, allow_reconnect=False)
     try:
         report = check_log(await read_log(client, namespace), acknowledged or {}, world)
         must_be_empty = [name for name in MUST_BE_EMPTY if name not in set(may_be_left)]

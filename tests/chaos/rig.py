@@ -130,7 +130,7 @@ class Rig:
 
     async def left(self) -> dict[str, dict[str, int]]:
         """What lies in streams that are empty when all is done."""
-        client = await nats.connect(self.server.url)
+        client = await nats.connect(self.server.url, allow_reconnect=False)
         try:
             return await checker.left_subjects(client, self.namespace)
         finally:

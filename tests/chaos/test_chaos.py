@@ -144,7 +144,7 @@ async def _carry_all(run: Run) -> None:
                 await run.kill_something()
                 await asyncio.sleep(run.rng.uniform(0.2, 2.5))
             assert sum(run.kills.values()) >= KILLS, f"too few kills while {IN_FLIGHT} executions were in flight: {run}"
-            await until("all executions have ended", carried.done, 240, lambda: run)
+            await until("all executions have ended", carried.done, 150, lambda: run)
             await carried
         finally:
             carried.cancel()
