@@ -10,6 +10,7 @@ import pytest
 
 import esexec
 from esexec.nats.connection import Connection, connect
+from esexec.nats.direct import read_leader
 from esexec.nats.streams import ensure_lane, ensure_streams
 from esexec.nats.subjects import Subjects
 from tests.chaos.checker import check
@@ -84,10 +85,16 @@ async def test_taking_an_attempt_back_from_its_holder_costs_no_other_holder_its_
         by_number = sorted(held, key=lambda message: int(message.reply.split(".")[5]))
         third = by_number[2].subject.split(".")[-3]
         assert await alone.client.cancel(third)
+
+        async def taken_back() -> bool:
+            return await read_leader(holder, subjects.tasks_stream, by_number[2].subject) is None
+
+        await until(taken_back)
         for message in by_number[3:]:  # their holder says that they are done
             await message.respond(b"")
         await holder.flush()
-    own_server.restart()
+    own_server.stop()  # an orderly end, so that the server writes down what it believes
+    own_server.start()
     await alone.worker(double)
     results = [await alone.client.wait(message.subject.split(".")[-3], wait_timeout=15) for message in by_number[:3]]
     assert [result.status.value for result in results] == ["completed", "completed", "cancelled"]
