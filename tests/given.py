@@ -130,11 +130,8 @@ class History:
     def __init__(self, *, around: Surroundings | None = None, execution: str = EXECUTION) -> None:
         self.execution, self.around = execution, around or Surroundings()
         self.stored: list[Stored] = []
+        self.commits: list[Commit] = []
         self.clock = 0.0
-
-    @property
-    def commits(self) -> list[Commit]:
-        return [codec.decode(one.data) for one in self.stored]
 
     @property
     def events(self) -> list[e.Event]:
@@ -179,6 +176,7 @@ class History:
             events=tuple(events),
         )
         self.stored.append(Stored(n, n, codec.encode(commit)))
+        self.commits.append(codec.decode(self.stored[-1].data))
 
     def when(self, message: Message | TimerOf, *, at: float | None = None, chance: float = 0.0) -> "Outcome":
         return self.happen(message, when=at, chance=chance)
