@@ -6,6 +6,7 @@ Both use methods and fields that nats-py keeps for itself (docs/adr has the figu
 version no longer has them.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -73,6 +74,9 @@ class LeanClient(PatientClient):
             command = b"%b%b%b\r\n" % (sizes, head, data)
         self._pending.append(command)
         self._pending_data_size += len(command)
+        if self._flusher_task is None or self._flusher_task.done():
+            # nats-py's flusher ends in a reconnect and is not made anew: it then writes in each `publish` itself.
+            self._flusher_task = asyncio.get_running_loop().create_task(self._flusher())
         if self._flush_queue.empty():
             self._flush_queue.put_nowait(_NOBODY)
 

@@ -1,0 +1,33 @@
+"""The hot path through nats-py's client, over what nats-py does to itself when a server comes back."""
+
+import asyncio
+import time
+
+from esexec.nats.connection import Connection, connect
+from tests.server import NatsServer
+
+
+async def test_posts_leave_at_once_also_after_reconnects(own_server: NatsServer) -> None:
+    """nats-py's flusher does not survive a reconnect; what is posted afterwards must not wait for the next ping."""
+    async with await connect(own_server.url, name="test") as connection:
+        await assert_posts_leave_at_once(connection)
+        for _ in range(2):
+            await asyncio.to_thread(own_server.restart)
+            await connection.wait_connected(10)
+            await assert_posts_leave_at_once(connection)
+
+
+async def assert_posts_leave_at_once(connection: Connection) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listener(message: object) -> None:
+        heard.put_nowait(message.data)  # type: ignore[attr-defined]
+
+    subject = connection.client.new_inbox()
+    await connection.listen(subject, listener)
+    await connection.flush()
+    for number in range(3):
+        began = time.monotonic()
+        connection.client.post(subject, b"%d" % number)
+        assert await asyncio.wait_for(heard.get(), 5) == b"%d" % number
+        assert time.monotonic() - began < 0.5
