@@ -5,6 +5,7 @@ behind, however the process that started it ended.
 """
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -74,4 +75,5 @@ def _say(content: Any) -> None:
 if __name__ == "__main__":
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     # A client is the user's program; the others run as `esexec executor` and `esexec worker` do. The same for raw.
-    (uvloop.run if settings.role == "client" else process.run)(_main(settings))
+    with contextlib.suppress(BrokenPipeError):  # whoever started it has ended
+        (uvloop.run if settings.role == "client" else process.run)(_main(settings))
