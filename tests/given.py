@@ -4,7 +4,7 @@ What is given are messages, which are decided, or bare events, which are taken a
 Every decision made on the way is held against the law: its events are legal, and the state it left is the fold of the history.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from esexec.domain.advance import has_more
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Surroundings, decide, decide_cancel, decide_due, decide_start
 from esexec.domain.decision import Decision, Verdict
-from esexec.domain.effects import Effect, effects_of, open_effects
+from esexec.domain.effects import Effect, effects_of
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.legality import objection
 from esexec.domain.state import ExecutionState, begin, evolve, fold
@@ -274,6 +274,6 @@ def not_stuck(state: ExecutionState) -> bool:
     return state.ended or not state.exists or bool(state.timers) or any(s.open for s in state.steps) or has_more(state)
 
 
-def due_effects(state: ExecutionState) -> list[Effect]:
-    """Every effect that is open."""
-    return open_effects(state)
+def exactly(effects: Iterable[Effect]) -> list[tuple[type, Effect]]:
+    """Effects with their types: a `Withdraw` of an attempt equals its `DispatchAttempt`, for both are tuples."""
+    return [(type(effect), effect) for effect in effects]

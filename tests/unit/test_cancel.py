@@ -6,7 +6,22 @@ from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
-from tests.given import at, cancel, completed, due, failed, fatal, given, start, started, step, stopped, timed_out, withdrawn
+from tests.given import (
+    at,
+    cancel,
+    completed,
+    due,
+    exactly,
+    failed,
+    fatal,
+    given,
+    start,
+    started,
+    step,
+    stopped,
+    timed_out,
+    withdrawn,
+)
 
 
 def test_a_cancel_is_recorded_and_what_waits_is_cancelled() -> None:
@@ -17,7 +32,7 @@ def test_a_cancel_is_recorded_and_what_waits_is_cancelled() -> None:
         e.TaskCancelled(step="b", attempt=0),
         e.TaskCancelled(step="c", attempt=0),
     )
-    assert outcome.effects == [fx.SetTimer(4, at(17)), fx.Withdraw(0, 1)]
+    assert exactly(outcome.effects) == exactly([fx.SetTimer(4, at(17)), fx.Withdraw(0, 1)])
     assert (outcome.state.status, outcome.state.phase) == ("running", "cancelling")
 
 
@@ -112,5 +127,5 @@ def test_a_dispatch_is_not_repeated_after_a_cancel() -> None:
     """A start whose effects are repeated after the execution was cancelled hands out nothing any more."""
     history = given(start("a"), cancel())
     created = history.commits[0]
-    assert fx.effects_of(created.events, created.version, history.state) == []
+    assert exactly(fx.effects_of(created.events, created.version, history.state)) == exactly([])
     assert [type(effect) for effect in fx.open_effects(history.state)] == [fx.Withdraw, fx.SetTimer]

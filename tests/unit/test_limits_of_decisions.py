@@ -15,7 +15,7 @@ from esexec.domain.commit import Commit
 from esexec.domain.compiled import graph_of
 from esexec.domain.decider import decide
 from esexec.domain.state import ExecutionState, fold, note_cause
-from tests.given import History, Outcome, at, cancel, completed, fatal, given, start, started, step
+from tests.given import History, Outcome, at, cancel, completed, exactly, fatal, given, start, started, step
 
 
 def continued(outcome: Outcome, *, at_most: int = 100) -> tuple[Outcome, int]:
@@ -24,7 +24,7 @@ def continued(outcome: Outcome, *, at_most: int = 100) -> tuple[Outcome, int]:
         asked = [effect for effect in outcome.effects if isinstance(effect, fx.ContinueLater)]
         if not asked:
             return outcome, count
-        assert asked == [fx.ContinueLater(outcome.state.n)]
+        assert exactly(asked) == exactly([fx.ContinueLater(outcome.state.n)])
         outcome = outcome.when(r.Continue(outcome.state.n))
         assert 0 < len(outcome.events) <= limits.events_per_commit
     raise AssertionError("it goes on for ever")
