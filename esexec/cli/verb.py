@@ -67,7 +67,7 @@ def verb(app: typer.Typer, *, interrupted: Exit = Exit.INTERRUPTED, drains: bool
             shared = {name: given.pop(name) for name in _SHARED}
             call = _call(ctx.obj or {}, shared)
             _log(call.verbose)
-            told = (lambda: call.note("draining…")) if drains else (lambda: None)
+            told = (lambda: call.note("draining… (once more ends it at once)")) if drains else (lambda: None)
             raise typer.Exit(_ended(call, partial(body, call, **given), told, interrupted))
 
         hints = get_type_hints(body, include_extras=True)

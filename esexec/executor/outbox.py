@@ -24,6 +24,7 @@ from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope
 from esexec.nats.connection import ApiError, Connection
 from esexec.nats.direct import read_leader
+from esexec.nats.lean import header_block
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.streams import ensure_lane
 from esexec.nats.subjects import Subjects
@@ -31,7 +32,7 @@ from esexec.nats.subjects import Subjects
 logger = logging.getLogger("esexec.executor")
 
 _encode = msgspec.json.encode
-_MUST_NOT_EXIST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_MUST_NOT_EXIST = header_block({"Nats-Expected-Last-Subject-Sequence": "0"})
 _CONSUMER_NOT_FOUND = 10014
 _TRY_AGAIN_S = 1.0
 
@@ -92,7 +93,7 @@ class NatsOutbox:
             "Nats-Schedule": f"@at {timer.due.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}Z",
             "Nats-Schedule-Target": self._subjects.due(execution, name),
         }
-        await self._store(self._subjects.timer(execution, name), b"", headers, done)
+        await self._store(self._subjects.timer(execution, name), b"", header_block(headers), done)
         wait = (timer.due - (state.time or timer.due)).total_seconds()
         if wait * 1000 < limits.backstop_timer_ms:
             self._soon(max(wait, 0.0), execution, name)
@@ -183,11 +184,10 @@ class NatsOutbox:
             logger.debug("not told, no server: %s", subject)
 
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:
-        headers = {
-            "Esexec-Reason": reason.code,
-            "Esexec-Message": reason.message.encode("ascii", "backslashreplace").decode().replace("\n", " ")[:1000],
-            "Esexec-Time": datetime.now(UTC).isoformat(),
-        }
+        message = " ".join(reason.message.encode("ascii", "backslashreplace").decode().split())
+        headers = header_block(
+            {"Esexec-Reason": reason.code, "Esexec-Message": message[:1000], "Esexec-Time": datetime.now(UTC).isoformat()}
+        )
 
         async def stored(ack: Ack) -> None:
             if ack.error is None:
@@ -195,7 +195,7 @@ class NatsOutbox:
 
         await self._publisher.send(self._subjects.dead(envelope.entity, envelope.verb), envelope.data, headers, stored)
 
-    async def _store(self, subject: str, data: bytes, headers: dict[str, str] | None, done: Done) -> None:
+    async def _store(self, subject: str, data: bytes, headers: bytes | None, done: Done) -> None:
         async def stored(ack: Ack) -> None:
             if ack.error is None:
                 await done()

@@ -1,4 +1,4 @@
-"""The namespace's settings, kept by every executor: the commands on `_settings` are decided here, and what others committed is followed.
+"""The namespace's settings, kept by every executor: commands on `_settings` are decided here, what others commit is followed.
 
 Rare and small, so plain: one command at a time, each against the log as the leader knows it.
 """

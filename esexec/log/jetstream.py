@@ -32,10 +32,10 @@ class JetStreamLog:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
-        headers = {
-            "Nats-Expected-Last-Subject-Sequence": str(after),
-            "Nats-Expected-Last-Subject-Sequence-Subject": f"{self._prefix}.{entity}.*",
-        }
+        headers = (
+            f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {after}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence-Subject: {self._prefix}.{entity}.*\r\n\r\n"
+        ).encode()
         answered = partial(self._answered, entity, n, data, after, done)
         await self._publisher.send(f"{self._prefix}.{entity}.{n}", data, headers, answered)
 

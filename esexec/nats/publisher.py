@@ -50,7 +50,7 @@ class _Flight:
 
     __slots__ = ("data", "done", "headers", "sent", "subject")
 
-    def __init__(self, subject: str, data: bytes, headers: dict[str, str] | None, done: Done | None, sent: float) -> None:
+    def __init__(self, subject: str, data: bytes, headers: bytes | None, done: Done | None, sent: float) -> None:
         self.subject, self.data, self.headers, self.done, self.sent = subject, data, headers, done, sent
 
 
@@ -92,8 +92,11 @@ class Publisher:
     def in_flight(self) -> int:
         return len(self._flights)
 
-    async def send(self, subject: str, data: bytes, headers: dict[str, str] | None = None, done: Done | None = None) -> None:
-        """Publish and return; `done` hears what became of it. The message is at most `max_payload` bytes, or ValueError."""
+    async def send(self, subject: str, data: bytes, headers: bytes | None = None, done: Done | None = None) -> None:
+        """Publish and return; `done` hears what became of it. `headers` as `lean.header_block` makes them.
+
+        Raises ValueError for a message of more than `max_payload` bytes.
+        """
         if len(data) > self._max_payload:
             raise ValueError(f"{len(data)} bytes are more than the server takes ({self._max_payload})")
         token = f"{self._inbox}.{next(self._tokens)}"
@@ -103,7 +106,7 @@ class Publisher:
         except OutboundBufferLimitError:
             pass  # disconnected; it is sent after the reconnect
 
-    async def store(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> Ack:
+    async def store(self, subject: str, data: bytes, headers: bytes | None = None) -> Ack:
         """Publish and wait for the outcome: for paths where a message is not one of many."""
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
 
