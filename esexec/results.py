@@ -43,6 +43,10 @@ class TaskStatus(StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
+_EXECUTION = {status.value: status for status in ExecutionStatus}
+_TASK = {status.value: status for status in TaskStatus}
+
+
 class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What came of one step. `started_at` is its first attempt's, `duration_ms` from there to the end of the last."""
 
@@ -192,7 +196,7 @@ class ExecutionUpdate(msgspec.Struct, kw_only=True):
 def result_of(state: ExecutionState) -> ExecutionResult:
     """The whole answer for a state that exists."""
     created, graph = state.created, state.graph
-    status = ExecutionStatus(state.status)
+    status = _EXECUTION[state.status]
     tasks = [_task_result(index, graph.steps[index].id, graph.steps[index].task, step) for index, step in enumerate(state.steps)]
     return ExecutionResult(
         execution_id=state.execution_id,
@@ -225,7 +229,7 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         task_id=step_id,
         step_index=index,
         name=task,
-        status=TaskStatus(step.status),
+        status=_TASK[step.status],
         output=step.output,
         error=step.error,
         retries=max(0, step.attempt - 1),
@@ -286,7 +290,7 @@ def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
     return ExecutionUpdate(
         execution_id=state.execution_id,
         timestamp=state.time,
-        status=ExecutionStatus(state.status),
+        status=_EXECUTION[state.status],
         progress=Progress(
             percentage=100.0 * ended / total if total else 100.0,
             completed_tasks=ended,

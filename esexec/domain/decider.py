@@ -28,6 +28,9 @@ from esexec.domain.state import ExecutionState
 Kind = Literal["report", "due", "continue", "nudge"]
 
 
+_SAYS_NOTHING = (None, TaskSettings())
+
+
 class Surroundings(NamedTuple):
     """What a start takes from the namespace: its settings, and what workers announced of their tasks."""
 
@@ -44,7 +47,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime, 
     if isinstance(graph, ErrorInfo):
         return refused(graph)
     known = around.tasks
-    used = {step.task: known[step.task] for step in graph.steps if step.task in known} if known else {}
+    used = {step.task: said for step in graph.steps if (said := known.get(step.task)) not in _SAYS_NOTHING} if known else {}
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),

@@ -19,7 +19,7 @@ def is_token(text: str) -> bool:
 
 def is_user_id(text: str) -> bool:
     """Whether a user may name an execution, step, command or queue so."""
-    return _TOKEN.fullmatch(text) is not None and text[0] != "_"
+    return text[:1] != "_" and _TOKEN.fullmatch(text) is not None
 
 
 def is_task_name(text: str) -> bool:

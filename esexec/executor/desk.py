@@ -7,6 +7,7 @@ may not conclude stands here in one place: `_doubt` reads the leader before "unk
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -97,10 +98,7 @@ class Desk:
     async def carry_out(self, mailbox: Mailbox, batch: Batch, effect: fx.Effect) -> None:
         """Send an effect on its way; `mailbox.one_done(batch)` is called when it stands."""
         state = batch.state
-
-        async def done() -> None:
-            await mailbox.one_done(batch)
-
+        done = partial(mailbox.one_done, batch)
         match effect:
             case fx.DispatchAttempt(index, attempt):
                 await self._dispatch(state, index, attempt, done)

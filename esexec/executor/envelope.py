@@ -26,9 +26,9 @@ class Envelope:
     def __init__(self, connection: Connection, tap: Tap, ack: str, entity: str, verb: str, data: bytes) -> None:
         self._client, self._tap, self._ack = connection.client, tap, ack
         self.entity, self.verb, self.data = entity, verb, data
-        tokens = ack.split(".")
-        self.deliveries = int(tokens[-5])
-        self.time = datetime.fromtimestamp(int(tokens[-2]) / 1e9, UTC)
+        *_, deliveries, _, _, nanoseconds, _ = ack.rsplit(".", 5)
+        self.deliveries = int(deliveries)
+        self.time = datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
         self.content: Content = _NOTHING
         self.queue = self.step = self.attempt = ""
         self.bound = False
@@ -39,7 +39,7 @@ class Envelope:
 
     async def nak(self, delay_s: float) -> None:
         """Deliver it again, not before `delay_s` seconds."""
-        await self._say(msgspec.json.encode({"delay": int(delay_s * 1e9)}).join((b"-NAK ", b"")))
+        await self._say(b"-NAK " + msgspec.json.encode({"delay": int(delay_s * 1e9)}))
 
     async def _say(self, word: bytes) -> None:
         try:

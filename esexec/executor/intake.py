@@ -32,8 +32,13 @@ _SHARED_VERBS = frozenset({"configure", "announce"})
 _report = msgspec.json.Decoder(r.Report).decode
 _anything = msgspec.json.Decoder().decode
 _UNREADABLE = (msgspec.MsgspecError, ValidationError, UnicodeDecodeError, RecursionError, OverflowError)
+_SHALLOW_BYTES = 2 * limits.nesting_depth
+"""What is shorter cannot be too deep: every bracket is closed."""
 _START_BYTES = limits.plan_bytes + limits.input_bytes + 64 * 1024
 _REPORT_BYTES = limits.output_bytes + 64 * 1024
+_MAY_SWELL = 64 * 1024
+"""From here on it is looked how large a message is once it is written by us: `1e15` has four bytes, 1000000000000000.0 eighteen."""
+_encode = msgspec.json.encode
 
 
 class Intake:
@@ -74,6 +79,10 @@ class Intake:
         if not is_token(command.id):
             raise ValidationError("the command's id is no id", code="bad_command_id", hint="letters, digits, - and _")
         _check_depth(data, command)
+        if len(data) > _MAY_SWELL and (size := len(_encode(command))) > _START_BYTES:
+            raise ValidationError(
+                f"a command of {size} bytes as it would be stored", code="too_large", hint=f"at most {_START_BYTES} bytes"
+            )
         return command
 
     async def _refuse(self, envelope: Envelope, error: Exception) -> None:
@@ -115,14 +124,7 @@ class Intake:
 def _read_report(data: bytes) -> r.Report:
     """The report; one that cannot be read, or holds more than fits, is the attempt's failure."""
     if len(data) > _REPORT_BYTES:
-        return r.Failed(
-            error=ErrorInfo(
-                code="output_too_large",
-                message=f"a report of {len(data)} bytes is too large",
-                hint=f"an output may have {limits.output_bytes} bytes (limits.output_bytes)",
-                retryable=False,
-            )
-        )
+        return _too_large(len(data))
     try:
         report: r.Report = _report(data)
         _check_depth(data, report)
@@ -131,12 +133,25 @@ def _read_report(data: bytes) -> r.Report:
         return r.Failed(
             error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=hint, retryable=False)
         )
+    if len(data) > _MAY_SWELL and (size := len(_encode(report))) > _REPORT_BYTES:
+        return _too_large(size)
     return report
+
+
+def _too_large(size: int) -> r.Failed:
+    return r.Failed(
+        error=ErrorInfo(
+            code="output_too_large",
+            message=f"a report of {size} bytes is too large",
+            hint=f"an output may have {limits.output_bytes} bytes (limits.output_bytes)",
+            retryable=False,
+        )
+    )
 
 
 def _check_depth(data: bytes, message: msgspec.Struct) -> None:
     """Only what has brackets enough to be too deep is looked at."""
-    if data.count(b"{") + data.count(b"[") > limits.nesting_depth:
+    if len(data) > _SHALLOW_BYTES and data.count(b"{") + data.count(b"[") > limits.nesting_depth:
         for field in ("input", "context", "metadata", "output", "error"):
             value = getattr(message, field, None)
             check_shape(msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value, path=field)

@@ -18,6 +18,7 @@ from esexec.domain import effects as fx
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, Unavailable
+from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal
 from esexec.domain.state import ExecutionState
 from esexec.executor.desk import Done
@@ -65,17 +66,19 @@ class NatsOutbox:
     async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None:
         policy, step = state.policy_of(index), state.graph.steps[index].id
         subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
-        lane = (policy.queue, policy.priority)
+        await self._dispatch(subject, data, (policy.queue, policy.priority), done)
 
-        async def stored(ack: Ack) -> None:
-            if ack.error is not None and ack.error.err_code not in WRONG_SEQUENCE:
-                self._refused(subject, ack.error, partial(self._publisher.send, subject, data, _MUST_NOT_EXIST, stored))
-            elif lane not in self._lanes:
-                self._insist(partial(self._make_lane, lane, done))
-            else:
-                await done()
+    async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
+        # No closure that names itself: that would be a cycle per dispatch for the collector.
+        await self._publisher.send(subject, data, _MUST_NOT_EXIST, partial(self._dispatched, subject, data, lane, done))
 
-        await self._publisher.send(subject, data, _MUST_NOT_EXIST, stored)
+    async def _dispatched(self, subject: str, data: bytes, lane: tuple[str, int], done: Done, ack: Ack) -> None:
+        if ack.error is not None and ack.error.err_code not in WRONG_SEQUENCE:
+            self._refused(subject, ack.error, partial(self._dispatch, subject, data, lane, done))
+        elif lane not in self._lanes:
+            self._insist(partial(self._make_lane, lane, done))
+        else:
+            await done()
 
     async def _make_lane(self, lane: tuple[str, int], done: Done) -> None:
         await ensure_lane(self._connection, self._subjects, *lane)
@@ -193,16 +196,17 @@ class NatsOutbox:
             if ack.error is None:
                 await envelope.ack()
 
-        await self._publisher.send(self._subjects.dead(envelope.entity, envelope.verb), envelope.data, headers, stored)
+        entity, verb = (token if is_token(token) else "invalid" for token in (envelope.entity, envelope.verb))
+        await self._publisher.send(self._subjects.dead(entity, verb), envelope.data, headers, stored)
 
     async def _store(self, subject: str, data: bytes, headers: bytes | None, done: Done) -> None:
-        async def stored(ack: Ack) -> None:
-            if ack.error is None:
-                await done()
-            else:
-                self._refused(subject, ack.error, partial(self._publisher.send, subject, data, headers, stored))
+        await self._publisher.send(subject, data, headers, partial(self._stored, subject, data, headers, done))
 
-        await self._publisher.send(subject, data, headers, stored)
+    async def _stored(self, subject: str, data: bytes, headers: bytes | None, done: Done, ack: Ack) -> None:
+        if ack.error is None:
+            await done()
+        else:
+            self._refused(subject, ack.error, partial(self._store, subject, data, headers, done))
 
     def _refused(self, subject: str, error: ErrorDetail, again: Work) -> None:
         """The server has no room, or somebody changed a stream: an operator must act, and then it goes on."""
