@@ -1,6 +1,7 @@
 """Tasks for the tests of the command line: what `--tasks tests.cli_tasks` names."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import esexec
@@ -16,10 +17,11 @@ async def greet(name: str) -> dict[str, str]:
 
 
 @esexec.task
-async def nap(seconds: float = 0.3) -> float:
-    """Takes a while."""
-    await asyncio.sleep(seconds)
-    return seconds
+async def hold(until: Path) -> str:
+    """Goes on until there is a file."""
+    while not await asyncio.to_thread(until.exists):
+        await asyncio.sleep(0.01)
+    return "let go"
 
 
 @esexec.task(max_retries=1, initial_retry_delay="10ms")

@@ -46,15 +46,11 @@ class Running:
     def until(self, words: str) -> str:
         """What it printed until a line holds `words`; fails the test if it ends or takes too long before that."""
         assert self.process.stdout is not None
-        too_long = threading.Timer(_PATIENCE_S, self.process.kill)
-        too_long.start()
-        try:
+        with self._not_for_ever():
             for line in self.process.stdout:
                 self.seen += line
                 if words in line:
                     return self.seen
-        finally:
-            too_long.cancel()
         pytest.fail(f"no line with {words!r} in:\n{self.seen}")
 
     def end(self, number: int = signal.SIGTERM) -> Done:
@@ -63,8 +59,20 @@ class Running:
         return self.ended()
 
     def ended(self) -> Done:
-        out, _ = self.process.communicate(timeout=_PATIENCE_S)
-        return Done(self.process.returncode, self.seen + out, "")
+        """It, once it has ended by itself."""
+        assert self.process.stdout is not None
+        with self._not_for_ever():
+            self.seen += self.process.stdout.read()  # `communicate` would lose what was read ahead
+            return Done(self.process.wait(), self.seen, "")
+
+    @contextmanager
+    def _not_for_ever(self) -> Iterator[None]:
+        too_long = threading.Timer(_PATIENCE_S, self.process.kill)
+        too_long.start()
+        try:
+            yield
+        finally:
+            too_long.cancel()
 
 
 class Cli:

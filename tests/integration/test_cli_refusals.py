@@ -59,7 +59,7 @@ def test_mistakes_exit_2(cli: Cli, words: tuple[str, ...], code: str) -> None:
 
 def test_a_failed_execution_exits_1(cli: Cli) -> None:
     """`run` of a plan that fails tells the error, its step and where it was raised, verifies all the same, and exits 1."""
-    cli.write("plan.json", plan({"id": "a", "task": "fail", "params": {"message": "no luck"}}, {"id": "b", "task": "nap"}))
+    cli.write("plan.json", plan({"id": "a", "task": "fail", "params": {"message": "no luck"}}, {"id": "b", "task": "hostile"}))
     done = cli("run", "plan.json", *TASKS)
     assert done.code == 1
     assert "error [RUNTIME_ERROR]: no luck" in done.out

@@ -28,15 +28,16 @@ def test_a_worker_drains(tmp_path: Path, nats_server: NatsServer, namespace: str
     ):
         executor.until("ready")
         assert "default=3, far=2" in worker.until("ready")
-        cli("start", "--task", "nap", "--input", '{"seconds": 1.5}', "--execution-id", "nap", *where)
-        with cli.running("watch", "nap", *where) as watch:
-            watch.until("nap started")
-            drained = worker.end(number)
-            assert "draining…" in drained.out
-            assert drained.code == 0
-            assert "nap completed in 1.5 s" in watch.ended().out
+        cli("start", "--task", "hold", "--input", '{"until": "gate"}', "--execution-id", "held", *where)
+        with cli.running("watch", "held", *where) as watch:
+            watch.until("hold started")
+            worker.process.send_signal(number)
+            worker.until("draining…")
+            cli.write("gate", "open")
+            assert worker.ended().code == 0
+            assert "hold completed" in watch.ended().out
         assert executor.end(number).code == 0
-    entries = cli("history", "nap", "--json", *where).lines
+    entries = cli("history", "held", "--json", *where).lines
     assert [entry["type"] for entry in entries].count("task_started") == 1
 
 
