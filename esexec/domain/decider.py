@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
@@ -81,7 +83,8 @@ def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
     try:
         return graph_of_task(command.task) if command.task is not None else graph_of(plan)
     except PlanInvalid as error:
-        return error.info
+        hint = error.hint or "a plan is an object with `name` and `steps`; see docs/reference/plans.md"
+        return msgspec.structs.replace(error.info, hint=hint)
 
 
 def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:

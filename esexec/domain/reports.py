@@ -5,12 +5,16 @@ the subject, so that even a body that cannot be read belongs to an attempt.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
+
+Time = Annotated[datetime, Meta(tz=True)]
+"""With its offset from UTC: two times without one could not be compared with those that have it."""
 
 
 class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):
@@ -20,14 +24,14 @@ class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True
 class Started(_Report, tag="started", frozen=True, kw_only=True):
     """The handler began; sent on its own only for tasks that run longer than `limits.started_report_after_ms`."""
 
-    started_at: datetime
+    started_at: Time
 
 
 class Completed(_Report, tag="completed", frozen=True, kw_only=True):
     """The handler returned."""
 
-    started_at: datetime
-    ended_at: datetime
+    started_at: Time
+    ended_at: Time
     output: Any = None
 
 
@@ -35,23 +39,23 @@ class Failed(_Report, tag="failed", frozen=True, kw_only=True):
     """The handler raised, or could not be called (then without `started_at`)."""
 
     error: ErrorInfo
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
 
 
 class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
     """The handler was ended at its timeout; `ended` says how."""
 
-    started_at: datetime
-    ended_at: datetime
+    started_at: Time
+    ended_at: Time
     ended: Ending
 
 
 class Stopped(_Report, tag="stopped", frozen=True, kw_only=True):
     """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun."""
 
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
     ended: Ending | None = None
 
 

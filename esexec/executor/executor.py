@@ -11,7 +11,7 @@ from typing import Self, Unpack
 
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
-from esexec.domain.errors import EsexecError
+from esexec.domain.errors import EsexecError, ValidationError
 from esexec.executor.desk import Desk
 from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
@@ -19,6 +19,7 @@ from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.direct import DirectReader
+from esexec.nats.lean import header_block
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
@@ -120,7 +121,6 @@ class Executor:
 
     async def _forward(self, message: Msg, tap: Tap) -> None:
         """A timer fired: into INBOX with it, where its execution's messages are in order, and only then let it go."""
-        execution, name = message.subject.split(".")[-2:]
 
         async def stored(ack: Ack) -> None:
             if ack.error is None:
@@ -128,7 +128,14 @@ class Executor:
             if tap.release():
                 await tap.refill()
 
-        await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
+        try:
+            execution, name = self._subjects.parse_due(message.subject)
+        except ValidationError as error:
+            logger.warning("buried what came due: %s", error.message)
+            dead = self._subjects.dead("invalid", "due")
+            await self._publisher.send(dead, message.data, header_block({"Esexec-Reason": error.code}), stored)
+        else:
+            await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
 
     async def _watch_depth(self) -> None:
         """While too many dispatches wait for workers, take no new commands; reports are taken always."""

@@ -87,7 +87,7 @@ class Intake:
 
     async def _refuse(self, envelope: Envelope, error: Exception) -> None:
         code = error.code if isinstance(error, ValidationError) else "undecodable"
-        hint = error.hint if isinstance(error, ValidationError) else "see docs/reference/protocol.md"
+        hint = (error.hint if isinstance(error, ValidationError) else None) or "see docs/reference/protocol.md"
         info = ErrorInfo(type="validation_error", code=code, message=_message_of(error), hint=hint)
         asker = _id_in(envelope.data)
         if asker is None or not is_token(envelope.entity):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from esexec.domain import commands as c
 from esexec.domain import decider
+from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
@@ -45,7 +46,7 @@ class Batch:
 class Mailbox:
     """See the module. `state` None: not known, to be loaded."""
 
-    __slots__ = ("appending", "busy", "carrying", "deciding", "desk", "entity", "refusals", "state", "waiting")
+    __slots__ = ("appending", "busy", "carrying", "deciding", "desk", "entity", "one_by_one", "refusals", "state", "waiting")
 
     def __init__(self, desk: "Desk", entity: str) -> None:
         self.desk, self.entity = desk, entity
@@ -59,6 +60,8 @@ class Mailbox:
         self.deciding = False
         """`decide` is at work, and will see what is put meanwhile."""
         self.refusals = 0
+        self.one_by_one = 0
+        """So many decisions take one message each: together they were too large for a commit."""
 
     @property
     def idle(self) -> bool:
@@ -103,7 +106,7 @@ class Mailbox:
         time = waiting[0].time if len(waiting) == 1 else max([envelope.time for envelope in waiting])
         decision = Decision(state, time, chance())
         decided: list[tuple[Envelope, Verdict]] = []
-        while self.waiting and not decision.full and not _needs_key(self.waiting[0]):
+        while self.waiting and not decision.full and not _needs_key(self.waiting[0]) and not (decided and self.one_by_one):
             envelope = self.waiting.popleft()
             decision.bytes += len(envelope.data)
             try:
@@ -117,6 +120,7 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
+        self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
             await self._append(state, decision, decided)
 
@@ -160,7 +164,20 @@ class Mailbox:
         )
         batch.unfinished = decision.unfinished
         batch.data = codec.encode(batch.commit)
+        if len(batch.data) > limits.message_bytes:
+            self.appending = None
+            await self._too_large([envelope for envelope, _ in decided])
+            return
         await self.desk.log.append(self.entity, state.n, batch.data, state.position, self._stored)
+
+    async def _too_large(self, envelopes: list[Envelope]) -> None:
+        """Numbers may take more room as we write them than as they came. Decide one by one; what is too large alone is buried."""
+        if len(envelopes) > 1:
+            self.one_by_one = len(envelopes)
+            self._void(envelopes)
+        else:
+            self._void([])
+            await self.desk.bury(envelopes[0], "too_large", None)
 
     async def _stored(self, position: int | None) -> None:
         batch, self.appending = self.appending, None

@@ -7,11 +7,11 @@ again, and its second outcome changes nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import msgspec
 
@@ -23,6 +23,7 @@ from esexec.domain.ids import is_user_id
 from esexec.domain.messages import CancelSignal, Dispatch
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
+from esexec.nats.lean import header_block
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
@@ -75,6 +76,7 @@ class Worker:
         self._queues: dict[str, Queue] = {}
         self._background: list[asyncio.Task[None]] = []
         self._pulse_mono = time.monotonic()
+        self._rare: set[asyncio.Task[None]] = set()
         self._announced = asyncio.Event()
         self._connection: Connection | None = None
 
@@ -190,21 +192,22 @@ class Worker:
     # Attempts ----------------------------------------------------------------------------------------------------------------
 
     async def _take(self, message: Msg, queue: Queue) -> None:
-        tokens = message.subject.split(".")
-        execution, step, number = tokens[-3:]
-        key = key_of(execution, step, number)
+        try:
+            about = self._subjects.parse_task(message.subject)
+        except ValidationError as error:
+            self._apart(self._meaningless(message, queue, error))
+            return
+        key = key_of(about.execution, about.step, f"{about.run}-{about.attempt}")
         running = self._attempts.get(key)
         if running is not None:
             running.ack = message.reply  # its lease was lost and came back to us: it is the same attempt still
             await queue.freed()
             return
-        run, _, attempt_number = number.partition("-")
-        subject = self._subjects.report(execution, queue.name, step, int(run), int(attempt_number))
+        subject = self._subjects.report(about.execution, queue.name, about.step, about.run, about.attempt)
         try:
             dispatch = _decode(message.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            # Not here: this is called by the reader, which must hear that the report is stored.
-            self._background.append(asyncio.create_task(self._unreadable(message, queue, subject, error)))
+            self._apart(self._unreadable(message, queue, subject, error))
             return
         attempt = Attempt(dispatch, key, queue.name, message.reply, subject)
         now_mono = time.monotonic()
@@ -212,9 +215,15 @@ class Worker:
         self._attempts[key] = attempt
         losses = int(message.reply.split(".")[-5]) - 1
         if losses:
-            asyncio.get_running_loop().create_task(self._begin_again(attempt, losses))
+            self._apart(self._begin_again(attempt, losses))
         else:
             await self._runner.begin(attempt, now_mono)
+
+    def _apart(self, work: Coroutine[Any, Any, None]) -> None:
+        """What waits for the server's answer must not hold up the messages behind it, of which that answer is one."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._rare.add(task)
+        task.add_done_callback(self._rare.discard)
 
     async def _begin_again(self, attempt: Attempt, losses: int) -> None:
         """Somebody had this attempt before and was lost. Say so durably first: it may be what kills workers."""
@@ -224,6 +233,14 @@ class Worker:
         else:
             attempt.over = True
             await self._let_go(attempt)
+
+    async def _meaningless(self, message: Msg, queue: Queue, error: ValidationError) -> None:
+        """No attempt of ours: nobody waits for it, so it is kept among the dead."""
+        logger.warning("buried a dispatch: %s", error.message)
+        dead = self._subjects.dead("invalid", "dispatch")
+        await self._publisher.store(dead, message.data, header_block({"Esexec-Reason": error.code}))
+        await message.respond(b"")
+        await queue.freed()
 
     async def _unreadable(self, message: Msg, queue: Queue, subject: str, error: Exception) -> None:
         from esexec.domain.errors import ErrorInfo

@@ -1,6 +1,7 @@
 """A program in any language: publishes bytes on subjects and reads answers; knows nothing of esexec but its protocol."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,7 +25,8 @@ class RawClient:
         return self
 
     async def _heard(self, message: Msg) -> None:
-        self.answers.append(msgspec.json.decode(message.data, type=Answer))
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.answers.append(msgspec.json.decode(message.data, type=Answer))
 
     async def say(self, execution_id: str, verb: str, **body: Any) -> str:
         body.setdefault("id", new_id())
@@ -39,7 +41,11 @@ class RawClient:
 
     async def pull(self, queue: str = "default", priority: int = 5) -> Msg:
         """Take one dispatch from a lane, as a worker in another language would."""
-        await until(lambda: lane_names(self.connection, self.engine.subjects))
+
+        async def is_there() -> bool:
+            return (queue, priority) in await lane_names(self.connection, self.engine.subjects)
+
+        await until(is_there)
         arrived: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
         async def on_message(message: Msg) -> None:
