@@ -20,6 +20,9 @@ from esexec.executor import Executor
 from esexec.nats.address import redacted
 from esexec.nats.embedded import EmbeddedServer
 
+DEFAULT_STORE = Path(".esexec")
+DEFAULT_NAMESPACE = "default"
+
 
 @dataclass(frozen=True)
 class Server:

@@ -4,18 +4,20 @@ They say `ready` once they are; a server that is not up yet is waited for.
 """
 
 import asyncio
-from collections.abc import Coroutine
+import inspect
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from esexec.cli.call import Call, Server
+from esexec.cli.call import DEFAULT_NAMESPACE, DEFAULT_STORE, Call, Server
 from esexec.cli.exits import Exit
 from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, read_queues
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
+from esexec.tasks import Task
 from esexec.worker import Worker
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ async def dev(
             await _up(call, server, stack, role)
             roles |= {"worker": role.name, "tasks": sorted(found), "queues": queues}
         _ready(call, server, roles)
-        _what_to_try(call, server, sorted(found))
+        _what_to_try(call, server, found)
         await asyncio.Event().wait()
 
 
@@ -107,18 +109,27 @@ def _ready(call: Call, server: Server, roles: dict[str, Any]) -> None:
     call.say(f"ready in namespace {call.namespace}; Ctrl-C drains and ends")
 
 
-def _what_to_try(call: Call, server: Server, tasks: list[str]) -> None:
-    where = (
-        f" --server {server.shown_url}"
-        if server.store is None
-        else ""
-        if str(server.store) == ".esexec"
-        else f" --store {server.store}"
-    )
+def _what_to_try(call: Call, server: Server, tasks: Mapping[str, Task[..., Any]]) -> None:
+    words = ["esexec"]
+    if server.store is None:
+        words += ["--server", server.shown_url]
+    elif server.store != DEFAULT_STORE:
+        words += ["--store", str(server.store)]
+    if call.namespace != DEFAULT_NAMESPACE:
+        words += ["--namespace", call.namespace]
+    esexec = " ".join(words)
     call.say("\ntry in another terminal:")
     if tasks:
-        call.say(f"  esexec{where} start --task {tasks[0]} --input '{{…}}' --wait")
+        name = min(tasks)
+        call.say(f"  {esexec} start --task {name} --input '{_sample(tasks[name])}' --wait")
     else:
-        call.say(f"  esexec{where} worker --tasks MODULE")
-    call.say(f"  esexec{where} start PLAN.yaml --wait")
-    call.say(f"  esexec{where} verify --all")
+        call.say(f"  {esexec} worker --tasks MODULE")
+    call.say(f"  {esexec} start PLAN.yaml --wait")
+    call.say(f"  {esexec} verify --all")
+
+
+def _sample(task: Task[..., Any]) -> str:
+    """What an input of a task looks like: the names that it needs."""
+    parameters = inspect.signature(task.fn).parameters.values()
+    needed = [one.name for one in parameters if one.default is one.empty and "Context" not in str(one.annotation)]
+    return "{" + ", ".join(f'"{name}": …' for name in needed) + "}"

@@ -11,7 +11,7 @@ from esexec.cli.following import exit_of_result, fields_of, follow_to_end
 from esexec.cli.given import ExecutionIdArgument, ExecutionIdOption, InputOption, PriorityOption, read_input
 from esexec.cli.verb import verb
 from esexec.client import Handle
-from esexec.domain.errors import NotConfirmed, Refused, ValidationError
+from esexec.domain.errors import AwaitTimeout, NotConfirmed, Refused, ValidationError
 from esexec.plans import Plan
 
 
@@ -57,7 +57,11 @@ async def start(
             call.say(handle.id)
             return None
         call.say(f"execution {handle.id}")
-        result = await follow_to_end(call, client, handle.id, wait_timeout=wait_timeout)
+        try:
+            result = await follow_to_end(call, client, handle.id, wait_timeout=wait_timeout)
+        except AwaitTimeout as error:
+            error.hint = f"it goes on: esexec watch {handle.id}"
+            raise
         if call.json:
             call.document(fields_of(result))
         return exit_of_result(result)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
-from esexec.cli.call import Call
+from esexec.cli.call import DEFAULT_NAMESPACE, DEFAULT_STORE, Call
 from esexec.cli.exits import Exit, tell
 from esexec.cli.signals import run
 
@@ -98,8 +98,8 @@ def _call(before: dict[str, Any], behind: dict[str, Any]) -> Call:
     said = {name: behind[name] or before.get(name) for name in _SHARED}
     return Call(
         server=said["server"] or os.environ.get("NATS_URL") or None,
-        namespace=said["namespace"] or "default",
-        store=said["store"] or Path(".esexec"),
+        namespace=said["namespace"] or DEFAULT_NAMESPACE,
+        store=said["store"] or DEFAULT_STORE,
         json=bool(said["json"]),
         verbose=bool(said["verbose"]),
     )
