@@ -21,6 +21,7 @@ Handle = Callable[[Msg, "Tap"], Awaitable[None]]
 _EXPIRES_S = 30
 _SILENCE_S = _EXPIRES_S + 5
 _RETRY_S = 0.25
+_DRAIN_S = 2.0
 
 
 class Tap:
@@ -113,6 +114,7 @@ class Puller:
 
     async def start(self) -> None:
         self._subscription = await self._connection.listen(f"{self.inbox}.*", self._on_message)
+        self._connection.on_disconnect(self._disconnected)
         self._connection.on_reconnect(self._reconnected)
         self._ticker = asyncio.create_task(self._tick(), name="esexec-puller")
         for tap in list(self._taps.values()):
@@ -125,16 +127,23 @@ class Puller:
 
     async def ask_again(self) -> None:
         """Forget all requests and make new ones: the consumers are new."""
-        await self._reconnected()
+        self.now = time.monotonic()
+        for tap in self._taps.values():
+            tap.not_before = 0.0
+            tap.forget()
+            await tap.refill()
 
     async def stop(self) -> None:
-        """Take no further message: what was asked for is cancelled at the server with the subscription."""
+        """Ask for nothing more, and take what the server has sent already: unread, it would come again only after a while."""
         for tap in self._taps.values():
             tap.paused = True
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._subscription is not None and self._connection.is_connected:
-            await self._subscription.unsubscribe()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and self._connection.is_connected:
+            draining = asyncio.ensure_future(subscription.drain())
+            draining.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait({draining}, timeout=_DRAIN_S)
 
     def request(self, batch: int, no_wait: bool) -> bytes:
         body = self._requests.get((batch, no_wait))
@@ -177,13 +186,20 @@ class Puller:
                     tap.forget()
                 await tap.refill()
 
+    async def _disconnected(self) -> None:
+        """No inbox is heard again: the server may keep our requests, and would answer them beside the new ones."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.unsubscribe()
+
     async def _reconnected(self) -> None:
-        """The server forgot our requests when the connection broke."""
-        self.now = time.monotonic()
+        await self._disconnected()
+        self.inbox = self._connection.client.new_inbox()
         for tap in self._taps.values():
-            tap.not_before = 0.0
-            tap.forget()
-            await tap.refill()
+            tap.reply = f"{self.inbox}.{tap.reply.rsplit('.', 1)[1]}"
+        self._taps = {tap.reply: tap for tap in self._taps.values()}
+        self._subscription = await self._connection.listen(f"{self.inbox}.*", self._on_message)
+        await self.ask_again()
 
 
 def _in_domain(reply: str) -> str:
