@@ -100,13 +100,13 @@ class Watch:
     def take(self, commit: Commit) -> None:
         """The next commit, if it is that; others are left to a read of the log."""
         state = self.state
-        if commit.n == state.n + 1:
+        if state.execution_id[0] == "_":  # what executions share has no such state: only who asked wants to know
+            self._carried_out(commit)
+        elif commit.n == state.n + 1:
             self.heard_mono = self.feed.now_mono
             fold(state.execution_id, (commit,), state)
             if self.asked:
-                for cause in commit.commands:
-                    if (asked := self.asked.get(cause.id)) is not None:
-                        asked.carried_out()
+                self._carried_out(commit)
             for heard in self.heard:
                 heard(commit)
             if state.ended:
@@ -116,6 +116,11 @@ class Watch:
                 self.changed.clear()
         elif commit.n > state.n:
             self.feed.fill(self)
+
+    def _carried_out(self, commit: Commit) -> None:
+        for cause in commit.commands:
+            if (asked := self.asked.get(cause.id)) is not None:
+                asked.carried_out()
 
     def answered(self, answer: Answer) -> None:
         if (asked := self.asked.get(answer.command_id)) is not None:
