@@ -118,7 +118,7 @@ def due(step: str = "") -> TimerOf:
 
 
 def failure(code: str = "BROKEN", **fields: Any) -> ErrorInfo:
-    return ErrorInfo(code=code, message=f"it is {code}", **fields)
+    return ErrorInfo(type="execution_error", code=code, message=f"it is {code}", **fields)
 
 
 # Histories ---------------------------------------------------------------------------------------------------------------

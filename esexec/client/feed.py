@@ -187,6 +187,7 @@ class Feed:
         for stored in await self._log.load(watch.state.execution_id, after=watch.state.n):
             if stored.n == watch.state.n + 1:
                 watch.take(codec.decode(stored.data))
+                watch.state.position = stored.position
         watch.heard_mono = time.monotonic()
         return watch.state
 
@@ -245,6 +246,9 @@ class Feed:
             watch.take(codec.decode(message.data))
         except EsexecError as error:
             logger.error("%s", error)
+        if watch.state.ended:
+            # Only the last commit's position is told to anybody; reading it from the headers of each would cost.
+            watch.state.position = int((message.headers or {}).get("Nats-Sequence", watch.state.position))
 
     async def _on_answer(self, message: Msg) -> None:
         watch = self._watches.get(message.subject.split(".")[3])

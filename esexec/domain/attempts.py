@@ -144,7 +144,11 @@ class _Attempt:
             self.cancelled(report.ended)
         else:
             stopped = ErrorInfo(
-                code="stopped", message="the handler was stopped by its worker", retryable=True, task_id=self.step_id
+                type="execution_error",
+                code="stopped",
+                message="the handler was stopped by its worker",
+                retryable=True,
+                task_id=self.step_id,
             )
             self.failed(stopped, report.ended_at)
 
@@ -153,6 +157,7 @@ class _Attempt:
         policy = self.decision.state.policy_of(self.index)
         if report.losses >= limits.losses_per_attempt:
             error = ErrorInfo(
+                type="execution_error",
                 code="WORKER_LOST",
                 message=f"{report.losses} workers were lost while they ran {self.step_id}",
                 retryable=True,

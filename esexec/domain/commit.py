@@ -24,7 +24,10 @@ class Cause(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class Commit(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
-    """See the module. `executor` decided it; `actor` wished it, where one is known."""
+    """The events of one decision. `executor` decided it upon `commands`; `actor` wished it, where one is known.
+
+    `n`: its number. `version`: that of its first event. `prev`: the hash of the commit before. `v`: the format, 1.
+    """
 
     v: int
     execution_id: str

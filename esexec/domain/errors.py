@@ -37,7 +37,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     exhausted? None leaves either to the engine. Durations are milliseconds, times UTC.
     """
 
-    type: ErrorType = "execution_error"
+    type: ErrorType
     code: str
     message: str
     hint: str | None = None

@@ -15,6 +15,7 @@ idempotency_key_chars: Final = 512
 
 # Plans ---------------------------------------------------------------------------------------------------------------
 steps_per_plan: Final = 10_000
+"""Most steps of a plan."""
 plan_bytes: Final = 256 * 1024
 """Largest plan, as canonical JSON."""
 params_bytes: Final = 256 * 1024
@@ -34,6 +35,7 @@ stack_chars: Final = 20_000
 
 # Decisions -----------------------------------------------------------------------------------------------------------
 events_per_commit: Final = 500
+"""Most events of one decision; the rest is decided in a `continue`."""
 commit_bytes: Final = 256 * 1024
 """A decision that would grow past this goes on in a `continue`. One event may exceed it alone, up to `message_bytes`."""
 message_bytes: Final = 1024 * 1024
@@ -41,10 +43,15 @@ message_bytes: Final = 1024 * 1024
 
 # Settings ------------------------------------------------------------------------------------------------------------
 max_retries: Final = 1_000
+"""Most re-attempts of a step."""
 parallel_execution_limit: Final = 1_000
+"""Most steps of an execution that can be in flight."""
 timeout_ms: Final = 7 * 24 * 3600 * 1000
+"""Longest timeout of an attempt: 7 days."""
 delay_ms: Final = 365 * 24 * 3600 * 1000
+"""Longest delay of any kind: a year."""
 priority_max: Final = 10
+"""Highest priority; the lowest is 0."""
 
 # Time ----------------------------------------------------------------------------------------------------------------
 cancel_grace_ms: Final = 10_000
@@ -52,6 +59,7 @@ cancel_grace_ms: Final = 10_000
 lease_ms: Final = 5_000
 """How long a silent worker keeps a dispatch (the consumers' ack wait)."""
 heartbeat_ms: Final = 1_500
+"""How often a worker renews a lease."""
 timeout_grace_ms: Final = 2_000
 """Past its timeout an attempt's lease is no longer renewed after this."""
 started_report_after_ms: Final = 50
@@ -63,6 +71,7 @@ backstop_timer_ms: Final = 1_000
 
 # Capacity ------------------------------------------------------------------------------------------------------------
 partitions: Final = 16
+"""Partitions of COMMANDS and of INBOX."""
 commands_waiting: Final = 200_000
 """Messages in COMMANDS; a further one is refused (`overloaded`)."""
 tasks_waiting: Final = 20_000
@@ -70,3 +79,4 @@ tasks_waiting: Final = 20_000
 cached_entities: Final = 20_000
 """Entities an executor keeps in memory."""
 cached_plans: Final = 1_000
+"""Compiled plans that a process keeps in memory."""

@@ -141,6 +141,7 @@ def _read_report(data: bytes) -> r.Report:
 def _too_large(size: int) -> r.Failed:
     return r.Failed(
         error=ErrorInfo(
+            type="execution_error",
             code="output_too_large",
             message=f"a report of {size} bytes is too large",
             hint=f"an output may have {limits.output_bytes} bytes (limits.output_bytes)",

@@ -33,14 +33,16 @@ def describe(error: BaseException, *, task_id: str | None, attempt: int | None, 
     try:
         info = _describe(error, timestamp)
     except Exception:
-        info = ErrorInfo(code=_code_from_name(error), message=f"{type(error).__name__} (it cannot be described)")
+        info = ErrorInfo(
+            type="execution_error", code=_code_from_name(error), message=f"{type(error).__name__} (it cannot be described)"
+        )
     info.task_id, info.attempt, info.timestamp = task_id, attempt, timestamp
     return info
 
 
 def _describe(error: BaseException, timestamp: datetime) -> ErrorInfo:
     heart = _heart(error)
-    info = _of_ours(heart) or ErrorInfo(code=_code(heart), message=_message(heart))
+    info = _of_ours(heart) or ErrorInfo(type="execution_error", code=_code(heart), message=_message(heart))
     info.exception = clean(_qualified_name(heart), limits.name_chars)
     info.stack = _stack(error)
     _judge(info, heart, timestamp)

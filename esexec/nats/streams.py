@@ -28,6 +28,9 @@ LANES: Final = 10_000
 """Consumers on TASKS. Unless a stream says otherwise the server allows 1000."""
 EVENTS_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
+_TOLD: Final = 5
+"""So many differences are told in the log one by one."""
+
 _NANOSECONDS: Final = 1_000_000
 _STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
@@ -143,8 +146,11 @@ async def ensure_streams(connection: Connection, subjects: Subjects, *, replicas
     consumers = executor_consumers(subjects)
     made += await asyncio.gather(*(_create_consumer(connection, consumer) for consumer in consumers))
     if not all(made):
-        for line in await drift(connection, subjects, replicas=replicas):
+        differences = await drift(connection, subjects, replicas=replicas)
+        for line in differences[:_TOLD]:
             logger.warning("%s", line)
+        if len(differences) > _TOLD:
+            logger.warning("… and %d more settings differ from what esexec needs", len(differences) - _TOLD)
 
 
 async def ensure_lane(

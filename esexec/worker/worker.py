@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(Dispatch).decode
 _signal = msgspec.json.Decoder(CancelSignal).decode
 _TICK_S = 0.02
 _LOOK_FOR_LANES_S = 2.0
-_ANNOUNCE_S = 5.0
+_ANNOUNCE_S = 2.0
 _USUAL_PRIORITY = 5
 
 

@@ -172,7 +172,7 @@ def test_simple_results_are_a_table() -> None:
 def test_an_error_says_where() -> None:
     """An error is told with its code, step, attempt, place in the code, and hint."""
     stack = 'Traceback (most recent call last):\n  File "/a/tasks.py", line 12, in create\n    x()\n'
-    error = ErrorInfo(code="KEY", message="no", task_id="a", attempt=2, stack=stack, hint="look")
+    error = ErrorInfo(type="execution_error", code="KEY", message="no", task_id="a", attempt=2, stack=stack, hint="look")
     console = Console(file=io.StringIO(), width=80, no_color=True)
     console.print(render.failure(error))
     assert shown(console).splitlines() == [

@@ -109,7 +109,16 @@ def test_the_errors_of_our_tree_keep_what_they_say() -> None:
 
 def test_an_error_from_another_attempt_becomes_this_attempts_failure() -> None:
     """An error that a handler got from another execution keeps its meaning but not its task, time and stack."""
-    theirs = ErrorInfo(code="X", message="m", retryable=False, recoverable=False, task_id="other", attempt=9, stack="elsewhere")
+    theirs = ErrorInfo(
+        type="execution_error",
+        code="X",
+        message="m",
+        retryable=False,
+        recoverable=False,
+        task_id="other",
+        attempt=9,
+        stack="elsewhere",
+    )
     info = told(errors.to_exception(theirs))
     assert (info.code, info.retryable, info.recoverable) == ("X", False, False)
     assert (info.task_id, info.attempt, info.timestamp) == ("step", 2, NOW)

@@ -42,7 +42,7 @@ def test_a_history_without_commits_has_no_entries() -> None:
     assert timeline([]) == []
 
 
-ERROR = ErrorInfo(code="HTTP_503", message="busy\nand more")
+ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand more")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_how_long_an_attempt_took() -> None:
 
 def test_descriptions_are_bounded() -> None:
     """However long an error's message is, its line is not."""
-    long = ErrorInfo(code="C" * 10_000, message="m" * 10_000)
+    long = ErrorInfo(type="execution_error", code="C" * 10_000, message="m" * 10_000)
     assert len(Teller().describe(e.ExecutionFailed(error=long))) < 500
 
 
