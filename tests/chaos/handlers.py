@@ -73,7 +73,7 @@ def work_sync(
 async def until_file(ctx: esexec.Context, path: str) -> str:
     """Works until a file exists: so a test decides when it ends."""
     note(ctx, "begin")
-    while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240
+    while not os.path.exists(path):  # noqa: ASYNC240
         await asyncio.sleep(0.01)
     return finish(ctx, 0, False)
 
