@@ -7,6 +7,7 @@ moment leaves whole lines. `end` is written before the handler returns: it has h
 import asyncio
 import json
 import os
+import signal
 import time
 import uuid
 
@@ -78,4 +79,11 @@ async def until_file(ctx: esexec.Context, path: str) -> str:
     return finish(ctx, 0, False)
 
 
-TASKS = [work, work_sync, until_file]
+@esexec.task(name="killer")
+async def killer(ctx: esexec.Context) -> None:
+    """Takes its worker with it."""
+    note(ctx, "begin")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+TASKS = [work, work_sync, until_file, killer]

@@ -11,6 +11,7 @@ import pytest
 
 import esexec
 from esexec.domain import limits
+from esexec.nats.streams import ACK_WAIT_MS
 from tests.chaos.dying import EXECUTOR_POINTS, WORKER_POINTS
 from tests.chaos.rig import Rig, Role, tail, until
 from tests.server import NatsServer
@@ -22,10 +23,13 @@ LEASE_S = limits.lease_ms / 1000
 
 
 @pytest.fixture
-async def rig(own_server: NatsServer, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Messages that an executor did not let go come again after a second, so that its restart is seen to work soon."""
+async def rig(own_server: NatsServer, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """Messages that an executor did not let go come again after a second, so that its restart is seen to work soon.
+
+    Parametrized indirectly: after so many milliseconds.
+    """
     rig = Rig(tmp_path, own_server)
-    await rig.make_streams(ack_wait_ms=1000)
+    await rig.make_streams(ack_wait_ms=getattr(request, "param", 1000))
     yield rig
     rig.close()
 
@@ -165,6 +169,7 @@ async def test_a_server_that_stands_still_leaves_no_doubt_behind(rig: Rig, secon
     await settled(rig, **{handle.id: ["completed"] for handle in handles})
 
 
+@pytest.mark.parametrize("rig", [ACK_WAIT_MS], indirect=True)
 async def test_sigterm_drains_everything_within_its_deadline(rig: Rig) -> None:
     """Asked to end in full flow, every process hands back what it cannot finish; its successors go on within seconds."""
     for kind in ("executor", "executor", "worker", "worker"):
@@ -193,3 +198,31 @@ async def test_sigterm_drains_everything_within_its_deadline(rig: Rig) -> None:
     after = Counter((note["execution"], note["step"], note["attempt"]) for note in rig.notes("begin"))
     assert sum((after - before).values()) + sum(before.values()) == len(after), "a handler that could end was run again"
     await settled(rig, **{handle.id: ["completed"] for handle in handles})
+
+
+async def test_a_task_that_kills_its_workers_is_given_up_and_the_others_go_on(rig: Rig) -> None:
+    """After ten lost holders the attempt ends as WORKER_LOST; whatever else runs beside it ends as it should."""
+    rig.executor()
+    worker = rig.worker(lease_ms=2000, queues={"default": 2})
+    await rig.ready()
+    stop = asyncio.Event()
+
+    async def keep_it_up() -> None:
+        while not stop.is_set():
+            if not worker.is_alive:
+                worker.start()
+            await asyncio.sleep(0.05)
+
+    keeper = asyncio.ensure_future(keep_it_up())
+    async with esexec.connect(rig.url, namespace=rig.namespace) as client:
+        killer = await client.start("killer", {}, max_retries=0)
+        others = [await client.start("work", {"ms": 10}, **SOON) for _ in range(5)]
+        result = await killer.wait(wait_timeout=90)
+        assert [(await other.wait(wait_timeout=30)).ok for other in others] == [True] * 5
+    stop.set()
+    await keeper
+    assert result.error is not None
+    assert result.error.code == "WORKER_LOST"
+    assert len([note for note in rig.notes("begin") if note["step"] == "killer"]) <= limits.losses_per_attempt
+    report = await rig.check(acknowledged={killer.id: ["failed"], **{other.id: ["completed"] for other in others}})
+    assert not report.problems, str(report)
