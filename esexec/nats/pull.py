@@ -103,6 +103,7 @@ class Puller:
         self._requests: dict[tuple[int, bool], bytes] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._subscription: Any = None
+        self._draining: set[asyncio.Future[Any]] = set()
 
     def tap(self, stream: str, consumer: str, capacity: int, handle: Handle) -> Tap:
         """Take messages from a consumer from now on (once started)."""
@@ -194,12 +195,31 @@ class Puller:
 
     async def _reconnected(self) -> None:
         await self._disconnected()
+        await self._change_inbox()
+        await self.ask_again()
+
+    async def recall(self) -> None:
+        """Take back every request: who listens on another inbox is sent nothing more. What was sent before still arrives."""
+        subscription = self._subscription
+        if subscription is None or not self._connection.is_connected:
+            return
+        await self._change_inbox()
+        draining = asyncio.ensure_future(subscription.drain())
+        self._draining.add(draining)
+        draining.add_done_callback(self._drained)
+        await self.ask_again()
+
+    def _drained(self, task: "asyncio.Future[Any]") -> None:
+        self._draining.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _change_inbox(self) -> None:
         self.inbox = self._connection.client.new_inbox()
         for tap in self._taps.values():
             tap.reply = f"{self.inbox}.{tap.reply.rsplit('.', 1)[1]}"
         self._taps = {tap.reply: tap for tap in self._taps.values()}
         self._subscription = await self._connection.listen(f"{self.inbox}.*", self._on_message)
-        await self.ask_again()
 
 
 def _in_domain(reply: str) -> str:

@@ -2,7 +2,8 @@
 
 The usual queue has one lane: a pull for the free slots stays open, and nothing is ever asked twice. As soon as a queue has
 several, the lanes are swept: a freed slot asks them from the highest down, without waiting. Only when all are empty do
-waiting pulls stay open on all of them; what then comes beyond the free slots is handed back at once.
+waiting pulls stay open on all of them. They are taken back when the last slot is used, because whatever came then would have
+to be handed back, and each time that counts as a lost worker; the little that was under way is handed back at once.
 """
 
 import asyncio
@@ -39,7 +40,10 @@ class Lane:
 
 
 class Queue:
-    """A queue that a worker serves with `slots` attempts at a time. `take` gets each attempt that has a slot."""
+    """A queue that a worker serves with `slots` attempts at a time. `take` gets each attempt that has a slot.
+
+    `puller` is its own: what it recalls is nobody else's.
+    """
 
     def __init__(self, name: str, slots: int, subjects: Subjects, puller: Puller, take: Take) -> None:
         self.name, self.slots = name, slots
@@ -71,6 +75,7 @@ class Queue:
             for lane in self._lanes:
                 lane.waits = lane.tap.asked > 0
             self._sweeper = asyncio.create_task(self._sweep(), name=f"esexec-lanes-{self.name}")
+            await self._puller.recall()  # of what the single lane was asked for
         self._wake.set()
 
     async def freed(self) -> None:
@@ -98,6 +103,8 @@ class Queue:
                 tap.release()
             return
         self.used += 1
+        if self.used == self.slots and any(lane.waits for lane in self._lanes):
+            await self._puller.recall()
         await self._take(message, self)
 
     def _lane_of(self, tap: Tap) -> Lane:

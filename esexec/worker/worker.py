@@ -115,10 +115,13 @@ class Worker:
         )
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
-        self._puller = Puller(connection)
-        await self._puller.start()
         await self._announce(connection)
-        self._queues = {name: Queue(name, slots, self._subjects, self._puller, self._take) for name, slots in self._slots.items()}
+        self._pullers = {name: Puller(connection) for name in self._slots}
+        for puller in self._pullers.values():
+            await puller.start()
+        self._queues = {
+            name: Queue(name, slots, self._subjects, self._pullers[name], self._take) for name, slots in self._slots.items()
+        }
         await connection.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{self._subjects.tasks_stream}.*", self._on_new_lane)
         for queue in self._queues:
             await ensure_lane(connection, self._subjects, queue, _USUAL_PRIORITY, self._lease_ms)
@@ -133,7 +136,7 @@ class Worker:
             return
         for queue in self._queues.values():
             await queue.stop()
-        await self._puller.stop()
+        await asyncio.gather(*(puller.stop() for puller in self._pullers.values()))
         until = time.monotonic() + self._drain_s
         while self._attempts and connection.is_connected and time.monotonic() < until:
             await asyncio.sleep(0.005)

@@ -168,23 +168,51 @@ async def test_never_more_runs_than_there_are_slots(engine: Engine, turnstile: T
     assert len({str(n) for n in turnstile.seen}) == 3 * 22
 
 
-async def test_being_handed_back_is_no_loss_of_a_worker(engine: Engine, turnstile: Turnstile) -> None:
-    """An attempt that a full worker handed back however often starts as if nothing had been: never `WORKER_LOST`."""
-    worker = await engine.worker(turnstile.task, queues={"default": 12})
-    turnstile.let(12)
-    await asyncio.gather(*(engine.client.run("turn", {"n": n}, wait_timeout=8) for n in range(12)))
-    high = await asyncio.gather(*(engine.client.start("turn", {"n": ["high", n]}, priority=9) for n in range(12)))
-    await turnstile.entered(24)
+async def test_a_full_worker_asks_for_nothing(engine: Engine, turnstile: Turnstile) -> None:
+    """A worker of thirty slots with a pull open for all of them, filled from another lane: what waits is not passed about."""
+    await engine.worker(turnstile.task, queues={"default": 30})
+    turnstile.let(30)
+    await asyncio.gather(*(engine.client.run("turn", {"n": n}, wait_timeout=8) for n in range(30)))
+    handles = await asyncio.gather(*(engine.client.start("turn", {"n": ["high", n]}, priority=9) for n in range(30)))
+    await turnstile.entered(60)
+    await _waits_in_peace(engine, turnstile, handles)
+
+
+async def test_full_workers_do_not_pass_an_attempt_about(engine: Engine, turnstile: Turnstile) -> None:
+    """Twelve workers that were idle on two lanes and are full now: what then waits is no worker's loss, never `WORKER_LOST`."""
+    workers = await asyncio.gather(*(engine.worker(turnstile.task, queues={"default": 1}) for _ in range(12)))
+    turnstile.let(1)
+    await engine.client.run("turn", {"n": "makes the lane"}, priority=9, wait_timeout=8)
+    for worker in workers:
+        await lanes_known(worker, 2)
+    handles = await asyncio.gather(*(engine.client.start("turn", {"n": ["high", n]}, priority=9) for n in range(12)))
+    await turnstile.entered(13)
+    await _waits_in_peace(engine, turnstile, handles)
+
+
+async def _waits_in_peace(engine: Engine, turnstile: Turnstile, handles: list[esexec.Handle]) -> None:
+    """With all slots taken by `handles`, one more attempt waits, is hardly delivered meanwhile, and runs in the end."""
     usual = await engine.client.start("turn", {"n": "usual"})
-    await waiting(engine, 13)
-    assert turnstile.running == 12
-    turnstile.let(13)
-    for handle in (*high, usual):
+    await waiting(engine, len(handles) + 1)
+    before = await deliveries(engine)
+    second = await engine.client.start("turn", {"n": "usual too"})
+    await waiting(engine, len(handles) + 2)
+    assert await deliveries(engine) - before <= 3
+    assert turnstile.running == len(handles)
+    turnstile.let(len(handles) + 2)
+    for handle in (*handles, usual, second):
         result = await handle.wait(wait_timeout=10)
         assert result.status == ExecutionStatus.COMPLETED
         assert losses(await engine.events(handle.id)) == []
         assert (await engine.types(handle.id)).count("task_scheduled") == 1
-    assert worker.name
+
+
+async def deliveries(engine: Engine) -> int:
+    """How often the usual lane has handed something out."""
+    connection = engine.client._connection
+    assert connection is not None
+    info = await connection.api(f"CONSUMER.INFO.{engine.subjects.tasks_stream}.default_p5")
+    return int(info["delivered"]["consumer_seq"])
 
 
 @pytest.mark.parametrize("slots", [1, 4])
