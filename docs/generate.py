@@ -140,12 +140,8 @@ def events_page() -> str:
 
 def event_types() -> list[Any]:
     """The classes of all events, in the order of their file."""
-    by_name = {events.type_of(kind): kind for kind in vars(events).values() if inspect.isclass(kind) and _is_event(kind)}
-    return [by_name[name] for name in events.TYPES]
-
-
-def _is_event(kind: Any) -> bool:
-    return issubclass(kind, events._Event) and not kind.__name__.startswith("_")
+    kinds: list[Any] = [kind for kind in vars(events).values() if inspect.isclass(kind) and issubclass(kind, events._Event)]
+    return sorted((kind for kind in kinds if kind.__name__[0] != "_"), key=lambda kind: events.TYPES.index(events.type_of(kind)))
 
 
 def _event(name: str, kind: Any) -> list[str]:
