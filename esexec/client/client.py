@@ -101,7 +101,8 @@ class Client:
         """Start a plan or a task; returns once the executor has committed it.
 
         Raises the typed refusal (`PlanInvalid`, `Conflict`, `Overloaded`, `ValidationError`), or `NotConfirmed`, carrying the
-        handle, if nobody answers in time: the command stays durable and will be carried out.
+        handle, if nobody answers in time: the command stays durable and will be carried out (unless its code is `not_stored`:
+        the server is away, and it is durable only once this client has reached it).
         """
         execution_id, command = start_command(what, input, options, self.owner)
         watch = await self._feed.open(execution_id)
@@ -275,14 +276,14 @@ class Client:
             await self._publisher.send(subject, data, None, partial(_stored, asked))
             got = await asked.future
             if got is SILENCE:
-                got = await self._look_for(watch, command)
+                got = await self._look_for(watch, command, asked.stored)
         finally:
             del watch.asked[command.id]
         if got is not None and got.status in ("refused", "superseded"):
             raise _refusal(got)
         return got  # type: ignore[no-any-return]
 
-    async def _look_for(self, watch: Watch, command: c.Command) -> Answer | None:
+    async def _look_for(self, watch: Watch, command: c.Command, stored: bool) -> Answer | None:
         """No answer came: perhaps only the message was lost. The log knows."""
         entity = watch.state.execution_id
         try:
@@ -292,10 +293,18 @@ class Client:
                     return None
         except EsexecError:
             pass
-        error = NotConfirmed(
-            f"nobody has answered within {self._confirm_s:g} s; the command is durable and will be carried out",
-            hint="is an executor running? (esexec executor)",
-        )
+        within = f"within {self._confirm_s:g} s"
+        if stored:
+            error = NotConfirmed(
+                f"nobody has answered {within}; the command is durable and will be carried out",
+                hint="is an executor running? (esexec executor)",
+            )
+        else:
+            error = NotConfirmed(
+                f"the server has not acknowledged the command {within}; it is sent again until it does, or this client is closed",
+                code="not_stored",
+                hint="whether it was stored is not known; with an idempotency_key it may safely be given again",
+            )
         error.handle = Handle(self, entity)
         raise error
 
@@ -303,8 +312,8 @@ class Client:
 async def _stored(asked: Asked, ack: Ack) -> None:
     """The server has stored a command, or has not."""
     if ack.error is None:
-        return
-    if ack.error.err_code == STREAM_FULL:
+        asked.stored = True
+    elif ack.error.err_code == STREAM_FULL:
         asked.refused(Overloaded("the engine's intake is full; nothing was accepted", hint="try again later"))
     else:
         asked.refused(Refused(f"the server refused the command: {ack.error.description}"))

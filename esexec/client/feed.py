@@ -37,14 +37,14 @@ Heard = Callable[[Commit], None]
 
 class Asked:
     """Who waits for what becomes of a command. `future`: its answer; None: carried out (or, `until_end`, ended); `SILENCE`:
-    nobody has said anything for too long (looked at twice a second)."""
+    nobody has said anything for too long (looked at twice a second). `stored`: the server has acknowledged it."""
 
-    __slots__ = ("deadline_mono", "future", "heard", "until_end")
+    __slots__ = ("deadline_mono", "future", "heard", "stored", "until_end")
 
     def __init__(self, deadline_mono: float, until_end: bool) -> None:
         self.deadline_mono, self.until_end = deadline_mono, until_end
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.heard = False
+        self.heard = self.stored = False
 
     def carried_out(self) -> None:
         self.heard = True

@@ -185,7 +185,10 @@ class Overloaded(Refused):
 
 
 class NotConfirmed(EsexecError):
-    """No executor answered in time. The command is durable and will be carried out; `handle` follows it."""
+    """No executor answered in time. The command is durable and will be carried out; `handle` follows it.
+
+    With the code `not_stored` not even the server has: then it is durable only once the client, which keeps sending, reached it.
+    """
 
     type: ClassVar[ErrorType] = "timeout_error"
     default_code = "not_confirmed"

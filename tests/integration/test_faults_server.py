@@ -150,6 +150,21 @@ async def test_what_was_submitted_while_no_executor_was_there_is_carried_out_whe
     assert await alone.client.handle(handle.id).result(wait_timeout=10) == 12
 
 
+async def test_a_start_that_no_server_took_says_so_and_is_carried_out_once_there_is_one(
+    alone: Engine, own_server: NatsServer
+) -> None:
+    """What the server has not acknowledged is not called durable; the client sends it again when the server is back."""
+    await alone.executor()
+    await alone.worker(double)
+    async with esexec.connect(alone.url, namespace=alone.namespace, confirm_s=0.2) as hasty:
+        own_server.kill()
+        with pytest.raises(esexec.NotConfirmed, match="not acknowledged") as raised:
+            await hasty.start(double, {"number": 7})
+        assert raised.value.code == "not_stored"
+        own_server.start()
+        assert await raised.value.handle.result(wait_timeout=15) == 14
+
+
 async def test_reports_that_were_lost_and_repeated_change_nothing(alone: Engine) -> None:
     """Every message of a finished execution, sent again outside of any dedup window, leaves the log as it was."""
     recorded: list[tuple[str, bytes]] = []
