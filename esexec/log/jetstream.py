@@ -19,6 +19,9 @@ from esexec.nats.subjects import Subjects
 logger = logging.getLogger("esexec.log")
 
 _PAGE = 1000
+"""Commits that are asked for by name at once: the server takes 1024."""
+_NEWS = 8
+"""Commits that are asked for first by who looks what is new: mostly there is none, and every name is a few dozen bytes."""
 _ASK_AGAIN_S = 0.25
 
 
@@ -68,36 +71,41 @@ class JetStreamLog:
             return
 
     async def load(self, entity: str, after: int = 0) -> list[Stored]:
-        if after == 0:
-            try:
-                return self._in_order(entity, await self._reader.last_of_each(self._stream, [f"{self._prefix}.{entity}.*"]))
-            except TooMany:
-                pass
         commits: list[Stored] = []
+        names = [f"{self._prefix}.{entity}.*"] if after == 0 else self._names(entity, after + 1, _NEWS)
         while True:
-            first = after + len(commits) + 1
-            page = [f"{self._prefix}.{entity}.{n}" for n in range(first, first + _PAGE)]
-            found = self._in_order(entity, await self._reader.last_of_each(self._stream, page), first)
-            commits.extend(found)
-            if len(found) < _PAGE:
+            try:
+                found = await self._reader.last_of_each(self._stream, names)
+                more = len(found) == len(names) and names[0][-1] != "*"
+            except TooMany as part:
+                found, more = part.messages, True
+            commits += self._in_order(entity, found, after + len(commits) + 1)
+            if not more:
                 return commits
+            names = self._names(entity, after + len(commits) + 1, _PAGE)
+
+    def _names(self, entity: str, first: int, count: int) -> list[str]:
+        return [f"{self._prefix}.{entity}.{n}" for n in range(first, first + count)]
 
     async def load_raw(self, entity: str) -> list[Stored]:
         """What is stored, in the order of its numbers, gaps and all: for `verify`, which says what is missing."""
         subjects = await subjects_of(self._connection, self._stream, f"{self._prefix}.{entity}.*")
-        subjects.sort(key=lambda subject: int(subject.rsplit(".", 1)[1]) if subject.rsplit(".", 1)[1].isdecimal() else 0)
-        stored: list[Stored] = []
-        for start in range(0, len(subjects), _PAGE):
-            page = await self._reader.last_of_each(self._stream, subjects[start : start + _PAGE])
-            found = {message.subject: message for message in page}
-            for subject in subjects[start : start + _PAGE]:
-                if (message := found.get(subject)) is not None:
-                    n = subject.rsplit(".", 1)[1]
-                    stored.append(Stored(int(n) if n.isdecimal() else 0, message.sequence, message.data))
-        return stored
+        found = {message.subject: message for message in await self._all(subjects)}
+        stored = [Stored(_number(subject), one.sequence, one.data) for subject, one in found.items()]
+        return sorted(stored, key=lambda one: (one.n, one.position))
+
+    async def _all(self, subjects: list[str]) -> list[Message]:
+        """The messages of these subjects, however many and however large."""
+        if len(subjects) <= _PAGE:
+            try:
+                return await self._reader.last_of_each(self._stream, subjects) if subjects else []
+            except TooMany:
+                pass
+        half = len(subjects) // 2
+        return await self._all(subjects[:half]) + await self._all(subjects[half:])
 
     def _in_order(self, entity: str, messages: list[Message], first: int = 1) -> list[Stored]:
-        commits = [Stored(int(message.subject.rsplit(".", 1)[1]), message.sequence, message.data) for message in messages]
+        commits = [Stored(_number(message.subject), message.sequence, message.data) for message in messages]
         for expected, commit in enumerate(commits, first):
             if commit.n != expected:
                 raise CorruptHistory(f"{entity}: commit {expected} is missing, {commit.n} is stored")
@@ -115,3 +123,9 @@ class JetStreamLog:
             if entity not in seen:
                 seen.add(entity)
                 yield entity
+
+
+def _number(subject: str) -> int:
+    """The number of a commit from its subject; 0 for a subject that is none of ours."""
+    n = subject.rsplit(".", 1)[1]
+    return int(n) if n.isascii() and n.isdecimal() and len(n) < 19 else 0

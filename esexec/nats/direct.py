@@ -16,6 +16,8 @@ from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 
 _TIMEOUT_S = 5.0
+_SILENCE_S = 2.0
+"""An answer of which nothing more comes for so long is lost; one that is long in coming is not."""
 
 
 class Message(NamedTuple):
@@ -27,7 +29,11 @@ class Message(NamedTuple):
 
 
 class TooMany(Exception):
-    """The request matches more subjects than one answer may hold."""
+    """The request matches more than one answer may hold. `messages`: what it held, the first in stream order; perhaps none."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        super().__init__("more than one answer may hold")
+        self.messages = messages
 
 
 class _Collector:
@@ -53,7 +59,7 @@ class DirectReader:
     async def last_of_each(self, stream: str, subjects: list[str], timeout: float = _TIMEOUT_S) -> list[Message]:
         """The last message of every subject that matches, complete, in stream order.
 
-        Raises `TooMany` over 1024 subjects, `Unavailable` if nobody answers. An outage during the call is waited out.
+        Raises `TooMany` over 1024 subjects or 64 MB, `Unavailable` if nobody answers. An outage during the call is waited out.
         """
         body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
@@ -66,7 +72,7 @@ class DirectReader:
             self._collectors[token] = collector
             try:
                 self._connection.client.post(subject, body, token)
-                return await asyncio.wait_for(collector.future, min(timeout, 2.0))
+                return await _collected(collector)
             except (TimeoutError, OutboundBufferLimitError, _NotNow):
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"no answer from the log ({subject}) in {timeout:g} s", code="log_unavailable") from None
@@ -85,21 +91,31 @@ class DirectReader:
             found = Message(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
             collector.messages.append(found)
         elif status == "204":
+            collector.messages.sort(key=lambda m: m.sequence)
             if int(headers.get("Nats-Num-Pending", "0")):
-                collector.future.set_exception(TooMany())
+                collector.future.set_exception(TooMany(collector.messages))
             else:
-                collector.messages.sort(key=lambda m: m.sequence)
                 collector.future.set_result(collector.messages)
         elif status == "404":
             collector.future.set_result([])
         elif status == "413":
-            collector.future.set_exception(TooMany())
+            collector.future.set_exception(TooMany([]))
         else:
             collector.future.set_exception(_NotNow(status))
 
 
 class _NotNow(Exception):
     """The stream has no leader, or there is no JetStream, at this moment."""
+
+
+async def _collected(collector: _Collector) -> list[Message]:
+    """What was asked for. Raises TimeoutError once nothing of it has come for `_SILENCE_S`."""
+    heard = -1
+    while len(collector.messages) > heard:
+        heard = len(collector.messages)
+        if (await asyncio.wait({collector.future}, timeout=_SILENCE_S))[0]:
+            return collector.future.result()
+    raise TimeoutError
 
 
 def _token_of(message: Msg) -> str:

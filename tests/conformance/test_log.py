@@ -1,0 +1,108 @@
+"""What every log does, in memory and in JetStream alike: `esexec.log.port.Log` as a list of promises."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from esexec.domain.errors import CorruptHistory
+from esexec.log.jetstream import JetStreamLog
+from esexec.log.memory import MemoryLog
+from esexec.log.port import Log
+from esexec.nats.connection import Connection
+from esexec.nats.direct import DirectReader
+from esexec.nats.publisher import Publisher
+from esexec.nats.streams import ensure_streams
+from esexec.nats.subjects import Subjects
+
+
+@pytest.fixture
+async def jetstream(connection: Connection, subjects: Subjects) -> AsyncIterator[JetStreamLog]:
+    await ensure_streams(connection, subjects)
+    async with Publisher(connection) as publisher:
+        yield JetStreamLog(connection, subjects, publisher, await DirectReader(connection).start())
+
+
+@pytest.fixture(params=["memory", "jetstream"])
+def log(request: pytest.FixtureRequest) -> Log:
+    return MemoryLog() if request.param == "memory" else request.getfixturevalue("jetstream")  # type: ignore[no-any-return]
+
+
+async def append(log: Log, entity: str, n: int, data: bytes, after: int) -> int | None:
+    """Append and wait: the position, or None if it was refused."""
+    outcome: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def done(position: int | None) -> None:
+        outcome.set_result(position)
+
+    await log.append(entity, n, data, after, done)
+    return await asyncio.wait_for(outcome, 10)
+
+
+async def history(log: Log, entity: str, commits: list[bytes]) -> int:
+    """Append these commits from the first on; the position of the last."""
+    position = 0
+    for n, data in enumerate(commits, 1):
+        stored = await append(log, entity, n, data, position)
+        assert stored is not None
+        assert stored > position
+        position = stored
+    return position
+
+
+async def test_what_was_appended_is_read_in_order_and_from_any_number_on(log: Log) -> None:
+    """`load` gives the commits above a number, `read` one of them; what does not exist is empty or None."""
+    commits = [b"%d" % n for n in range(1, 31)]
+    await history(log, "a", commits)
+    await history(log, "b", [b"other"])
+    for after in (0, 1, 7, 8, 29, 30, 99):
+        assert [(one.n, one.data) for one in await log.load("a", after)] == list(enumerate(commits, 1))[after:]
+    assert await log.load("nobody") == []
+    third, none = await log.read("a", 3), await log.read("a", 31)
+    assert third is not None
+    assert (third.n, third.data, none) == (3, b"3", None)
+    assert sorted([entity async for entity in log.entities()]) == ["a", "b"]
+
+
+async def test_a_commit_is_stored_only_right_behind_the_one_it_was_decided_upon(log: Log) -> None:
+    """Another number, another predecessor, or a place that is taken: refused, and nothing changes."""
+    first = await append(log, "a", 1, b"one", 0)
+    assert first is not None
+    assert await append(log, "a", 1, b"uno", 0) is None
+    assert await append(log, "a", 2, b"two", 0) is None
+    second = await append(log, "a", 2, b"two", first)
+    assert second is not None
+    assert await append(log, "a", 3, b"three", first) is None
+    assert [one.data for one in await log.load("a")] == [b"one", b"two"]
+
+
+async def test_our_own_write_is_recognised_by_its_bytes(log: Log) -> None:
+    """Appending the identical bytes again says where they stand, as often as one likes."""
+    last = await history(log, "a", [b"one", b"two"])
+    first = await append(log, "a", 1, b"one", 0)
+    assert first is not None
+    assert await append(log, "a", 2, b"two", first) == last
+
+
+async def test_of_many_rivals_for_one_number_exactly_one_wins(log: Log) -> None:
+    """Twenty different commits 1 at the same time: one stands, nineteen hear that it is not theirs."""
+    outcomes = await asyncio.gather(*(append(log, "a", 1, b"%d" % rival, 0) for rival in range(20)))
+    assert [position is not None for position in outcomes].count(True) == 1
+
+
+async def test_a_history_larger_than_one_answer_of_the_server_is_read_whole(jetstream: JetStreamLog) -> None:
+    """The server ends an answer at 64 MB; what is left is asked for, by whoever folds and by whoever verifies."""
+    commits = [b"%d" % n + b"x" * 1_000_000 for n in range(1, 81)]
+    await history(jetstream, "a", commits)
+    assert [one.data for one in await jetstream.load("a")] == commits
+    assert [one.data for one in await jetstream.load_raw("a")] == commits
+
+
+async def test_a_stranger_among_the_commits_is_a_corrupt_history(
+    jetstream: JetStreamLog, connection: Connection, subjects: Subjects
+) -> None:
+    """A message that is no commit's number halts its own execution as `CorruptHistory`, not as an accident."""
+    await history(jetstream, "a", [b"one"])
+    await connection.request(subjects.log_all("a").replace("*", "stranger"), b"?")
+    with pytest.raises(CorruptHistory):
+        await jetstream.load("a")
