@@ -28,8 +28,8 @@ _SEGMENT = re.compile(
 )
 _CLOSE = re.compile(r"\s*\}")
 _GRAMMAR = "write ${input.a}, ${context.a} or ${steps.NAME.output.a[0]}; $${ for a literal ${"
-_MEASURED_FROM = 8
-"""Params with more references than this are measured while they are resolved: each may point to `limits.output_bytes`."""
+_UNMEASURED = 8
+"""So many values are taken over as they are; each further one is measured, for each may have `limits.output_bytes`."""
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ def resolve(template: Template, *, input: Any, context: Any, output_of: Callable
     Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `limits.params_bytes`
     (found out here where the outcome would be far larger; else it shows when the outcome is encoded).
     """
-    return template._node.value(_Scope(input, context, output_of, len(template.references) > _MEASURED_FROM))
+    return template._node.value(_Scope(input, context, output_of))
 
 
 # Compiling -----------------------------------------------------------------------------------------------------------
@@ -172,13 +172,13 @@ def _bad(text: str, opening: int, why: str, hint: str | None = None) -> Validati
 class _Scope:
     """What references point into, and how many bytes the outcome may still take."""
 
-    __slots__ = ("context", "input", "left", "measure", "output_of")
+    __slots__ = ("context", "input", "left", "output_of", "unmeasured")
 
-    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any], measure: bool) -> None:
+    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any]) -> None:
         self.input = input
         self.context = context
         self.output_of = output_of
-        self.measure = measure
+        self.unmeasured = _UNMEASURED
         self.left = limits.params_bytes
 
     def lookup(self, reference: Reference) -> Any:
@@ -218,7 +218,9 @@ class _Whole:
 
     def value(self, scope: _Scope) -> Any:
         value = scope.lookup(self.reference)
-        if scope.measure:
+        if scope.unmeasured:
+            scope.unmeasured -= 1
+        else:
             scope.spend(len(msgspec.json.encode(value)))
         return value
 
