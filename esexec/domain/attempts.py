@@ -25,7 +25,8 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
         return Verdict("unknown")
     step = state.steps[index]
     if run < state.run or attempt < step.attempt or (attempt == step.attempt and not step.open):
-        return Verdict("stale", n=step.closed_by(attempt))
+        # A start closes nothing, so no effect of the closing commit is owed to it.
+        return Verdict("stale", n=0 if isinstance(report, r.Started) else step.closed_by(attempt))
     if attempt > step.attempt:
         return Verdict("unknown")
     before = len(decision.events)

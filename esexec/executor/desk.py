@@ -133,7 +133,9 @@ class Desk:
             case "applied":
                 await self._answer(envelope)
                 await envelope.ack()
-            case "repeated" | "duplicate" | "stale":
+            case "duplicate" if type(envelope.content) is not c.CancelExecution:  # of which the end makes something else
+                await self.let_go(envelope, verdict)  # the effects are owed to the first of its meaning, which is still held
+            case "repeated" | "stale":
                 if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost):
                     await self.outbox.stop_attempt(envelope.entity, envelope.step, envelope.attempt)
                 under_way = next((one for one in mailbox.carrying if one.commit is not None and one.commit.n == verdict.n), None)
@@ -257,7 +259,7 @@ class Desk:
             if mailbox is not None and mailbox.state is not None and mailbox.state.n <= n and mailbox.appending is None:
                 mailbox.state, mailbox.refusals = None, mailbox.refusals + 1
             await self.take(envelope)
-        elif verdict.kind in ("repeated", "duplicate", "stale", "open"):
+        elif verdict.kind in ("repeated", "stale", "open"):
             await self._repeat(envelope, verdict)
         elif verdict.kind == "unknown":
             if envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:

@@ -1,0 +1,259 @@
+"""What once went wrong between an executor's cache, its commits and their effects, told step by step."""
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+import pytest
+
+from esexec.domain import commands as c
+from esexec.domain import reports as r
+from tests.given import start
+from tests.simulation import checker
+from tests.simulation.server import Message, Operation
+from tests.simulation.story import Story, small_decisions
+from tests.simulation.world import Node, World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World([10, 10])
+    yield world
+    world.close()
+
+
+def finish(node: Node, *names: str) -> None:
+    """Let the operations of these names, of whatever is asked now and by their answers, arrive and be answered."""
+    moved = True
+    while moved:
+        moved = False
+        for one in list(node.operations):
+            if not names or one.name.startswith(names):
+                while one in node.operations:
+                    node.world.advance(node, one)
+                moved = True
+
+
+def pending(node: Node, name: str) -> Operation:
+    """The one operation of that name."""
+    (found,) = [one for one in node.operations if one.name.startswith(name)]
+    return found
+
+
+def begun(world: World, *steps: str, room: int = 10) -> Node:
+    """`e1` with these parallel steps, started by the first executor, which holds it in its cache."""
+    node = world.nodes[0]
+    command = start(*steps, plan_fields={"parallel": True}, config={"parallel_execution_limit": room, "jitter": 0.0})
+    world.deliver(world.send("e1", "start", command), node=node)
+    finish(node)
+    return node
+
+
+def quiet(world: World) -> Story:
+    """The rest of the story; what was dispatched twice in this one was meant."""
+    story = Story(world)
+    story.quiet = False
+    return story
+
+
+def completed(world: World, step: str) -> Message:
+    world.hand_out(("e1", step, 1))
+    world.work(("e1", step, 1), "ok")
+    return world.messages[-1]
+
+
+def test_a_redelivery_is_not_let_go_before_the_effects_stand(world: World) -> None:
+    """The same message delivered again while its commit's effects are under way is acknowledged together with it."""
+    node = world.nodes[0]
+    message = world.send("e1", "start", start("a"))
+    world.deliver(message, node=node)
+    finish(node, "append")
+    world.expire(message)
+    world.deliver(message, node=node)
+    finish(node, "read")
+    assert not message.acked
+    world.crash(node)
+    world.zombies.clear()
+    quiet(world).end()
+
+
+def test_a_continue_that_a_stale_cache_sees_nothing_in_is_not_lost(world: World) -> None:
+    """An executor whose cache is older than the cut decision asks the leader before it lets the continuation go."""
+    node, other = world.nodes
+    world.deliver(world.send("e1", "start", start(*"abcdefgh")), node=node)
+    finish(node)
+    world.deliver(world.send("e1", "nudge", r.Nudge()), node=other)
+    finish(other)
+    with small_decisions(4):
+        world.deliver(world.send("e1", "cancel", c.CancelExecution(id="c9")), node=node)
+        finish(node)
+        (message,) = [one for one in world.available if one.verb == "continue"]
+        world.deliver(message, node=other)
+        finish(other)
+        assert "continue/2" in checker.applied_commands(world.histories())
+        quiet(world).end()
+
+
+def test_a_continue_repeats_the_effects_of_the_commit_it_led_to(world: World) -> None:
+    """Killed between append and effects, the executor's successor dispatches what the continued decision scheduled."""
+    with small_decisions(4):
+        node = world.nodes[0]
+        command = start(*"abcd", plan_fields={"parallel": True}, config={"parallel_execution_limit": 4})
+        world.deliver(world.send("e1", "start", command), node=node)
+        finish(node)
+        (message,) = world.available
+        assert message.content == r.Continue(1)
+        world.deliver(message, node=node)
+        finish(node, "load", "append")
+        world.crash(node)
+        world.zombies.clear()
+        world.deliver(message, node=world.nodes[1])
+        finish(world.nodes[1])
+        assert sorted(step for _, step, _ in world.queue.waiting) == list("abcd")
+        assert message.acked
+        quiet(world).end()
+
+
+def test_messages_that_come_while_an_answer_is_sent_wait_their_turn(world: World) -> None:
+    """A call to the outside in the middle of a decision lets nobody begin another decision on the same state."""
+    bad, good = world.send("e1", "start", start("a", "a", id="c1")), world.send("e1", "start", start("b", id="c2"))
+    world.deliver(bad, good, world.send("e1", "cancel", c.CancelExecution(id="c3")), node=world.nodes[0])
+    quiet(world).end()
+    commits = world.histories()["e1"]
+    assert not checker.broken_chains({"e1": commits})
+    assert {"c2", "c3"} <= checker.applied_commands({"e1": commits})
+
+
+def test_a_refused_append_takes_all_its_messages_back(world: World) -> None:
+    """Two executors decide at once; the loser decides its whole batch again on what the winner wrote."""
+    node, other = begun(world, "a", "b", "c"), world.nodes[1]
+    world.deliver(world.send("e1", "nudge", r.Nudge()), node=other)
+    finish(other)
+    first, second, third = (completed(world, step) for step in "abc")
+    world.deliver(first, node=node)
+    world.deliver(second, third, node=other)
+    finish(node, "append")
+    finish(other)
+    finish(node)
+    assert first.acked
+    assert second.acked
+    assert third.acked
+    events = [event["type"] for event in checker.events_of(world.histories()["e1"])]
+    assert events.count("task_completed") == 3
+    quiet(world).end()
+
+
+def test_an_unknown_outcome_is_resolved_by_the_same_bytes(world: World) -> None:
+    """An append that arrived twice because its acknowledgement was lost is still the executor's own."""
+    node = world.nodes[0]
+    world.deliver(world.send("e1", "start", start("a")), node=node)
+    append = pending(node, "append")
+    append.arrive()
+    append.arrive()
+    assert append.result == 1
+    finish(node)
+    assert world.queue.dispatched == {("e1", "a", 1): 1}
+
+
+@pytest.mark.parametrize("size", [0, 1, 10])
+def test_a_nudge_repeats_what_was_lost(size: int) -> None:
+    """Whatever was thrown away outside the log, a nudge brings it back; and the nudge itself is let go."""
+    world = World([size])
+    node = begun(world, "a", "b")
+    world.queue.waiting.clear()
+    message = world.send("e1", "nudge", r.Nudge())
+    world.deliver(message, node=node)
+    finish(node)
+    assert message.acked
+    assert [step for _, step, _ in world.queue.waiting] == ["a", "b"]
+    quiet(world).end()
+    world.close()
+
+
+def test_a_report_of_nobodys_attempt_is_parked_in_the_end(world: World) -> None:
+    """A report is never acknowledged on absence: it is looked for again and again, then parked with an alert."""
+    begun(world, "a")
+    message = world.send("e1", "report", r.Withdrawn(), "nobody", "1-1")
+    quiet(world).end()
+    assert [(dead, reason.code) for dead, reason in world.dead] == [(message, "unknown_attempt")]
+    assert message.deliveries == 20
+
+
+def test_a_command_for_nobody_is_delayed_before_it_is_refused(world: World) -> None:
+    """It may have overtaken the start: two delays, then `not_found`."""
+    message = world.send("e1", "cancel", c.CancelExecution(id="c1"))
+    world.drain()
+    assert message.deliveries == 3
+    assert [(answer.status, answer.error and answer.error.code) for answer in world.answers["c1"]] == [("refused", "not_found")]
+
+
+def test_a_poisonous_message_is_buried_and_the_others_go_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of the core is the fault of one message only; whoever waits for its answer is told."""
+    from esexec.domain import decider
+
+    decide_cancel = decider.decide_cancel
+
+    def fails(*args: object) -> object:
+        if args[1].id == "c13":  # type: ignore[attr-defined]
+            raise KeyError("poison")
+        return decide_cancel(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decider, "decide_cancel", fails)
+    node = begun(world, "a", "b")
+    report = completed(world, "a")
+    poison = world.send("e1", "cancel", c.CancelExecution(id="c13"))
+    world.deliver(report, poison, completed(world, "b"), node=node)
+    world.drain()
+    assert [dead for dead, _ in world.dead] == [poison]
+    assert [answer.status for answer in world.answers["c13"]] == ["refused"]
+    assert checker.events_of(world.histories()["e1"])[-1]["type"] == "execution_completed"
+
+
+def damaged(change: Callable[[bytes], bytes]) -> World:
+    world = World([0])
+    begun(world, "a", "b")
+    history = world.log.histories["e1"]
+    completed(world, "a")
+    world.deliver(*world.available)
+    finish(world.nodes[0])
+    history = world.log.histories["e1"]
+    history[0] = history[0]._replace(data=change(history[0].data))
+    return world
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data.replace(b'"step":"b"', b'"step":"x"'),
+        lambda data: data.replace(b'"n":1', b'"n":2'),
+        lambda _: b"",
+    ],
+)
+def test_a_broken_history_halts_its_execution_and_no_other(change: Callable[[bytes], bytes]) -> None:
+    """Its messages are parked with the reason; another execution runs on."""
+    world = damaged(change)
+    message = completed(world, "b")
+    world.send("e2", "start", start("a", id="c5"))
+    world.drain()
+    assert [(dead, reason.code) for dead, reason in world.dead] == [(message, "corrupt_history")]
+    assert checker.events_of(world.histories()["e2"])[-1]["type"] in checker.ENDS
+    world.close()
+
+
+def test_the_cache_keeps_what_was_used_last() -> None:
+    """An executor holds as many idle executions as it may, forgets the oldest first, and ended ones at once."""
+    world = World([2])
+    node = world.nodes[0]
+    for name in ("e1", "e2", "e3"):
+        world.deliver(world.send(name, "start", start("a", id=f"c{name}")), node=node)
+        finish(node)
+    assert list(node.desk._mailboxes) == ["e2", "e3"]
+    world.hand_out(("e2", "a", 1))
+    world.work(("e2", "a", 1), "ok")
+    world.deliver(*world.available, node=node)
+    finish(node)
+    assert list(node.desk._mailboxes) == ["e3"]
+    world.random = Random(1)
+    quiet(world).end()
+    assert list(node.desk._mailboxes) == []
+    world.close()

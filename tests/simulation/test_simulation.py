@@ -1,0 +1,118 @@
+"""Executors that crash, messages that come twice, late or out of order: whatever happens, every execution ends, once.
+
+The real desks and mailboxes run over fakes that do nothing until told to. `ESEXEC_LONG=1` runs many more examples.
+"""
+
+import os
+from collections import Counter
+from random import Random
+from typing import get_args
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import reports as r
+from tests.simulation import checker
+from tests.simulation.story import FAULTS, HARMLESS, PLANS, Story, small_decisions, tell
+from tests.simulation.world import World
+
+LONG = bool(os.environ.get("ESEXEC_LONG"))
+
+executions = st.sampled_from(["e0", "e1", "e2"])
+keys = st.sampled_from([None, None, "k0", "k1"])
+sizes = st.lists(st.sampled_from([0, 1, 10]), min_size=1, max_size=3)
+seeds = st.integers(0, 2**16)
+
+
+class Executors(RuleBasedStateMachine):
+    """See the module. Choices among what may happen come from one number each, so that a story stays short."""
+
+    @initialize(sizes=sizes, seed=seeds, room=st.sampled_from([1, 3, 500]))
+    def begin(self, sizes: list[int], seed: int, room: int) -> None:
+        self.room = small_decisions(room)
+        self.room.__enter__()
+        self.world = World(sizes, seed)
+        self.story = Story(self.world)
+
+    @rule(execution=executions, plan=st.integers(0, len(PLANS) - 1), key=keys)
+    def start(self, execution: str, plan: int, key: str | None) -> None:
+        self.story.start(execution, plan, key)
+
+    @rule(execution=executions)
+    def start_badly(self, execution: str) -> None:
+        self.story.start_badly(execution)
+
+    @rule(execution=executions)
+    def cancel(self, execution: str) -> None:
+        self.story.cancel(execution)
+
+    @rule(value=st.integers(0, 2), task=st.sampled_from("ab"))
+    def configure(self, value: int, task: str) -> None:
+        self.story.configure(value)
+        self.story.announce(task)
+
+    @rule(kind=st.sampled_from(sorted({*FAULTS, *HARMLESS})), seed=seeds)
+    def misfortune(self, kind: str, seed: int) -> None:
+        self.story.misfortune(kind, Random(seed))
+
+    @rule(steps=st.integers(1, 12))
+    def go_on(self, steps: int) -> None:
+        self.world.go_on(steps)
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        if hasattr(self, "story"):
+            self.story.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "story"):
+            try:
+                self.story.end()
+            finally:
+                self.world.close()
+                self.room.__exit__(None, None, None)
+
+
+TestExecutors = Executors.TestCase
+TestExecutors.settings = settings(
+    max_examples=3_000 if LONG else 150,
+    stateful_step_count=60 if LONG else 40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+@pytest.mark.parametrize("room", [1, 3, 500])
+@pytest.mark.parametrize("sizes", [[0], [10], [0, 0], [10, 10], [0, 1, 10]], ids=str)
+def test_stories_full_of_faults_end_well(sizes: list[int], room: int) -> None:
+    """Any number of executors, any cache, any room for a decision: what was accepted is carried to its end."""
+    for seed in range(400 if LONG else 12):
+        tell(seed, sizes=sizes, faults=True, room=room)
+
+
+@pytest.mark.parametrize("sizes", [[0], [10], [0, 0], [10, 10], [0, 1, 10]], ids=str)
+def test_without_faults_nothing_is_dispatched_twice(sizes: list[int]) -> None:
+    """At least once is for crashes: with live executors each attempt is handed out exactly once, in any order of events."""
+    for seed in range(1_000 if LONG else 25):
+        tell(seed, sizes=sizes, faults=False)
+
+
+def test_the_stories_tell_of_everything() -> None:
+    """Every event type, every verb, every kind of report, every answer occurs in them: no test here is idle."""
+    events: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+    for seed in range(120):
+        story = tell(seed, sizes=[[0, 10], [10]][seed % 2], faults=True, room=[500, 2][seed % 2])
+        for commits in story.world.histories().values():
+            events.update(event["type"] for event in checker.events_of(commits))
+        sent.update(story.world.sent)
+        answers.update(answer.status for told in story.world.answers.values() for answer in told)
+    assert set(e.TYPES) - set(events) == set()
+    kinds = {kind.__name__ for kind in (*get_args(c.Command), *get_args(r.Report), r.Due, r.Continue, r.Nudge)}
+    assert kinds - set(sent) == set()
+    assert {"accepted", "duplicate", "refused"} - set(answers) == set()
