@@ -260,6 +260,19 @@ async def test_true_false_or_an_error(engine: Engine, sleeper: Sleeper) -> None:
         await engine.client.cancel("nobody")
 
 
+@pytest.mark.parametrize("engine", ["two executors"], indirect=True)
+async def test_an_executor_that_missed_the_end_does_not_say_true(engine: Engine, sleeper: Sleeper) -> None:
+    """Of two executors one ends the execution while the other still remembers it as cancelling: its answer is False, too."""
+    await engine.worker(sleeper.task, queues={"default": 30})
+    handles = [await engine.client.start("sleeper") for _ in range(30)]
+    await until(lambda: sleeper.started == 30)
+    assert any(await asyncio.gather(*(handle.cancel() for handle in handles for _ in range(3))))
+    for handle in handles:
+        await handle.wait(wait_timeout=8)
+    again = await asyncio.gather(*(handle.cancel() for handle in handles for _ in range(4)))
+    assert set(again) == {False}
+
+
 async def test_a_handler_that_swallows_the_cancellation_is_recorded_as_it_ended(engine: Engine) -> None:
     """C22: cooperative; a handler that finishes its work after it was told has completed, the execution is cancelled."""
     told = asyncio.Event()
