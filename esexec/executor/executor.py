@@ -18,13 +18,13 @@ from esexec.executor.outbox import NatsOutbox
 from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import Auth, Connection, Msg, connect
-from esexec.nats.dead import dead_headers
 from esexec.nats.direct import DirectReader
+from esexec.nats.lean import header_block
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
-from esexec.world import new_id, now
+from esexec.world import new_id
 
 logger = logging.getLogger("esexec.executor")
 
@@ -79,8 +79,6 @@ class Executor:
         """Connect, make sure of the streams, and begin."""
         connection = await connect(self._url, name=f"esexec-executor-{self.name}", patience=self._patience, **self._auth)
         self._connection = connection
-        if connection.max_payload < limits.message_bytes:
-            logger.warning("the server's max_payload is %d; esexec needs %d", connection.max_payload, limits.message_bytes)
         subjects = self._subjects
         await ensure_streams(connection, subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
@@ -134,8 +132,8 @@ class Executor:
             execution, name = self._subjects.parse_due(message.subject)
         except ValidationError as error:
             logger.warning("buried what came due: %s", error.message)
-            dead, headers = self._subjects.dead("invalid", "due"), dead_headers(error.code, error.message, message.subject, now())
-            await self._publisher.send(dead, message.data[: self._publisher.room(headers)], headers, stored)
+            dead = self._subjects.dead("invalid", "due")
+            await self._publisher.send(dead, message.data, header_block({"Esexec-Reason": error.code}), stored)
         else:
             await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
 
