@@ -39,7 +39,9 @@ events_per_commit: Final = 500
 commit_bytes: Final = 256 * 1024
 """A decision that would grow past this goes on in a `continue`. One event may exceed it alone, up to `message_bytes`."""
 message_bytes: Final = 1024 * 1024
-"""The server's `max_payload`; nothing larger is ever published."""
+"""The server's `max_payload`; nothing larger, headers included, is ever published."""
+headers_bytes: Final = 4 * 1024
+"""What a commit leaves of `message_bytes` for the headers it is published with."""
 
 # Settings ------------------------------------------------------------------------------------------------------------
 max_retries: Final = 1_000

@@ -79,6 +79,8 @@ class Executor:
         """Connect, make sure of the streams, and begin."""
         connection = await connect(self._url, name=f"esexec-executor-{self.name}", patience=self._patience, **self._auth)
         self._connection = connection
+        if connection.max_payload < limits.message_bytes:
+            logger.warning("the server's max_payload is %d; esexec needs %d", connection.max_payload, limits.message_bytes)
         subjects = self._subjects
         await ensure_streams(connection, subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
@@ -132,8 +134,8 @@ class Executor:
             execution, name = self._subjects.parse_due(message.subject)
         except ValidationError as error:
             logger.warning("buried what came due: %s", error.message)
-            dead = self._subjects.dead("invalid", "due")
-            await self._publisher.send(dead, message.data, header_block({"Esexec-Reason": error.code}), stored)
+            dead, headers = self._subjects.dead("invalid", "due"), header_block({"Esexec-Reason": error.code})
+            await self._publisher.send(dead, message.data[: self._publisher.room(headers)], headers, stored)
         else:
             await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
 

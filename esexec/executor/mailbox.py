@@ -11,8 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from esexec.domain import commands as c
-from esexec.domain import decider
-from esexec.domain import limits
+from esexec.domain import decider, limits
 from esexec.domain import reports as r
 from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
@@ -164,7 +163,7 @@ class Mailbox:
         )
         batch.unfinished = decision.unfinished
         batch.data = codec.encode(batch.commit)
-        if len(batch.data) > limits.message_bytes:
+        if len(batch.data) > limits.message_bytes - limits.headers_bytes:
             self.appending = None
             await self._too_large([envelope for envelope, _ in decided])
             return

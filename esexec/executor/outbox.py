@@ -22,7 +22,7 @@ from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal
 from esexec.domain.state import ExecutionState
 from esexec.executor.desk import Done
-from esexec.executor.envelope import Envelope
+from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection
 from esexec.nats.direct import read_leader
 from esexec.nats.lean import header_block
@@ -195,9 +195,13 @@ class NatsOutbox:
         async def stored(ack: Ack) -> None:
             if ack.error is None:
                 await envelope.ack()
+            else:
+                logger.error("a message could not be buried (%s): %s", ack.error.description, envelope.entity)
+                await envelope.nak(backoff_s(envelope.deliveries))
 
         entity, verb = (token if is_token(token) else "invalid" for token in (envelope.entity, envelope.verb))
-        await self._publisher.send(self._subjects.dead(entity, verb), envelope.data, headers, stored)
+        data = envelope.data[: self._publisher.room(headers)]
+        await self._publisher.send(self._subjects.dead(entity, verb), data, headers, stored)
 
     async def _store(self, subject: str, data: bytes, headers: bytes | None, done: Done) -> None:
         await self._publisher.send(subject, data, headers, partial(self._stored, subject, data, headers, done))

@@ -38,6 +38,8 @@ Done = Callable[[Ack], Awaitable[None]]
 
 WRONG_SEQUENCE = frozenset({10071, 10164})
 """Another message stands where this one was to go."""
+TOO_LARGE = 10054
+"""More than the server, or the stream, takes in one message."""
 STREAM_FULL = 10077
 """A limit of the stream: of all messages, or of one subject."""
 
@@ -92,13 +94,19 @@ class Publisher:
     def in_flight(self) -> int:
         return len(self._flights)
 
+    def room(self, headers: bytes | None = None) -> int:
+        """How many bytes the server takes beside these headers."""
+        return self._max_payload - (len(headers) if headers else 0)
+
     async def send(self, subject: str, data: bytes, headers: bytes | None = None, done: Done | None = None) -> None:
         """Publish and return; `done` hears what became of it. `headers` as `lean.header_block` makes them.
 
-        Raises ValueError for a message of more than `max_payload` bytes.
+        What is too large is refused here: the server would close the connection over it, again and again.
         """
-        if len(data) > self._max_payload:
-            raise ValueError(f"{len(data)} bytes are more than the server takes ({self._max_payload})")
+        if len(data) > self.room(headers):
+            if done is not None:
+                await done(Ack(error=ErrorDetail(400, TOO_LARGE, "message size exceeds maximum allowed")))
+            return
         token = f"{self._inbox}.{next(self._tokens)}"
         self._flights[token] = _Flight(subject, data, headers, done, self._now)
         try:

@@ -240,8 +240,8 @@ class Worker:
     async def _meaningless(self, message: Msg, queue: Queue, error: ValidationError) -> None:
         """No attempt of ours: nobody waits for it, so it is kept among the dead."""
         logger.warning("buried a dispatch: %s", error.message)
-        dead = self._subjects.dead("invalid", "dispatch")
-        await self._publisher.store(dead, message.data, header_block({"Esexec-Reason": error.code}))
+        dead, headers = self._subjects.dead("invalid", "dispatch"), header_block({"Esexec-Reason": error.code})
+        await self._publisher.store(dead, message.data[: self._publisher.room(headers)], headers)
         await message.respond(b"")
         await queue.freed()
 

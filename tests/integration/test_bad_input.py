@@ -119,6 +119,15 @@ async def test_rubbish_as_a_command(engine: Engine, raw: RawClient, entity: str,
     await still_works(engine)
 
 
+@pytest.mark.parametrize("where", ["cmd.e-1.start", "in.e-1.dance", "due.no%id.1", "task.default.5.no%id.s.1-1"])
+async def test_rubbish_as_large_as_the_server_takes(engine: Engine, raw: RawClient, where: str) -> None:
+    """With the reason beside it such a message is larger than the server takes: what fits is buried, and no connection breaks."""
+    await raw.connection.publish(f"esexec.{engine.namespace}.{where}", b"x" * raw.connection.max_payload)
+    assert "Esexec-Reason" in await dead_headers(engine, raw.connection)
+    await still_works(engine)
+    assert not any("lost" in line for line in engine.complaints.lines)
+
+
 async def dead_headers(engine: Engine, connection: Connection) -> str:
     return base64.b64decode((await dead(engine, connection))["hdrs"]).decode()
 
