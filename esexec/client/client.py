@@ -287,7 +287,7 @@ class Client:
         """No answer came: perhaps only the message was lost. The log knows."""
         entity = watch.state.execution_id
         try:
-            if entity != SETTINGS_ENTITY:
+            if entity != SETTINGS_ENTITY and self._connection is not None and self._connection.is_connected:
                 await self._feed.catch_up(watch)
                 if command.id in watch.state.applied:
                     return None

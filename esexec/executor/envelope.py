@@ -9,7 +9,7 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import reports as r
-from esexec.nats.connection import Connection, OutboundBufferLimitError
+from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.pull import Tap
 
 Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
@@ -20,13 +20,13 @@ class Envelope:
     `attempt` only in a report's. `deliveries` counts from 1. `bound`: a start whose idempotency key is ours."""
 
     __slots__ = (
-        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step", "time", "verb",
+        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step", "subject", "time", "verb",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, tap: Tap, ack: str, entity: str, verb: str, data: bytes) -> None:
-        self._client, self._tap, self._ack = connection.client, tap, ack
-        self.entity, self.verb, self.data = entity, verb, data
-        *_, deliveries, _, _, nanoseconds, _ = ack.rsplit(".", 5)
+    def __init__(self, connection: Connection, tap: Tap, message: Msg, entity: str, verb: str) -> None:
+        self._client, self._tap, self._ack = connection.client, tap, message.reply
+        self.entity, self.verb, self.data, self.subject = entity, verb, message.data, message.subject
+        *_, deliveries, _, _, nanoseconds, _ = message.reply.rsplit(".", 5)
         self.deliveries = int(deliveries)
         self.time = datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
         self.content: Content = _NOTHING

@@ -6,6 +6,7 @@ Stateless: kill it at any instruction, start it again anywhere, run as many as y
 import asyncio
 import logging
 import time
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -18,13 +19,13 @@ from esexec.executor.outbox import NatsOutbox
 from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import Auth, Connection, Msg, connect
-from esexec.nats.direct import DirectReader
-from esexec.nats.lean import header_block
+from esexec.nats.dead import dead_headers
+from esexec.nats.direct import DirectReader, read_leader
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
-from esexec.world import new_id
+from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.executor")
 
@@ -87,7 +88,9 @@ class Executor:
         reader = await DirectReader(connection).start()
         log = JetStreamLog(connection, subjects, self._publisher, reader)
         self._outbox = NatsOutbox(connection, subjects, self._publisher)
-        self._desk = Desk(self.name, log, self._outbox, cache_size=self._cache_size)
+        self._desk = Desk(
+            self.name, log, self._outbox, cache_size=self._cache_size, start_waits=partial(_start_waits, connection, subjects)
+        )
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of("_settings"), self._settings.on_commit)
         await self._settings.start()
@@ -134,7 +137,7 @@ class Executor:
             execution, name = self._subjects.parse_due(message.subject)
         except ValidationError as error:
             logger.warning("buried what came due: %s", error.message)
-            dead, headers = self._subjects.dead("invalid", "due"), header_block({"Esexec-Reason": error.code})
+            dead, headers = self._subjects.dead("invalid", "due"), dead_headers(error.code, error.message, message.subject, now())
             await self._publisher.send(dead, message.data[: self._publisher.room(headers)], headers, stored)
         else:
             await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
@@ -170,3 +173,8 @@ class Executor:
         await self._outbox.close()
         await self._publisher.close()
         await connection.close()
+
+
+async def _start_waits(connection: Connection, subjects: Subjects, execution: str) -> bool:
+    """A start that is in the hands of an executor that died lies in COMMANDS until its ack wait is over."""
+    return await read_leader(connection, subjects.commands_stream, subjects.command_stored(execution, "start")) is not None

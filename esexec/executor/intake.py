@@ -51,7 +51,7 @@ class Intake:
         """A message of COMMANDS: `…commands.<partition>.<execution>.<verb>`."""
         tokens = message.subject.split(".")
         entity, verb = tokens[-2], tokens[-1]
-        envelope = Envelope(self._connection, tap, message.reply, entity, verb, message.data)
+        envelope = Envelope(self._connection, tap, message, entity, verb)
         try:
             envelope.content = self._read_command(entity, verb, message.data)
         except _UNREADABLE as error:
@@ -102,7 +102,7 @@ class Intake:
         """A message of INBOX: `…inbox.<partition>.<execution>.<kind>.…`."""
         tokens = message.subject.split(".")
         entity, kind, rest = tokens[4], tokens[5], tokens[6:]
-        envelope = Envelope(self._connection, tap, message.reply, entity, kind, message.data)
+        envelope = Envelope(self._connection, tap, message, entity, kind)
         if kind == "report" and len(rest) == 3 and is_user_id(entity):
             envelope.queue, envelope.step, envelope.attempt = rest
             envelope.content = _read_report(message.data)

@@ -24,6 +24,7 @@ from esexec.domain.state import ExecutionState
 from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection
+from esexec.nats.dead import dead_headers
 from esexec.nats.direct import read_leader
 from esexec.nats.lean import header_block
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
@@ -187,10 +188,7 @@ class NatsOutbox:
             logger.debug("not told, no server: %s", subject)
 
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:
-        message = " ".join(reason.message.encode("ascii", "backslashreplace").decode().split())
-        headers = header_block(
-            {"Esexec-Reason": reason.code, "Esexec-Message": message[:1000], "Esexec-Time": datetime.now(UTC).isoformat()}
-        )
+        headers = dead_headers(reason.code, reason.message, envelope.subject, datetime.now(UTC))
 
         async def stored(ack: Ack) -> None:
             if ack.error is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from esexec.domain import limits
+from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection
 from esexec.nats.subjects import STREAMS, TIMER_CONSUMER, Subjects
 
@@ -28,6 +29,8 @@ LANES: Final = 10_000
 """Consumers on TASKS. Unless a stream says otherwise the server allows 1000."""
 EVENTS_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 
+OLDEST_SERVER: Final = (2, 12)
+"""The first version with message schedules."""
 _TOLD: Final = 5
 """So many differences are told in the log one by one."""
 
@@ -140,7 +143,15 @@ def _consumer(name: str, subject: str, ack_wait_ms: int) -> Config:
 
 async def ensure_streams(connection: Connection, subjects: Subjects, *, replicas: int = 1) -> None:
     """Makes every stream and every consumer of the executors that is missing. What exists is left as it is; where it differs
-    from what esexec needs, a warning names the setting. Raises ApiError where the server refuses, Unavailable."""
+    from what esexec needs, a warning names the setting. Raises ApiError where the server refuses, Unavailable (also for a
+    server older than `OLDEST_SERVER`, which would take the settings and not heed them)."""
+    version = tuple(int(part) for part in connection.server_version.split(".")[:2])
+    if version < OLDEST_SERVER:
+        raise Unavailable(
+            f"the NATS server at {connection.shown_url} is version {connection.server_version}",
+            code="server_too_old",
+            hint=f"esexec needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer: older ones know no message schedules",
+        )
     configs = stream_configs(subjects, replicas)
     made = await asyncio.gather(*(_create_stream(connection, config) for config in configs))
     consumers = executor_consumers(subjects)

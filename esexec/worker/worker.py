@@ -23,7 +23,7 @@ from esexec.domain.ids import is_user_id
 from esexec.domain.messages import CancelSignal, Dispatch
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
-from esexec.nats.lean import header_block
+from esexec.nats.dead import dead_headers
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
@@ -33,7 +33,7 @@ from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
 from esexec.worker.running import Runner
-from esexec.world import new_id
+from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.worker")
 
@@ -240,7 +240,10 @@ class Worker:
     async def _meaningless(self, message: Msg, queue: Queue, error: ValidationError) -> None:
         """No attempt of ours: nobody waits for it, so it is kept among the dead."""
         logger.warning("buried a dispatch: %s", error.message)
-        dead, headers = self._subjects.dead("invalid", "dispatch"), header_block({"Esexec-Reason": error.code})
+        dead, headers = (
+            self._subjects.dead("invalid", "dispatch"),
+            dead_headers(error.code, error.message, message.subject, now()),
+        )
         await self._publisher.store(dead, message.data[: self._publisher.room(headers)], headers)
         await message.respond(b"")
         await queue.freed()
