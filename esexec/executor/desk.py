@@ -6,7 +6,7 @@ may not conclude stands here in one place: `_doubt` reads the leader before "unk
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -35,7 +35,14 @@ _DISPATCH = msgspec.json.Encoder()
 _DELIVERIES_OF_UNKNOWN = 20
 """A report about an attempt that no history knows is looked for this often before it is parked."""
 _DELIVERIES_OF_EARLY = 2
-"""A verb for an execution that does not exist (yet) is delayed this often before it is refused."""
+"""A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
+
+StartWaits = Callable[[str], Awaitable[bool]]
+"""Whether a start of this execution is on its way: then it is too early to say that there is no such execution."""
+
+
+async def _none_waits(entity: str) -> bool:
+    return False
 
 
 class Done(Protocol):
@@ -61,8 +68,17 @@ class Outbox(Protocol):
 class Desk:
     """See the module. `cache_size`: how many idle entities are kept in memory; any number is correct, 0 too."""
 
-    def __init__(self, name: str, log: Log, outbox: Outbox, *, cache_size: int = limits.cached_entities) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        outbox: Outbox,
+        *,
+        cache_size: int = limits.cached_entities,
+        start_waits: StartWaits = _none_waits,
+    ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
+        self._start_waits = start_waits
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -266,7 +282,11 @@ class Desk:
                 await self.bury(envelope, "unknown_attempt", None)
             else:
                 await envelope.nak(backoff_s(envelope.deliveries))
-        elif verdict.error is not None and verdict.error.code == "not_found" and envelope.deliveries <= _DELIVERIES_OF_EARLY:
+        elif (
+            verdict.error is not None
+            and verdict.error.code == "not_found"
+            and (envelope.deliveries <= _DELIVERIES_OF_EARLY or await self._start_waits(envelope.entity))
+        ):
             await envelope.nak(backoff_s(envelope.deliveries))
         else:
             await self.let_go(envelope, verdict)

@@ -14,6 +14,10 @@ from esexec.domain.ids import is_token, is_user_id
 STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE")
 """The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`."""
 
+STRAY_CONSUMER: Final = "strays"
+"""The consumer, on COMMANDS and on INBOX, of what the server stored as it was published: a subject with a literal `*` or `>`, which
+its transform leaves alone."""
+
 TIMER_CONSUMER: Final = "due"
 """The durable consumer of the timers that fired."""
 
@@ -104,9 +108,23 @@ class Subjects:
         """All commands as they are published."""
         return f"{self._prefix}.cmd.*.*"
 
+    @property
+    def stray_commands(self) -> str:
+        """Commands that were stored without a partition."""
+        return f"{self._prefix}.cmd.>"
+
+    @property
+    def stray_inbox(self) -> str:
+        """Messages for INBOX that were stored without a partition."""
+        return f"{self._prefix}.in.>"
+
     def commands_partition(self, partition: int) -> str:
         """The commands of one partition as they are stored."""
         return f"{self._prefix}.commands.{partition}.>"
+
+    def command_stored(self, execution: str, verb: str) -> str:
+        """Where a command of an execution is stored, whatever its partition: to look for it."""
+        return f"{self._prefix}.commands.*.{execution}.{verb}"
 
     @property
     def commands_transform(self) -> str:

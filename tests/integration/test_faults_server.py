@@ -9,6 +9,7 @@ import nats
 import pytest
 
 import esexec
+from esexec.domain import limits
 from esexec.nats.connection import Connection, connect
 from esexec.nats.direct import read_leader
 from esexec.nats.streams import ensure_lane, ensure_streams
@@ -163,6 +164,33 @@ async def test_a_start_that_no_server_took_says_so_and_is_carried_out_once_there
         assert raised.value.code == "not_stored"
         own_server.start()
         assert await raised.value.handle.result(wait_timeout=15) == 14
+
+
+async def test_a_cancel_is_not_refused_while_the_start_is_in_the_hands_of_an_executor_that_died(alone: Engine) -> None:
+    """There is "no such execution" only when no start of it is on its way either; the cancel waits for it."""
+    await ensure_streams_of(alone)
+    async with await connect(alone.url, name="dying") as dying:
+        subjects, inbox = alone.subjects, await dying.client.subscribe(dying.client.new_inbox())
+        for partition in range(limits.partitions):
+            pull = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.commands_stream}.{subjects.partition_consumer(partition)}"
+            await dying.client.publish(pull, b'{"batch": 1, "expires": 2000000000}', inbox.subject)
+        starting = asyncio.ensure_future(alone.client.start(double, {"number": 8}))
+        start = await inbox.next_msg(timeout=5)
+        consumer = start.reply.split(".")[3]
+        await inbox.unsubscribe()
+        await alone.executor()
+        cancelling = asyncio.ensure_future(alone.client.cancel(start.subject.split(".")[-2]))
+
+        async def delayed_often() -> bool:
+            info = await dying.api(f"CONSUMER.INFO.{subjects.commands_stream}.{consumer}")
+            return int(info["delivered"]["consumer_seq"]) >= 5
+
+        await until(delayed_often)
+        assert not cancelling.done()
+        await start.respond(b"-NAK")  # sooner than the ack wait would be over
+        handle = await starting
+    assert await cancelling
+    assert (await handle.wait(wait_timeout=10)).status.value == "cancelled"
 
 
 async def test_reports_that_were_lost_and_repeated_change_nothing(alone: Engine) -> None:
