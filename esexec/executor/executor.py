@@ -24,7 +24,7 @@ from esexec.nats.direct import DirectReader, read_leader
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
-from esexec.nats.subjects import Subjects
+from esexec.nats.subjects import STRAY_CONSUMER, TIMER_CONSUMER, Subjects
 from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.executor")
@@ -106,7 +106,9 @@ class Executor:
             name = subjects.partition_consumer(partition)
             self._command_taps.append(self._puller.tap(subjects.commands_stream, name, _IN_HAND, intake.on_command))
             self._puller.tap(subjects.inbox_stream, name, _IN_HAND, intake.on_inbox)
-        self._puller.tap(subjects.timers_stream, "due", _IN_HAND, self._forward)
+        for stream in (subjects.commands_stream, subjects.inbox_stream):
+            self._puller.tap(stream, STRAY_CONSUMER, _IN_HAND, intake.on_stray)
+        self._puller.tap(subjects.timers_stream, TIMER_CONSUMER, _IN_HAND, self._forward)
         await self._puller.start()
         connection.on_reconnect(self._make_sure)
 

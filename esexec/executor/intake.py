@@ -98,6 +98,13 @@ class Intake:
             await self._desk.outbox.answer(refusal)
             await envelope.ack()
 
+    async def on_stray(self, message: Msg, tap: Tap) -> None:
+        """A message whose subject holds a literal wildcard: it belongs to no partition and means nothing."""
+        envelope = Envelope(self._connection, tap, message, "invalid", "invalid")
+        info = ErrorInfo(type="validation_error", code="bad_subject", message=f"{message.subject[:200]} means nothing here")
+        logger.warning("buried: %s", info.message)
+        await self._desk.outbox.bury(envelope, info)
+
     async def on_inbox(self, message: Msg, tap: Tap) -> None:
         """A message of INBOX: `…inbox.<partition>.<execution>.<kind>.…`."""
         tokens = message.subject.split(".")

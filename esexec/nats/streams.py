@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from esexec.domain import limits
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.subjects import STREAMS, TIMER_CONSUMER, Subjects
+from esexec.nats.subjects import STRAY_CONSUMER, STREAMS, TIMER_CONSUMER, Subjects
 
 logger = logging.getLogger("esexec.nats")
 
@@ -100,8 +100,13 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
 
 
 def executor_consumers(subjects: Subjects) -> list[Consumer]:
-    """The durable consumers of the executors: one per partition of COMMANDS and of INBOX, and one of the timers that fired."""
-    consumers = [Consumer(subjects.timers_stream, _consumer(TIMER_CONSUMER, subjects.due_all, ACK_WAIT_MS))]
+    """The durable consumers of the executors: one per partition of COMMANDS and of INBOX, one of each for what strayed past the
+    partitions, and one of the timers that fired."""
+    consumers = [
+        Consumer(subjects.timers_stream, _consumer(TIMER_CONSUMER, subjects.due_all, ACK_WAIT_MS)),
+        Consumer(subjects.commands_stream, _consumer(STRAY_CONSUMER, subjects.stray_commands, ACK_WAIT_MS) | _IN_MEMORY),
+        Consumer(subjects.inbox_stream, _consumer(STRAY_CONSUMER, subjects.stray_inbox, ACK_WAIT_MS) | _IN_MEMORY),
+    ]
     for partition in range(limits.partitions):
         name = subjects.partition_consumer(partition)
         of_commands = _consumer(name, subjects.commands_partition(partition), ACK_WAIT_MS) | _IN_MEMORY

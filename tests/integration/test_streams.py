@@ -72,7 +72,7 @@ async def test_streams_are_made_as_declared(connection: Connection, made: Subjec
     """Right after they were made nothing differs from what was asked for, as the server tells it."""
     assert await drift(connection, made) == []
     assert len(stream_configs(made)) == 8
-    assert len(executor_consumers(made)) == 2 * limits.partitions + 1
+    assert len(executor_consumers(made)) == 2 * limits.partitions + 3
 
 
 async def test_many_make_them_at_once(connection: Connection, subjects: Subjects, caplog: pytest.LogCaptureFixture) -> None:
@@ -102,7 +102,7 @@ async def test_drift_is_told_and_not_mended(connection: Connection, made: Subjec
 async def test_drift_names_what_is_missing(connection: Connection, subjects: Subjects) -> None:
     """Where nothing was made, every stream and consumer is called missing."""
     lines = await drift(connection, subjects)
-    assert len(lines) == 8 + 2 * limits.partitions + 1
+    assert len(lines) == 8 + 2 * limits.partitions + 3
     assert lines[0] == f"stream {subjects.commands_stream} is missing"
 
 
