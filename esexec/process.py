@@ -1,4 +1,5 @@
-"""How a process of esexec runs its loop: on uvloop where that is installed, with a collector that looks less often.
+"""How a process of esexec runs its loop: on uvloop where that is installed, with a collector that looks less often; and how
+it hears that it is to end.
 
 Nearly all that the engine makes dies young and by reference count; the default thresholds have the collector look at every
 live state again and again. Programs that embed esexec keep their own settings: nothing here happens on import.
@@ -6,6 +7,8 @@ live state again and again. Programs that embed esexec keep their own settings: 
 
 import asyncio
 import gc
+import signal
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -23,3 +26,29 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     except ImportError:
         return asyncio.run(main)
     return uvloop.run(main)
+
+
+_waiting: set[asyncio.Event] = set()
+
+
+async def until_terminated() -> None:
+    """Wait for SIGTERM, unless the program has a handler of its own for it; then, and in threads, for ever (until cancelled)."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    ours = bool(_waiting) or (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        loop.add_signal_handler(signal.SIGTERM, _tell_all)
+    _waiting.add(told)
+    try:
+        await told.wait()
+    finally:
+        _waiting.discard(told)
+        if ours and not _waiting:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _tell_all() -> None:
+    for told in _waiting:
+        told.set()

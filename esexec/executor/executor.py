@@ -25,6 +25,7 @@ from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import STRAY_CONSUMER, TIMER_CONSUMER, Subjects
+from esexec.process import until_terminated
 from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.executor")
@@ -68,11 +69,11 @@ class Executor:
         await self.stop()
 
     async def run(self) -> None:
-        """Start if need be, and go on until cancelled; then drain."""
+        """Start if need be, and go on until cancelled or SIGTERM; then drain."""
         if self._connection is None:
             await self.start()
         try:
-            await asyncio.Event().wait()
+            await until_terminated()
         finally:
             await self.stop()
 

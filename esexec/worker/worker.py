@@ -28,6 +28,7 @@ from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
 from esexec.nats.subjects import Subjects
+from esexec.process import until_terminated
 from esexec.tasks import Tasks, collect
 from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.lanes import Queue
@@ -42,6 +43,7 @@ _signal = msgspec.json.Decoder(CancelSignal).decode
 _TICK_S = 0.02
 _LOOK_FOR_LANES_S = 2.0
 _ANNOUNCE_S = 2.0
+_TRY_AGAIN_S = 1.0
 _USUAL_PRIORITY = 5
 
 
@@ -88,11 +90,11 @@ class Worker:
         await self.stop()
 
     async def run(self) -> None:
-        """Start if need be, and go on until cancelled; then drain."""
+        """Start if need be, and go on until cancelled or SIGTERM; then drain."""
         if self._connection is None:
             await self.start()
         try:
-            await asyncio.Event().wait()
+            await until_terminated()
         finally:
             await self.stop()
 
@@ -177,6 +179,9 @@ class Worker:
         for name, priority in await lane_names(connection, self._subjects):
             if name in self._queues:
                 await self._queues[name].add_lane(priority)
+        for name, queue in self._queues.items():
+            for priority in queue.missing:  # somebody deleted its consumer: what waits there would wait for ever
+                await ensure_lane(connection, self._subjects, name, priority, self._lease_ms)
 
     async def _on_new_lane(self, message: Msg) -> None:
         lane = self._subjects.parse_lane(message.subject.rsplit(".", 1)[1])
@@ -252,17 +257,26 @@ class Worker:
         from esexec.domain.errors import ErrorInfo
 
         info = ErrorInfo(type="internal_error", code="bad_dispatch", message=str(error)[:500], retryable=False)
-        await self._publisher.store(subject, msgspec.json.encode(r.Failed(worker=self.name, error=info)))
-        await message.respond(b"")
+        ack = await self._publisher.store(subject, msgspec.json.encode(r.Failed(worker=self.name, error=info)))
+        if ack.error is None:
+            await message.respond(b"")
         await queue.freed()
 
     async def _report(self, attempt: Attempt, data: bytes) -> None:
-        async def stored(ack: Ack) -> None:
-            if ack.error is not None:
-                logger.error("a report was refused (%s): %s", ack.error.description, attempt.report_subject)
-            await self._acknowledge(attempt)
-
         await self._queues[attempt.queue].freed()
+        await self._store_report(attempt, data)
+
+    async def _store_report(self, attempt: Attempt, data: bytes) -> None:
+        """Until it is stored: an attempt that was acknowledged without its report would be open for ever."""
+
+        async def stored(ack: Ack) -> None:
+            if ack.error is None:
+                await self._acknowledge(attempt)
+                return
+            logger.error("a report was refused, and will be sent again (%s): %s", ack.error.description, attempt.report_subject)
+            loop = asyncio.get_running_loop()
+            loop.call_later(_TRY_AGAIN_S, lambda: self._apart(self._store_report(attempt, data)))
+
         await self._publisher.send(attempt.report_subject, data, None, stored)
 
     def _given_up(self, loop: asyncio.AbstractEventLoop, attempt: Attempt) -> None:

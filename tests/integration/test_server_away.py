@@ -181,16 +181,17 @@ async def role(engine: Engine, what: str) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.parametrize("engine", [None], indirect=True)
-async def test_ctrl_c_drains(engine: Engine) -> None:
-    """Ctrl-C: the worker lets what runs end and takes nothing new, the executor lets what is in hand come to rest."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_drains(engine: Engine, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM: the worker lets what runs end and takes nothing new, the executor lets what is in hand come to rest."""
     executor, worker = await asyncio.gather(role(engine, "executor"), role(engine, "worker"))
     handle = await engine.client.start("work", {"seconds": 0.4})
     await until(handle.worker_id)
-    worker.send_signal(signal.SIGINT)
+    worker.send_signal(number)
     _, said = await asyncio.wait_for(worker.communicate(), 10)
     assert await handle.result(wait_timeout=5) == "done"
     assert b"handed back" not in said
-    executor.send_signal(signal.SIGINT)
+    executor.send_signal(number)
     await asyncio.wait_for(executor.communicate(), 10)
 
 
