@@ -10,7 +10,7 @@ import msgspec
 from esexec.domain import commands as c
 from esexec.domain import reports as r
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
-from esexec.nats.pull import Tap
+from esexec.nats.pull import Tap, delivery_of
 
 Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
 
@@ -26,9 +26,8 @@ class Envelope:
     def __init__(self, connection: Connection, tap: Tap, message: Msg, entity: str, verb: str) -> None:
         self._client, self._tap, self._ack = connection.client, tap, message.reply
         self.entity, self.verb, self.data, self.subject = entity, verb, message.data, message.subject
-        *_, deliveries, _, _, nanoseconds, _ = message.reply.rsplit(".", 5)
-        self.deliveries = int(deliveries)
-        self.time = datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
+        self.deliveries, nanoseconds = delivery_of(message.reply)
+        self.time = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
         self.content: Content = _NOTHING
         self.queue = self.step = self.attempt = ""
         self.bound = False

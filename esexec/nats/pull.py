@@ -226,3 +226,14 @@ def _in_domain(reply: str) -> str:
     """The consumer's key from the longer form of the acknowledgement subject, `$JS.ACK.<domain>.<account>.<stream>.…`."""
     tokens = reply.split(".")
     return f"{tokens[4]}.{tokens[5]}" if len(tokens) >= 11 else ""
+
+
+def delivery_of(reply: str) -> tuple[int, int]:
+    """How often the message was delivered, from 1, and when it was stored, in nanoseconds since 1970 by the server's clock.
+
+    Both stand in the subject on which it is acknowledged: `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.
+    <consumer sequence>.<time>.<pending>`, behind two more tokens where the server names its domain.
+    """
+    tokens = reply.split(".")
+    at = 4 if len(tokens) < 11 else 6
+    return int(tokens[at]), int(tokens[at + 3])

@@ -25,7 +25,7 @@ from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
 from esexec.nats.publisher import Ack, Publisher
-from esexec.nats.pull import Puller
+from esexec.nats.pull import Puller, delivery_of
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
 from esexec.nats.subjects import Subjects
 from esexec.process import until_terminated
@@ -221,7 +221,7 @@ class Worker:
         now_mono = time.monotonic()
         attempt.beaten_mono = now_mono
         self._attempts[key] = attempt
-        losses = int(message.reply.split(".")[-5]) - 1
+        losses = delivery_of(message.reply)[0] - 1
         if losses:
             self._apart(self._begin_again(attempt, losses))
         else:
