@@ -33,7 +33,7 @@ class Attempt:
         self.started_told = False
         self.over = False
         self.why: Why | None = None
-        self.end: Callable[[], None] | None = None
+        self.end: Callable[[], object] | None = None
         """Ends the handler as far as that is possible: cancels its task; a thread has nothing but the context's flag."""
 
     @property

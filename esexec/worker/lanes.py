@@ -58,6 +58,11 @@ class Queue:
     def free(self) -> int:
         return self.slots - self.used
 
+    @property
+    def missing(self) -> list[int]:
+        """The priorities whose consumer seems to be gone."""
+        return [lane.priority for lane in self._lanes if lane.tap.missing]
+
     async def add_lane(self, priority: int) -> None:
         """Serve this priority too. Called again for one that is served, it does nothing."""
         if self._stopped or any(lane.priority == priority for lane in self._lanes):

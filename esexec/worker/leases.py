@@ -83,7 +83,10 @@ class LeaseKeeper:
             while not stopped.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), _TICK_S)
-                await self._look(connection, publisher)
+                try:
+                    await self._look(connection, publisher)
+                except Exception:  # whatever it is, without this thread every attempt would lose its lease
+                    logger.exception("leases could not be looked after")
 
     async def _look(self, connection: Connection, publisher: Publisher) -> None:
         now_mono = time.monotonic()
@@ -109,6 +112,8 @@ class LeaseKeeper:
         attempt.over = True
         logger.warning("%s blocks its worker's loop past its timeout: left to itself", attempt.key)
         report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended="abandoned")
-        await publisher.store(attempt.report_subject, msgspec.json.encode(report))
-        await publisher.send(attempt.ack, b"")
+        ack = await publisher.store(attempt.report_subject, msgspec.json.encode(report))
+        if ack.error is None:
+            with suppress(OutboundBufferLimitError):  # it will be handed out again, in vain
+                publisher.client.post(attempt.ack, b"")
         self._given_up(attempt)

@@ -42,6 +42,10 @@ class Runner:
 
     async def begin(self, attempt: Attempt, now_mono: float) -> None:
         """Start the handler of an attempt; what cannot be started is reported at once."""
+        if attempt.why is not None:  # told to stop before it began
+            if attempt.why != "draining":
+                await self._over(attempt, _encode(r.Stopped(worker=self._worker)))
+            return
         dispatch = attempt.dispatch
         task = self._tasks.get(dispatch.task)
         if task is None:
@@ -57,12 +61,16 @@ class Runner:
             return
         if task.is_async:
             self._on_loop(attempt, task, arguments)
-        else:
+            return
+        try:
             self._in_thread(attempt, task, arguments)
+        except RuntimeError as error:  # no further thread can be had
+            await self._raised(attempt, error)
 
     def _on_loop(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
         running = self._loop.create_task(self._await(attempt, task, arguments))
-        attempt.end = running.cancel  # type: ignore[assignment]
+        # One turn later, for a task that is cancelled before its first step never hears of it, and would report nothing.
+        attempt.end = lambda: self._loop.call_soon(running.cancel)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 

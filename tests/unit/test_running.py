@@ -1,0 +1,80 @@
+"""How handlers are begun and ended, whatever the moment at which they are told to stop."""
+
+import asyncio
+import threading
+import time
+
+import msgspec
+import pytest
+
+import esexec
+from esexec.domain import reports as r
+from esexec.domain.messages import Dispatch
+from esexec.worker.attempt import Attempt
+from esexec.worker.running import Runner
+
+begun: list[str] = []
+
+
+@esexec.task
+async def wait_long() -> None:
+    begun.append("async")
+    await asyncio.sleep(60)
+
+
+@esexec.task
+def work() -> None:
+    begun.append("sync")
+
+
+class Reports:
+    """A runner's reports as they come."""
+
+    def __init__(self) -> None:
+        self.got: list[r.Report] = []
+        self.runner = Runner("w", {"wait_long": wait_long, "work": work}, self.take)
+        begun.clear()
+
+    async def take(self, attempt: Attempt, data: bytes) -> None:
+        self.got.append(msgspec.json.decode(data, type=r.Report))
+
+
+def attempt_of(task: str) -> Attempt:
+    return Attempt(Dispatch(execution_id="e", step="s", task=task), "e/s/1-1", "default", "ack", "report")
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_an_attempt_that_is_stopped_in_the_moment_it_begins_is_reported_at_once() -> None:
+    """A cancel that comes before the handler's first step ends it all the same, and is not taken for a handler that hangs."""
+    reports, attempt = Reports(), attempt_of("wait_long")
+    await reports.runner.begin(attempt, time.monotonic())
+    attempt.stop("cancelled", time.monotonic())
+    await turns()
+    assert [(type(report), report.ended) for report in reports.got if isinstance(report, r.Stopped)] == [(r.Stopped, "cancelled")]
+    assert len(reports.got) == 1
+
+
+@pytest.mark.parametrize("task", ["wait_long", "work"])
+async def test_what_was_told_to_stop_before_it_began_does_not_begin(task: str) -> None:
+    """A cancel that comes while the loss of an earlier worker is still being reported: the handler is not called."""
+    reports, attempt = Reports(), attempt_of(task)
+    attempt.stop("cancelled", time.monotonic())
+    await reports.runner.begin(attempt, time.monotonic())
+    await turns()
+    assert (begun, reports.got) == ([], [r.Stopped(worker="w")])
+
+
+async def test_a_handler_for_which_there_is_no_thread_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a further thread to give reports the attempt's failure, instead of holding it for ever."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    reports = Reports()
+    await reports.runner.begin(attempt_of("work"), time.monotonic())
+    assert [type(report) for report in reports.got] == [r.Failed]
