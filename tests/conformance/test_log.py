@@ -84,6 +84,56 @@ async def test_our_own_write_is_recognised_by_its_bytes(log: Log) -> None:
     assert await append(log, "a", 2, b"two", first) == last
 
 
+async def test_the_outcome_is_told_exactly_once(log: Log) -> None:
+    """`done` is called once for each append, whatever the outcome, and knows the position that a read then finds."""
+    told: list[int | None] = []
+
+    async def done(position: int | None) -> None:
+        told.append(position)
+
+    for data in (b"one", b"one", b"uno"):
+        before = len(told)
+        await log.append("a", 1, data, 0, done)
+        async with asyncio.timeout(10):
+            while len(told) == before:
+                await asyncio.sleep(0.001)
+    one = await log.read("a", 1)
+    assert one is not None
+    assert told == [one.position, one.position, None]
+    assert await log.load("a") == [one]
+
+
+async def test_entities_do_not_touch_each_other(log: Log) -> None:
+    """The same numbers, rival bytes, names that begin alike: each entity is a history of its own, in one order of positions."""
+    names = ["a", "ab", "a-b", "_key-1", "A"]
+    positions = [await append(log, name, 1, b"same", 0) for name in names]
+    assert None not in positions
+    assert positions == sorted(set(positions))  # type: ignore[type-var]
+    second = await append(log, "a", 2, b"two", positions[0] or 0)
+    assert second is not None
+    assert [len(await log.load(name)) for name in names] == [2, 1, 1, 1, 1]
+    assert sorted([entity async for entity in log.entities()]) == sorted(names)
+
+
+async def test_a_long_history_is_read_whole_and_in_part(log: Log) -> None:
+    """More commits than the server answers at once (1,024) make no difference, wherever one begins to read."""
+    count = 2_060
+    commits = [b"%d" % n for n in range(1, count + 1)]
+    await history(log, "a", commits)
+    for after in (0, 1, 1_000, 1_023, 1_024, 1_025, count - 1, count):
+        assert [(one.n, one.data) for one in await log.load("a", after)] == list(enumerate(commits, 1))[after:]
+    last = await log.read("a", count)
+    assert last is not None
+    assert last.data == commits[-1]
+    assert await log.read("a", count + 1) is None
+
+
+async def test_many_histories_are_appended_side_by_side(log: Log) -> None:
+    """Appends to different entities do not wait for each other and do not refuse each other."""
+    lasts = await asyncio.gather(*(history(log, f"e{number}", [b"1", b"2", b"3"]) for number in range(50)))
+    assert len(set(lasts)) == 50
+
+
 async def test_of_many_rivals_for_one_number_exactly_one_wins(log: Log) -> None:
     """Twenty different commits 1 at the same time: one stands, nineteen hear that it is not theirs."""
     outcomes = await asyncio.gather(*(append(log, "a", 1, b"%d" % rival, 0) for rival in range(20)))
@@ -106,3 +156,15 @@ async def test_a_stranger_among_the_commits_is_a_corrupt_history(
     await connection.request(subjects.log_all("a").replace("*", "stranger"), b"?")
     with pytest.raises(CorruptHistory):
         await jetstream.load("a")
+
+
+async def test_a_commit_that_is_missing_is_a_corrupt_history(
+    jetstream: JetStreamLog, connection: Connection, subjects: Subjects
+) -> None:
+    """Numbers are gapless: what stands beyond a missing one is not folded, however one comes to read it."""
+    await history(jetstream, "a", [b"one"])
+    await connection.request(subjects.log("a", 3), b"three")
+    for after in (0, 1):
+        with pytest.raises(CorruptHistory, match="commit 2 is missing"):
+            await jetstream.load("a", after)
+    assert [one.n for one in await jetstream.load_raw("a")] == [1, 3]
