@@ -80,13 +80,15 @@ ON_THE_WIRE = {
     "execution_created": '{"type":"execution_created","plan":{},"plan_id":"0","name":"p"}',
     "execution_started": '{"type":"execution_started"}',
     "execution_completed": '{"type":"execution_completed"}',
-    "execution_failed": '{"type":"execution_failed","error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"failed_steps":["a"]}',
+    "execution_failed": '{"type":"execution_failed",'
+    '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"failed_steps":["a"]}',
     "execution_cancel_requested": '{"type":"execution_cancel_requested","grace_ms":10000}',
     "execution_cancelled": '{"type":"execution_cancelled","abandoned":["a"]}',
     "task_scheduled": '{"type":"task_scheduled","step":"a"}',
     "task_started": '{"type":"task_started","step":"a","started_at":"2026-01-01T00:00:00Z"}',
     "task_completed": '{"type":"task_completed","step":"a","ended_at":"2026-01-01T00:00:00Z"}',
-    "task_failed": '{"type":"task_failed","step":"a","error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"will_retry":true}',
+    "task_failed": '{"type":"task_failed","step":"a",'
+    '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"will_retry":true}',
     "task_timed_out": '{"type":"task_timed_out","step":"a","timeout_ms":5,'
     '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"ended":"killed"}',
     "task_retry_scheduled": '{"type":"task_retry_scheduled","step":"a","attempt":2,"delay_ms":5,"due":"2026-01-01T00:00:00Z"}',
