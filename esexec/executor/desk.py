@@ -19,7 +19,7 @@ from esexec.domain import reports as r
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
-from esexec.domain.errors import CorruptHistory, ErrorInfo, Unavailable, ValidationError
+from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.messages import Answer
 from esexec.domain.state import ExecutionState, fold
 from esexec.executor import keys
@@ -137,8 +137,9 @@ class Desk:
                     code="params_too_large",
                     hint=f"at most {limits.params_bytes} bytes (limits.params_bytes); pass a key or a path instead",
                 )
-        except ValidationError as error:
-            info = msgspec.structs.replace(error.info, retryable=False, task_id=state.graph.steps[index].id, attempt=attempt)
+        except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
+            told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
+            info = msgspec.structs.replace(told.info, retryable=False, task_id=state.graph.steps[index].id, attempt=attempt)
             await self.outbox.report(state, index, attempt, r.Failed(error=info), done)
         else:
             await self.outbox.dispatch(state, index, attempt, data, done)
@@ -222,6 +223,16 @@ class Desk:
         except CorruptHistory as error:
             if envelope is not None:
                 await self.bury(envelope, "corrupt_history", error)
+        except EsexecError as error:
+            logger.warning("will be tried again: %s", error)
+            if envelope is not None:
+                await envelope.nak(backoff_s(envelope.deliveries))
+        except Exception as error:
+            logger.exception("a fault of ours")
+            if envelope is not None and envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
+                await self.bury(envelope, "poison", error)
+            elif envelope is not None:
+                await envelope.nak(backoff_s(envelope.deliveries))
 
     def load(self, mailbox: Mailbox) -> None:
         """Fetch and fold the history, then decide what waits. `mailbox.busy` is set by the caller."""

@@ -6,6 +6,7 @@ Stateless: kill it at any instruction, start it again anywhere, run as many as y
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
@@ -80,7 +81,15 @@ class Executor:
     async def start(self) -> None:
         """Connect, make sure of the streams, and begin."""
         connection = await connect(self._url, name=f"esexec-executor-{self.name}", patience=self._patience, **self._auth)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(connection.close)
+            await self._begin(connection, undo)
+            undo.pop_all()
         self._connection = connection
+        self._watch = asyncio.create_task(self._watch_depth(), name="esexec-executor-watch")
+        logger.info("executor %s ready on %s, namespace %s", self.name, connection.shown_url, self._subjects.namespace)
+
+    async def _begin(self, connection: Connection, undo: AsyncExitStack) -> None:
         if connection.max_payload < limits.message_bytes:
             logger.warning("the server's max_payload is %d; esexec needs %d", connection.max_payload, limits.message_bytes)
         subjects = self._subjects
@@ -94,15 +103,15 @@ class Executor:
         )
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of("_settings"), self._settings.on_commit)
+        undo.push_async_callback(self._settings.close)
         await self._settings.start()
         await self._open_taps(connection)
-        self._watch = asyncio.create_task(self._watch_depth(), name="esexec-executor-watch")
-        logger.info("executor %s ready on %s, namespace %s", self.name, connection.shown_url, subjects.namespace)
 
     async def _open_taps(self, connection: Connection) -> None:
         subjects = self._subjects
         intake = Intake(connection, subjects, self._desk, self._settings.take)
         self._puller = Puller(connection)
+        self._command_taps = []
         for partition in range(limits.partitions):
             name = subjects.partition_consumer(partition)
             self._command_taps.append(self._puller.tap(subjects.commands_stream, name, _IN_HAND, intake.on_command))

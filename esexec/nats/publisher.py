@@ -149,7 +149,7 @@ class Publisher:
             await flight.done(ack)
 
     async def _tick(self) -> None:
-        while True:
+        while not self._connection.is_closed:
             await asyncio.sleep(_TICK)
             self._now = time.monotonic()
             if not self._connection.is_connected:

@@ -177,7 +177,7 @@ class Puller:
             await tap.refill()
 
     async def _tick(self) -> None:
-        while True:
+        while not self._connection.is_closed:
             await asyncio.sleep(_RETRY_S)
             self.now = time.monotonic()
             if not self._connection.is_connected:

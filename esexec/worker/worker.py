@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -103,7 +103,14 @@ class Worker:
     async def start(self) -> None:
         """Connect, announce the tasks, and take attempts from now on."""
         connection = await connect(self._url, name=f"esexec-worker-{self.name}", patience=self._patience, **self._auth)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(connection.close)
+            await self._begin(connection, undo)
+            undo.pop_all()
         self._connection = connection
+        logger.info("worker %s ready on %s: %s", self.name, connection.shown_url, ", ".join(sorted(self.tasks)))
+
+    async def _begin(self, connection: Connection, undo: AsyncExitStack) -> None:
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
         self._runner = Runner(self.name, self.tasks, self._report)
@@ -115,6 +122,7 @@ class Worker:
             lambda: self._pulse_mono,
             partial(self._given_up, asyncio.get_running_loop()),
         )
+        undo.push_async_callback(self._leases.stop)
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
         await self._announce(connection)
@@ -129,7 +137,6 @@ class Worker:
             await ensure_lane(connection, self._subjects, queue, _USUAL_PRIORITY, self._lease_ms)
         await self._find_lanes(connection)
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
-        logger.info("worker %s ready on %s: %s", self.name, connection.shown_url, ", ".join(sorted(self.tasks)))
 
     async def stop(self) -> None:
         """Take nothing new, let what runs end (at most `drain_s`), hand the rest back at once, and close."""
@@ -294,11 +301,10 @@ class Worker:
 
     async def _acknowledge(self, attempt: Attempt) -> None:
         self._attempts.pop(attempt.key, None)
-        if self._connection is not None or self._publisher.in_flight:
-            try:
-                self._publisher.client.post(attempt.ack, b"")
-            except OutboundBufferLimitError:
-                logger.debug("%s will be handed out again, in vain", attempt.key)
+        try:
+            self._publisher.client.post(attempt.ack, b"")
+        except OutboundBufferLimitError:
+            logger.debug("%s will be handed out again, in vain", attempt.key)
 
     async def _on_cancel(self, message: Msg) -> None:
         try:

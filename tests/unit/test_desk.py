@@ -1,0 +1,84 @@
+"""What the desk does when something goes wrong that is nobody's message's fault: nothing is kept in hand for ever."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from esexec.domain import effects as fx
+from esexec.domain import reports as r
+from esexec.domain.errors import EsexecError
+from esexec.executor.desk import Desk
+from esexec.log.memory import MemoryLog
+from tests.given import start
+
+
+class Hands:
+    """A message as the desk holds it, and an outbox: both say what was done."""
+
+    def __init__(self, content: Any = None, *, deliveries: int = 1) -> None:
+        self.said: list[str] = []
+        self.entity, self.verb, self.data, self.subject = "e1", "nudge", b"", ""
+        self.content, self.deliveries, self.time = content or r.Nudge(), deliveries, datetime(2026, 1, 1, tzinfo=UTC)
+        self.step = self.attempt = self.queue = ""
+        self.bound = False
+
+    async def ack(self) -> None:
+        self.said.append("ack")
+
+    async def nak(self, delay_s: float) -> None:
+        self.said.append("nak")
+
+    def __getattr__(self, effect: str) -> Any:
+        async def note(*arguments: Any) -> None:
+            self.said.append(effect)
+            if callable(arguments[-1]):
+                await arguments[-1]()
+
+        return note
+
+
+async def settled(desk: Desk) -> None:
+    while desk._tasks:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "deliveries", "said"),
+    [
+        (EsexecError("the stream is gone"), 1, ["nak"]),
+        (EsexecError("the stream is gone"), 99, ["nak"]),
+        (ZeroDivisionError("a fault of ours"), 1, ["nak"]),
+        (ZeroDivisionError("a fault of ours"), 99, ["bury"]),
+    ],
+)
+async def test_whatever_goes_wrong_with_something_rare_its_message_is_let_go(
+    fault: Exception, deliveries: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that nobody acknowledges or gives back would count as held for ever, and in the end its partition would stand."""
+    hands, log = Hands(deliveries=deliveries), MemoryLog()
+
+    async def fails(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(log, "read", fails)
+    desk = Desk("x", log, hands)  # type: ignore[arg-type]
+    await desk.take(hands)  # type: ignore[arg-type]
+    await settled(desk)
+    assert hands.said == said
+
+
+async def test_an_attempt_that_cannot_be_made_a_dispatch_of_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while its params are resolved is the attempt's failure: the effects behind it are not held up."""
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(fx, "dispatch_of", fails)
+    hands = Hands(start("a"))
+    desk = Desk("x", MemoryLog(), hands)  # type: ignore[arg-type]
+    await desk.take(hands)  # type: ignore[arg-type]
+    await settled(desk)
+    assert [one for one in hands.said if one != "answer"] == ["report", "ack"]
+    assert desk.idle
