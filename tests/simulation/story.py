@@ -162,7 +162,7 @@ class Story:
             assert not twice, f"dispatched twice without any fault: {twice}"
 
     def _check_answers(self) -> None:
-        """Whoever was told that a wish was granted finds it in the log; whoever was refused does not, unless it came again later."""
+        """Whoever was told that a wish was granted finds it in the log; whoever was refused does not, unless it came again."""
         applied = checker.applied_commands(self.world.histories())
         for command, answers in self.world.answers.items():
             for answer in answers:
