@@ -1,4 +1,7 @@
-"""Plans, decoded and checked once: what a start or a history holds as bytes → `Graph`, remembered by those bytes."""
+"""Plans, decoded and checked once: what a start or a history holds as bytes → `Graph`, remembered by those bytes.
+
+A graph takes about fifteen times its plan's bytes, so large ones are remembered in a smaller number.
+"""
 
 from functools import lru_cache
 
@@ -11,11 +14,21 @@ from esexec.domain.ids import is_task_name, token_from
 from esexec.domain.plan import plan_of_task
 from esexec.domain.reading import decode_plan
 
+_SMALL_BYTES = 4 * 1024
 
-@lru_cache(maxsize=limits.cached_plans)
+_graph_of_small = lru_cache(maxsize=limits.cached_plans)(decode_plan)
+_graph_of_large = lru_cache(maxsize=limits.cached_large_plans)(decode_plan)
+
+
 def graph_of(raw: bytes) -> Graph:
     """The checked graph of a plan's JSON. Raises `PlanInvalid`, which is not remembered."""
-    return decode_plan(raw)
+    return _graph_of_small(raw) if len(raw) <= _SMALL_BYTES else _graph_of_large(raw)
+
+
+def forget_graphs() -> None:
+    """Begin with nothing remembered."""
+    _graph_of_small.cache_clear()
+    _graph_of_large.cache_clear()
 
 
 @lru_cache(maxsize=limits.cached_plans)

@@ -81,4 +81,6 @@ tasks_waiting: Final = 20_000
 cached_entities: Final = 20_000
 """Entities an executor keeps in memory."""
 cached_plans: Final = 1_000
-"""Compiled plans that a process keeps in memory."""
+"""Compiled plans of up to 4 KB that a process keeps in memory."""
+cached_large_plans: Final = 64
+"""Compiled plans of more than 4 KB that a process keeps in memory."""

@@ -12,7 +12,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import has_more
 from esexec.domain.commit import Commit
-from esexec.domain.compiled import graph_of
+from esexec.domain.compiled import forget_graphs
 from esexec.domain.decider import decide
 from esexec.domain.state import ExecutionState, fold, note_cause
 from tests.given import History, Outcome, at, cancel, completed, exactly, fatal, given, start, started, step
@@ -120,7 +120,7 @@ def carried_to_its_end(steps: list[dict[str, object]], limit: int) -> tuple[floa
     command = start(*steps, plan_fields={"parallel": True}, config={"parallel_execution_limit": limit})
     state, commits = ExecutionState("e1"), []
     waiting = [command]
-    graph_of.cache_clear()
+    forget_graphs()
     gc.collect()
     gc.disable()  # its pauses depend on what other tests left behind
     begun = time.process_time()
