@@ -8,6 +8,7 @@ may be stored twice; every receiver of ours takes that, and the log's expected s
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -40,11 +41,16 @@ WRONG_SEQUENCE = frozenset({10071, 10164})
 """Another message stands where this one was to go."""
 TOO_LARGE = 10054
 """More than the server, or the stream, takes in one message."""
+STARTING = 10008
+"""JetStream is not there yet, or has no leader: it comes by itself."""
 STREAM_FULL = 10077
 """A limit of the stream: of all messages, or of one subject."""
 
 _decode = msgspec.json.Decoder(Ack).decode
 _TICK = 0.25
+_TELL_AGAIN_S = 10.0
+
+logger = logging.getLogger("esexec.nats")
 
 
 class _Flight:
@@ -66,6 +72,7 @@ class Publisher:
         self._tokens = itertools.count(1)
         self._flights: dict[str, _Flight] = {}
         self._not_now: list[str] = []
+        self._told_mono = -_TELL_AGAIN_S
         self._resend_after = resend_after
         self._ticker: asyncio.Task[None] | None = None
         self._subscription: Any = None
@@ -143,10 +150,18 @@ class Publisher:
         error = ack.error
         if error is not None and error.code >= 500 and error.err_code != STREAM_FULL:
             self._not_now.append(token)
+            if error.err_code != STARTING:
+                self._tell(error)
             return
         del self._flights[token]
         if flight.done is not None:
             await flight.done(ack)
+
+    def _tell(self, error: ErrorDetail) -> None:
+        """The disk or a quota is full, most likely: it goes on once an operator has made room, so one must hear of it."""
+        if self._now - self._told_mono >= _TELL_AGAIN_S:
+            self._told_mono = self._now
+            logger.error("the server does not store now, and is asked again: %s (%d)", error.description, error.err_code)
 
     async def _tick(self) -> None:
         while not self._connection.is_closed:

@@ -2,12 +2,18 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 import esexec
-from esexec.nats.connection import Connection
+from esexec.nats import embedded
+from esexec.nats.connection import Connection, connect
+from esexec.nats.publisher import Publisher
 from esexec.worker.leases import LeaseKeeper
-from tests.integration.engine import Engine, until
+from tests.integration.engine import Complaints, Engine, until
+from tests.server import NatsServer
 
 
 @esexec.task
@@ -66,3 +72,29 @@ async def test_nothing_is_left_in_flight_by_an_attempt_that_blocked_its_loop(eng
     assert result.status == "failed"
     await asyncio.sleep(1)
     assert publishers[-1].in_flight == 0
+
+
+async def test_a_store_without_room_is_told_loudly_and_waited_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaints: Complaints
+) -> None:
+    """A full disk or quota looks like a server that is not ready: one line says what it is, and what waited is stored in the end."""
+    usual = embedded._configuration
+
+    def small(*arguments: Any) -> str:
+        return usual(*arguments).replace("sync_interval", "max_file_store: 5MB\n  sync_interval")
+
+    monkeypatch.setattr(embedded, "_configuration", small)
+    server = NatsServer(tmp_path)
+    try:
+        async with await connect(server.url, name="test") as connection, Publisher(connection) as publisher:
+            await connection.api("STREAM.CREATE.FILL", {"name": "FILL", "subjects": ["fill"], "storage": "file"})
+            for _ in range(60):
+                await publisher.send("fill", b"x" * 100_000)
+            await until(lambda: "insufficient resources" in " ".join(complaints.lines))
+            waiting = publisher.in_flight
+            assert 0 < waiting < 60
+            await connection.api("STREAM.PURGE.FILL")
+            await asyncio.wait_for(publisher.drained(), 10)
+        assert len(complaints.lines) == 1
+    finally:
+        server.kill()
