@@ -160,14 +160,20 @@ class Feed:
     async def open(self, execution_id: str) -> Watch:
         """Follow an execution from now on; every `open` is matched by a `release`."""
         watch = self._watches.get(execution_id)
-        if watch is None:
-            watch = self._watches[execution_id] = Watch(self, execution_id)
+        if watch is not None:
+            watch.users += 1
+            return watch
+        watch = self._watches[execution_id] = Watch(self, execution_id)
+        watch.users = 1  # before anything is waited for: another user may come and go meanwhile
+        try:
             if not self._wide:
                 if len(self._watches) > _NARROW and self.now_mono >= self._narrow_until:
                     await self._widen()
                 else:
                     await self._subscribe(watch)
-        watch.users += 1
+        except BaseException:
+            await self.release(watch)
+            raise
         return watch
 
     async def release(self, watch: Watch) -> None:
