@@ -20,7 +20,8 @@ class Envelope:
     `attempt` only in a report's. `deliveries` counts from 1. `bound`: a start whose idempotency key is ours."""
 
     __slots__ = (
-        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step", "subject", "time", "verb",
+        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step",
+        "subject", "time", "verb",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, tap: Tap, message: Msg, entity: str, verb: str) -> None:

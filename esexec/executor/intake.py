@@ -37,7 +37,7 @@ _SHALLOW_BYTES = 2 * limits.nesting_depth
 _START_BYTES = limits.plan_bytes + limits.input_bytes + 64 * 1024
 _REPORT_BYTES = limits.output_bytes + 64 * 1024
 _MAY_SWELL = 64 * 1024
-"""From here on it is looked how large a message is once it is written by us: `1e15` has four bytes, 1000000000000000.0 eighteen."""
+"""From here on it is looked how large a message is as written by us: `1e15` has four bytes, 1000000000000000.0 eighteen."""
 _encode = msgspec.json.encode
 
 

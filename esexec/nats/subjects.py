@@ -15,8 +15,8 @@ STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD
 """The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`."""
 
 STRAY_CONSUMER: Final = "strays"
-"""The consumer, on COMMANDS and on INBOX, of what the server stored as it was published: a subject with a literal `*` or `>`, which
-its transform leaves alone."""
+"""The consumer, on COMMANDS and on INBOX, of what the server stored as it was published: a subject with a literal `*` or `>`,
+which its transform leaves alone."""
 
 TIMER_CONSUMER: Final = "due"
 """The durable consumer of the timers that fired."""

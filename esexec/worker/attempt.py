@@ -19,8 +19,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "ack", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at", "started_mono",
-        "started_told", "stopped_mono", "why",
+        "ack", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at",
+        "started_mono", "started_told", "stopped_mono", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:

@@ -77,7 +77,7 @@ async def test_nothing_is_left_in_flight_by_an_attempt_that_blocked_its_loop(eng
 async def test_a_store_without_room_is_told_loudly_and_waited_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaints: Complaints
 ) -> None:
-    """A full disk or quota looks like a server that is not ready: one line says what it is, and what waited is stored in the end."""
+    """A full disk or quota looks like a server that is not ready: one line says what it is; what waited is stored in the end."""
     usual = embedded._configuration
 
     def small(*arguments: Any) -> str:
