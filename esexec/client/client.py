@@ -189,8 +189,9 @@ class Client:
             await self._feed.catch_up(watch)
             while not state.ended:
                 commit = await news.get()
-                if commit.n == state.n + 1:
-                    yield _advanced(state, [commit])
+                missed = await self._log.load(execution_id, after=state.n) if commit.n > state.n + 1 else []
+                if commits := [codec.decode(stored.data) for stored in missed] or ([commit] if commit.n == state.n + 1 else []):
+                    yield _advanced(state, commits)
         finally:
             watch.heard.remove(news.put_nowait)
             await self._feed.release(watch)

@@ -80,6 +80,8 @@ tasks_waiting: Final = 20_000
 """Executors stop taking new commands while more dispatches than this wait for workers."""
 cached_entities: Final = 20_000
 """Entities an executor keeps in memory."""
+cached_bytes: Final = 128 * 1024 * 1024
+"""Bytes of history that those entities may have together; what they take in memory is a small multiple of it."""
 cached_plans: Final = 1_000
 """Compiled plans of up to 4 KB that a process keeps in memory."""
 cached_large_plans: Final = 64

@@ -68,7 +68,8 @@ class StepState(msgspec.Struct, gc=False):
 
 
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
-    """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history.
+    """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history,
+    `weight` its bytes (kept by whoever reads and writes it).
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
     heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps
@@ -82,6 +83,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     version: int = 0
     position: int = 0
     prev: str = ""
+    weight: int = 0
     time: datetime | None = None
     status: ExecutionStatus = "pending"
     phase: Phase = "queued"

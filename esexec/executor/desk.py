@@ -81,6 +81,9 @@ class Desk:
         self._start_waits = start_waits
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
+        self._weights: dict[str, int] = {}
+        """What each mailbox weighed when it came to rest last; `_weight` is the sum."""
+        self._weight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # The usual way -----------------------------------------------------------------------------------------------------
@@ -98,13 +101,18 @@ class Desk:
         if not mailbox.idle or mailboxes.get(entity) is not mailbox:
             return
         del mailboxes[entity]
+        self._weight -= self._weights.pop(entity, 0)
         if state is None or not state.n or not self.cache_size or state.ended:
             return
         mailboxes[entity] = mailbox  # now the youngest
-        if len(mailboxes) > self.cache_size:
-            oldest = next((entity for entity, other in self._mailboxes.items() if other.idle), None)
-            if oldest is not None:
-                del self._mailboxes[oldest]
+        self._weights[entity] = state.weight
+        self._weight += state.weight
+        while len(mailboxes) > self.cache_size or self._weight > limits.cached_bytes:
+            oldest = next((entity for entity, other in mailboxes.items() if other.idle), None)
+            if oldest is None:
+                return
+            del mailboxes[oldest]
+            self._weight -= self._weights.pop(oldest, 0)
 
     @property
     def idle(self) -> bool:
@@ -277,6 +285,7 @@ class Desk:
         state = fold(entity, commits)
         if stored:
             state.position, state.prev = stored[-1].position, prev
+            state.weight = sum(len(one.data) for one in stored)
         return state
 
     async def _doubt(self, envelope: Envelope, verdict: Verdict, n: int) -> None:

@@ -129,6 +129,7 @@ class Executor:
             return
         try:
             await ensure_streams(connection, self._subjects, replicas=self._replicas)
+            self._outbox.forget_lanes()
             await self._puller.ask_again()
         except EsexecError as error:
             logger.debug("will be made sure of again: %s", error)

@@ -186,6 +186,7 @@ class Mailbox:
         else:
             state = batch.state
             state.position, state.prev = position, hash_of(batch.data)
+            state.weight += len(batch.data)
             self.refusals = 0
             batch.effects = effects_of(batch.commit.events, batch.commit.version, state, unfinished=batch.unfinished)
             await self.carry(batch)

@@ -64,6 +64,10 @@ class NatsOutbox:
         for task in list(self._tasks):
             task.cancel()
 
+    def forget_lanes(self) -> None:
+        """The server may have been another one: make sure of each lane again with its next dispatch."""
+        self._lanes.clear()
+
     async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None:
         policy, step = state.policy_of(index), state.graph.steps[index].id
         subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)

@@ -11,7 +11,7 @@ from typing import Any
 from esexec.domain import commands as c
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Surroundings
-from esexec.domain.errors import EsexecError
+from esexec.domain.errors import CorruptHistory, EsexecError
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, decide_namespace, fold_namespace
 from esexec.executor.desk import Outbox
@@ -37,8 +37,11 @@ class SettingsDesk:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Read what the log holds, and look for news from now on."""
-        await self._catch_up()
+        """Read what the log holds, and look for news from now on. A broken history halts `_settings`, not the engine."""
+        try:
+            await self._catch_up()
+        except CorruptHistory as error:
+            logger.error("the namespace's settings cannot be read, and what was announced is not known: %s", error.message)
         self._run(self._look_again())
 
     async def close(self) -> None:
