@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from esexec.nats.embedded import EmbeddedServer, Sync
@@ -39,6 +40,12 @@ class NatsServer:
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        while not all(state == "T" for state in self._thread_states()):  # the signal reaches each thread in its own time
+            time.sleep(0.001)
+
+    def _thread_states(self) -> list[str]:
+        """The state letter of every thread of the server, as /proc tells it."""
+        return [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -139,7 +139,7 @@ class Desk:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
         try:
             data = _DISPATCH.encode(fx.dispatch_of(state, index, attempt))
-            if len(data) > limits.params_bytes:
+            if len(data) > limits.params_bytes + limits.input_bytes:  # the context travels along
                 raise ValidationError(
                     f"the params of {state.graph.steps[index].id} are {len(data)} bytes with references resolved",
                     code="params_too_large",

@@ -20,15 +20,6 @@ from esexec.nats.patience import PatientClient
 logger = logging.getLogger("esexec.nats")
 
 
-class _Flushed:
-    """Stands where nats-py's flusher expects somebody who waits for the flush: nobody does."""
-
-    @staticmethod
-    def done() -> bool:
-        return True
-
-
-_NOBODY: Any = _Flushed()
 _H = ord("H")
 
 
@@ -64,13 +55,16 @@ class LeanClient(PatientClient):
         super().__init__()
         self._ps = LeanParser(self)
         self._listeners: dict[int, Listener] = {}
+        self.reading = False
+        """Messages are being handed to listeners: what they post is written when the last has returned."""
+        self._write_due = False
 
     def post(self, subject: str, data: bytes, reply: str = "", headers: bytes | None = None) -> None:
         """Put a message into the buffer that is written next; `headers` as `header_block` makes them.
 
         Raises OutboundBufferLimitError while the server is away.
         """
-        if self._status != self.CONNECTED or self._flush_queue is None:
+        if self._status != self.CONNECTED:
             raise OutboundBufferLimitError
         if headers is None:
             command = b"%b%b\r\n" % (f"PUB {subject} {reply} {len(data)}\r\n".encode(), data)
@@ -79,11 +73,21 @@ class LeanClient(PatientClient):
             command = b"%b%b%b\r\n" % (sizes, headers, data)
         self._pending.append(command)
         self._pending_data_size += len(command)
-        if self._flusher_task is None or self._flusher_task.done():
-            # nats-py's flusher ends in a reconnect and is not made anew: it then writes in each `publish` itself.
-            self._flusher_task = asyncio.get_running_loop().create_task(self._flusher())
-        if self._flush_queue.empty():
-            self._flush_queue.put_nowait(_NOBODY)
+        if not self.reading and not self._write_due:
+            self._write_due = True
+            asyncio.get_running_loop().call_soon(self.write_posted)
+
+    def write_posted(self) -> None:
+        """Hand what was posted to the socket: all of it in one call."""
+        self._write_due = False
+        if not self._pending or self._status != self.CONNECTED or self._transport is None:
+            return
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.transport.is_closing():
+            return  # the reader is about to see it; what is pending goes out after the reconnect
+        posted, self._pending = self._pending, []
+        self._pending_data_size = 0
+        self._transport.writelines(posted)
 
     async def listen(self, subject: str, listener: Listener) -> Subscription:
         """Call `listener` for each message, in the reader."""
@@ -118,6 +122,19 @@ class LeanParser(Parser):
         if self.buf:
             data = bytes(self.buf) + data
             self.buf.clear()
+        self.nc.reading = True
+        try:
+            rest = await self._hand_over(data)
+        finally:
+            self.nc.reading = False
+        self.nc.write_posted()
+        if rest.startswith((b"MSG ", b"HMSG ")):
+            self.buf.extend(rest)  # the rest of it is on its way
+        elif rest:
+            await super().parse(rest)
+
+    async def _hand_over(self, data: bytes) -> bytes:
+        """Hand over the messages at the beginning of `data` that are whole, and give what follows."""
         at = 0
         while data.startswith((b"MSG ", b"HMSG "), at):
             line_end = data.find(b"\r\n", at)
@@ -137,11 +154,7 @@ class LeanParser(Parser):
             headers = data[start : start + headers_size] if with_headers else None
             at = end + 2
             await self.nc._process_msg(sid, fields[0], reply, data[start + headers_size : end], headers)
-        rest = data[at:]
-        if rest.startswith((b"MSG ", b"HMSG ")):
-            self.buf.extend(rest)  # the rest of it is on its way
-        elif rest:
-            await super().parse(rest)
+        return data[at:]
 
 
 def header_block(headers: Mapping[str, str]) -> bytes:

@@ -169,12 +169,13 @@ async def ensure_streams(connection: Connection, subjects: Subjects, *, replicas
             logger.warning("… and %d more settings differ from what esexec needs", len(differences) - _TOLD)
 
 
-async def ensure_lane(
-    connection: Connection, subjects: Subjects, queue: str, priority: int, lease_ms: int = limits.lease_ms
-) -> str:
-    """Makes the lane's consumer unless it exists, and returns its name. An existing one keeps its lease, with a warning."""
-    consumer = lane_consumer(subjects, queue, priority, lease_ms)
-    if not await _create_consumer(connection, consumer):
+async def ensure_lane(connection: Connection, subjects: Subjects, queue: str, priority: int, lease_ms: int | None = None) -> str:
+    """Makes the lane's consumer unless it exists, and returns its name.
+
+    An existing one keeps its lease, with a warning if it is not `lease_ms` (None: any lease will do).
+    """
+    consumer = lane_consumer(subjects, queue, priority, limits.lease_ms if lease_ms is None else lease_ms)
+    if not await _create_consumer(connection, consumer) and lease_ms is not None:
         for line in await _consumer_drift(connection, consumer):
             logger.warning("%s", line)
     return str(consumer.config["name"])

@@ -40,7 +40,7 @@ async def proxy(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                while dark.is_set():  # noqa: ASYNC110 - the link is dead until the test mends it
+                while dark.is_set():
                     await asyncio.sleep(0.01)
                 writer.write(data)
                 await writer.drain()
@@ -96,7 +96,7 @@ async def test_nothing_is_dropped_on_a_slow_subscription(connection: Connection)
     assert subscription.pending_msgs > 512 * 1024
     go.set()
     async with asyncio.timeout(30):
-        while count < total:  # noqa: ASYNC110 - counted by the subscription's own task
+        while count < total:
             await asyncio.sleep(0.01)
 
 
@@ -273,7 +273,7 @@ async def test_what_was_published_before_closing_arrives(connection: Connection,
         for _ in range(10_000):
             await other.publish("last-words", b"x" * 100)
     async with asyncio.timeout(5):
-        while count < 10_000:  # noqa: ASYNC110 - counted by the subscription's own task
+        while count < 10_000:
             await asyncio.sleep(0.01)
 
 
@@ -315,7 +315,7 @@ async def test_a_failing_callback_is_told_and_harms_nobody(own_server: NatsServe
         await connection.publish("here", b"")
         assert await connection.flush()
         async with asyncio.timeout(5):
-            while sum(1 for record in caplog.records if record.exc_info) < 3:  # noqa: ASYNC110 - the log is the condition
+            while sum(1 for record in caplog.records if record.exc_info) < 3:
                 await asyncio.sleep(0.01)
     caplog.clear()
 

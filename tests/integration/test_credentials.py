@@ -74,7 +74,7 @@ async def test_being_thrown_out_is_told_and_mended(tmp_path: Path, caplog: pytes
             reconfigure(others)
             refused = f"the NATS server at {url} refuses us: authorization violation"
             async with asyncio.timeout(10):
-                while refused not in caplog.messages or connection.is_connected:  # noqa: ASYNC110 - the log is the condition
+                while refused not in caplog.messages or connection.is_connected:
                     await asyncio.sleep(0.01)
             reconfigure(ours)
             await connection.wait_connected(10)

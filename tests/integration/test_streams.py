@@ -59,7 +59,7 @@ async def pull(connection: Connection, stream: str, consumer: str, timeout: floa
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - the condition is the server's
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
