@@ -60,6 +60,12 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
 
+    @property
+    def path(self) -> str | None:
+        """Where the function is, `package.module:function`; a step may name the task so. None where that is no task name."""
+        path = f"{getattr(self.fn, '__module__', '')}:{getattr(self.fn, '__qualname__', '')}"
+        return path if is_task_name(path) else None
+
     def bind(self, params: Any, context: Context | None = None) -> dict[str, Any]:
         """The keyword arguments for `fn`: `params` (an object, or None for none) by name, converted to the types.
 

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ Report = Callable[[Attempt, bytes], Awaitable[None]]
 """Takes the encoded report of an attempt that is over."""
 
 _encode = msgspec.json.encode
+_LOGGED_CHARS = 500
 _COOPERATION_S = limits.timeout_grace_ms / 2000
 """How long a handler that was told to stop may take before it is left to itself."""
 
@@ -114,6 +116,8 @@ class Runner:
         except ExecutionError as error:
             await self._raised(attempt, error)
         else:
+            if logger.isEnabledFor(logging.DEBUG):
+                _log(logging.DEBUG, attempt, "completed")
             await self._over(attempt, data)
 
     async def _raised(self, attempt: Attempt, error: BaseException) -> None:
@@ -128,6 +132,7 @@ class Runner:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
         info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
         report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info)
+        _log(logging.INFO, attempt, "failed", info)
         await self._over(attempt, _encode(report))
 
     async def told_to_stop(self, attempt: Attempt, ended: Any) -> None:
@@ -154,6 +159,7 @@ class Runner:
             await self.told_to_stop(attempt, "abandoned")
 
     async def _refuse(self, attempt: Attempt, info: ErrorInfo) -> None:
+        _log(logging.INFO, attempt, "refused", info)
         info = msgspec.structs.replace(info, retryable=False, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt)
         await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=now(), error=info)))
 
@@ -162,8 +168,39 @@ class Runner:
         await self._report(attempt, data)
 
 
+def _log(level: int, attempt: Attempt, what: str, error: ErrorInfo | None = None) -> None:
+    """One line for the end of an attempt; the same in fields (`extra`) for handlers that make records of it."""
+    if not logger.isEnabledFor(level):
+        return
+    dispatch = attempt.dispatch
+    duration_ms = round((time.monotonic() - attempt.started_mono) * 1000) if attempt.started_mono else 0
+    fields = {
+        "execution_id": dispatch.execution_id,
+        "step": dispatch.step,
+        "task": dispatch.task,
+        "attempt": dispatch.attempt,
+        "duration_ms": duration_ms,
+        "params": repr(dispatch.params)[:_LOGGED_CHARS],
+        "code": error.code if error else None,
+    }
+    why = f": [{error.code}] {error.message[:_LOGGED_CHARS]}" if error else ""
+    logger.log(
+        level,
+        "%s (%s) %s after %d ms%s; params %s",
+        attempt.key,
+        dispatch.task,
+        what,
+        duration_ms,
+        why,
+        fields["params"],
+        extra=fields,
+    )
+
+
 def _unknown_task(name: str, tasks: dict[str, Task[..., Any]]) -> ErrorInfo:
     error: EsexecError = ValidationError(
-        f"this worker has no task {name!r}", code="unknown_task", hint=f"it has: {', '.join(sorted(tasks)) or 'none'}"
+        f"this worker has no task {name!r}",
+        code="unknown_task",
+        hint=f"it has: {', '.join(sorted({task.name for task in tasks.values()})) or 'none'}",
     )
     return error.info

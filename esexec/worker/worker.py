@@ -70,6 +70,8 @@ class Worker:
     ) -> None:
         self.name = name or f"w{new_id()[-8:]}"
         self.tasks = collect(tasks)
+        """By name. A step may also name a task by where its function is, `package.module:function`."""
+        self._callable = self.tasks | {one.path: one for one in self.tasks.values() if one.path is not None}
         self._slots = _checked_queues({"default": 10} if queues is None else queues)
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._lease_ms, self._drain_s = lease_ms, drain_s
@@ -113,7 +115,7 @@ class Worker:
     async def _begin(self, connection: Connection, undo: AsyncExitStack) -> None:
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
-        self._runner = Runner(self.name, self.tasks, self._report)
+        self._runner = Runner(self.name, self._callable, self._report)
         self._leases = LeaseKeeper(
             self._url,
             dict(self._auth),
@@ -167,7 +169,7 @@ class Worker:
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
         command = c.AnnounceTasks(
-            id=new_id(), tasks={name: task.settings for name, task in self.tasks.items()}, worker=self.name, actor=self.name
+            id=new_id(), tasks={name: task.settings for name, task in self._callable.items()}, worker=self.name, actor=self.name
         )
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))

@@ -363,3 +363,34 @@ async def test_continue_on_error_leaves_partial_results(engine: Engine) -> None:
     assert (result.step("after").skip_reason, result.partial_results) == ("dependency_failed", {"free": 1})
     stopped = await engine.execute(plan)
     assert [str(task.status) for task in stopped.results] == ["failed", "skipped", "skipped", "skipped"]
+
+
+@esexec.task(name="elsewhere", max_retries=0)
+def placed(fail: bool) -> str:
+    if fail:
+        raise ValueError("no")
+    return "found"
+
+
+async def test_a_task_is_found_by_where_its_function_is(engine: Engine) -> None:
+    """A step may name `package.module:function` in place of the task's name, and the task's settings hold for it too."""
+    await engine.worker(placed)
+    place = placed.path
+    assert place == f"{__name__}:placed"
+    assert await engine.client.run(place, {"fail": False}, wait_timeout=5) == "found"
+    failed = await engine.client.execute(place, {"fail": True}, wait_timeout=5)
+    assert (failed.results[0].attempt, failed.results[0].name) == (1, place)
+
+
+async def test_the_end_of_an_attempt_is_a_line_in_the_log(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """Failed at INFO, completed at DEBUG: with task, params, duration and code, as text and as fields."""
+    caplog.set_level("DEBUG", logger="esexec.worker")
+    await engine.worker(placed)
+    for fail in (False, True):
+        await engine.client.execute("elsewhere", {"fail": fail}, wait_timeout=5)
+    done, failed = (record for record in caplog.records if getattr(record, "task", None) == "elsewhere")
+    assert (done.levelname, failed.levelname) == ("DEBUG", "INFO")
+    assert "completed after" in done.message
+    assert "[VALUE_ERROR] no" in failed.message
+    assert (failed.params, failed.attempt, failed.code) == ("{'fail': True}", 1, "VALUE_ERROR")  # type: ignore[attr-defined]
+    assert failed.duration_ms >= 0  # type: ignore[attr-defined]
