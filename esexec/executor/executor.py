@@ -8,8 +8,7 @@ import logging
 import time
 from contextlib import AsyncExitStack
 from functools import partial
-from types import TracebackType
-from typing import Self, Unpack
+from typing import Unpack
 
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
@@ -26,7 +25,7 @@ from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import STRAY_CONSUMER, TIMER_CONSUMER, Subjects
-from esexec.process import until_terminated
+from esexec.role import Role
 from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.executor")
@@ -36,7 +35,7 @@ _IN_HAND = 500
 _WATCH_S = 1.0
 
 
-class Executor:
+class Executor(Role):
     """Decides what comes next for every execution of a namespace.
 
     `cache_size`: idle executions kept in memory (0 is correct, and slower). `async with` starts and drains it; `run()` keeps
@@ -60,23 +59,6 @@ class Executor:
         self._subjects = Subjects(namespace)
         self._command_taps: list[Tap] = []
         self._watch: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await self.stop()
-
-    async def run(self) -> None:
-        """Start if need be, and go on until cancelled or SIGTERM; then drain."""
-        if self._connection is None:
-            await self.start()
-        try:
-            await until_terminated()
-        finally:
-            await self.stop()
 
     async def start(self) -> None:
         """Connect, make sure of the streams, and begin."""

@@ -10,8 +10,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 import msgspec
 
@@ -28,7 +27,7 @@ from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, delivery_of
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
 from esexec.nats.subjects import Subjects
-from esexec.process import until_terminated
+from esexec.role import Role
 from esexec.tasks import Tasks, collect
 from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.lanes import Queue
@@ -47,7 +46,7 @@ _TRY_AGAIN_S = 1.0
 _USUAL_PRIORITY = 5
 
 
-class Worker:
+class Worker(Role):
     """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
 
     `tasks`: decorated functions, or the name of a module that holds them. `async with` starts and drains it; `run()` keeps it
@@ -82,23 +81,6 @@ class Worker:
         self._pulse_mono = time.monotonic()
         self._rare: set[asyncio.Task[None]] = set()
         self._announced = asyncio.Event()
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        await self.stop()
-
-    async def run(self) -> None:
-        """Start if need be, and go on until cancelled or SIGTERM; then drain."""
-        if self._connection is None:
-            await self.start()
-        try:
-            await until_terminated()
-        finally:
-            await self.stop()
 
     # Beginning and end ---------------------------------------------------------------------------------------------------
 

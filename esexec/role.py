@@ -1,0 +1,39 @@
+"""What executors and workers have in common: they are started, they run until told to end, they drain."""
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from esexec.nats.connection import Connection
+from esexec.process import until_terminated
+
+
+class Role(ABC):
+    """A process of the engine. `async with` starts and drains it; `run()` keeps it up until cancelled or SIGTERM."""
+
+    _connection: Connection | None = None
+    """Open from the end of `start` to the beginning of `stop`."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connect and begin. Raises `Unavailable` if no server answers; then nothing is left behind."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Take nothing new, let what is in hand come to rest, and close. Without effect on a role that is not up."""
+
+    async def run(self) -> None:
+        """Start if need be, and go on until cancelled or SIGTERM; then drain."""
+        if self._connection is None:
+            await self.start()
+        try:
+            await until_terminated()
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self.stop()
