@@ -160,8 +160,9 @@ class Runner:
 
     async def _refuse(self, attempt: Attempt, info: ErrorInfo) -> None:
         _log(logging.INFO, attempt, "refused", info)
-        info = msgspec.structs.replace(info, retryable=False, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt)
-        await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=now(), error=info)))
+        ended_at, dispatch = now(), attempt.dispatch
+        info = msgspec.structs.replace(info, retryable=False, task_id=dispatch.step, attempt=dispatch.attempt, timestamp=ended_at)
+        await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=ended_at, error=info)))
 
     async def _over(self, attempt: Attempt, data: bytes) -> None:
         attempt.over = True

@@ -1,6 +1,8 @@
 """The documentation is true: what it shows is run, what it links to is there."""
 
 import json
+import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from esexec import Plan
-from esexec.nats.embedded import EmbeddedServer
-from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, links
+from esexec.nats.embedded import EmbeddedServer, find_executable
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links
 from tests.docs.stage import Stage
 
 TRIED = [
@@ -49,6 +51,17 @@ async def test_page_does_what_it_shows(page: Path, stage: Stage) -> None:
     """Every block of Python and every command of README, tutorial and guides runs, and prints what the page says."""
     for block in blocks(page):
         await stage.play(block)
+
+
+def test_server_is_started_as_shown() -> None:
+    """Every command line that starts the server with the shipped configuration gives it values that it can read."""
+    shown = [one.line for block in BLOCKS if block.language == "console" for one in commands(block)]
+    lines = [line.removesuffix("&") for line in shown if "nats-server --config" in line]
+    assert lines
+    environment = {**os.environ, "PATH": f"{find_executable().parent}{os.pathsep}{os.environ['PATH']}"}
+    for line in lines:
+        checked = subprocess.run(f"{line} -t", shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+        assert checked.returncode == 0, f"{line}: {checked.stderr}"
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=lambda block: block.place)

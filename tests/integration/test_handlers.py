@@ -134,6 +134,8 @@ async def test_wrong_params_are_a_validation_error_and_not_retried(engine: Engin
     assert (result.status, result.error.type, result.error.code) == ("failed", "validation_error", "invalid_params")
     assert result.error.hint == "expected number: int"
     assert (result.results[0].attempt, calls) == (1, [])
+    assert (result.error.task_id, result.error.attempt) == ("strict", 1)
+    assert result.error.timestamp == result.results[0].completed_at is not None
     assert "task_started" not in await engine.types(result.id)
 
 
