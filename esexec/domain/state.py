@@ -148,6 +148,8 @@ def fold(execution_id: str, commits: Iterable[Commit], state: ExecutionState | N
     """
     state = ExecutionState(execution_id) if state is None else state
     for commit in commits:
+        if commit.execution_id != execution_id:
+            raise CorruptHistory(f"{execution_id}: a commit of {commit.execution_id} stands where commit {state.n + 1} belongs")
         if commit.n != state.n + 1 or commit.version != state.version + 1:
             raise CorruptHistory(
                 f"{execution_id}: expected commit {state.n + 1} with version {state.version + 1}, "

@@ -228,3 +228,9 @@ def test_a_fold_notices_a_gap() -> None:
         fold(EXECUTION, [commits[0], *commits[2:]])
     with pytest.raises(CorruptHistory):
         fold(EXECUTION, [codec.decode(changed(a_history()[0], version=2).data)])
+
+
+def test_a_fold_notices_a_commit_of_another_execution() -> None:
+    """A commit 1 that was copied from elsewhere carries no hash that could betray it; its execution's id does."""
+    with pytest.raises(CorruptHistory, match="a commit of e1 stands where commit 1 belongs"):
+        fold("another", [codec.decode(a_history()[0].data)])
