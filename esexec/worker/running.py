@@ -31,7 +31,9 @@ Report = Callable[[Attempt, bytes], Awaitable[None]]
 _encode = msgspec.json.encode
 _LOGGED_CHARS = 500
 _COOPERATION_S = limits.timeout_grace_ms / 2000
-"""How long a handler that was told to stop may take before it is left to itself."""
+"""How long a handler that ran past its timeout may take to end before it is left to itself."""
+_OF_THE_GRACE = 0.9
+"""How much of a cancel's grace a handler may take: so that its worker still tells how it ended, before the core gives up."""
 
 
 class Runner:
@@ -155,7 +157,7 @@ class Runner:
             return
         if attempt.why is None and now_mono >= attempt.deadline_mono:
             attempt.stop("timeout", now_mono)
-        elif attempt.why in ("timeout", "cancelled") and now_mono >= attempt.stopped_mono + _COOPERATION_S:
+        elif attempt.why in ("timeout", "cancelled") and now_mono >= _patience_ends(attempt):
             await self.told_to_stop(attempt, "abandoned")
 
     async def _refuse(self, attempt: Attempt, info: ErrorInfo) -> None:
@@ -167,6 +169,14 @@ class Runner:
     async def _over(self, attempt: Attempt, data: bytes) -> None:
         attempt.over = True
         await self._report(attempt, data)
+
+
+def _patience_ends(attempt: Attempt) -> float:
+    """When a handler that was told to stop is left to itself: a cancelled one has the grace, but no more than its timeout."""
+    if attempt.why == "timeout":
+        return attempt.stopped_mono + _COOPERATION_S
+    grace_s = limits.cancel_grace_ms / 1000 * _OF_THE_GRACE
+    return min(attempt.stopped_mono + grace_s, max(attempt.stopped_mono, attempt.deadline_mono) + _COOPERATION_S)
 
 
 def _log(level: int, attempt: Attempt, what: str, error: ErrorInfo | None = None) -> None:

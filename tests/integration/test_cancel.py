@@ -119,7 +119,29 @@ async def test_an_attempt_that_was_handed_back_ends_with_the_grace(engine: Engin
     assert result.status == ExecutionStatus.CANCELLED
 
 
-async def test_a_sync_handler_that_ignores_it_is_given_up(engine: Engine) -> None:
+async def test_a_handler_that_needs_a_while_to_end_is_waited_for(engine: Engine) -> None:
+    """Within the grace it may clean up, and even complete: the execution ends when it has."""
+    cleaned: list[float] = []
+
+    @esexec.task(timeout=0)
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(2)
+            cleaned.append(time.monotonic())
+
+    await engine.worker(slow_to_end)
+    handle = await engine.client.start("slow_to_end")
+    await until(handle.worker_id)
+    assert await handle.cancel() is True
+    assert (await handle.wait(wait_timeout=8)).status == ExecutionStatus.CANCELLED
+    assert cleaned
+    ended = next(event for event in await engine.events(handle.id) if type(event).__name__ == "TaskCancelled")
+    assert ended.ended == "cancelled"
+
+
+async def test_a_sync_handler_that_ignores_it_is_given_up(engine: Engine, short_grace: float) -> None:
     """A thread cannot be ended: flagged, and abandoned with a warning; the execution is cancelled before the grace is over."""
     gate = threading.Event()
     flagged: list[bool] = []
