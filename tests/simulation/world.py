@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
@@ -82,7 +81,6 @@ class World:
         self.clock = 0
         self.ack_is_lost = False
         self.sizes, self.nodes = sizes, [Node(self, f"x{number}", size) for number, size in enumerate(sizes)]
-        logging.getLogger("esexec.executor").setLevel(logging.CRITICAL)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(context.get("exception") or RuntimeError(context["message"]))
