@@ -138,10 +138,20 @@ class Client:
             await self._feed.release(watch)
 
     async def run(
-        self, what: Startable, params: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+        self,
+        what: Startable,
+        params: Any = None,
+        *,
+        input: Any = None,
+        wait_timeout: float | None = None,
+        **options: Unpack[StartOptions],
     ) -> Any:
-        """Start, wait for the end, and give the output; anything but completion is raised as its typed error."""
-        return (await self.execute(what, params, wait_timeout=wait_timeout, **options)).unwrap()
+        """Start, wait for the end, and give the output; anything but completion is raised as its typed error.
+
+        `input` is another name for `params`: of a plan one says the first, of a task the second.
+        """
+        given = params if input is None else input
+        return (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
 
     # Following ---------------------------------------------------------------------------------------------------------------
 

@@ -354,3 +354,11 @@ async def test_namespaces_do_not_see_each_other(engine: Engine) -> None:
             await client.start("double", {"number": 2}, execution_id="same")
             assert (await client.get_or_raise("same")).input == {"number": 2}
     assert (await engine.client.get_or_raise("same")).input == {"number": 1}
+
+
+async def test_run_takes_params_by_both_names(engine: Engine) -> None:
+    """`run` takes what a task calls params and a plan calls input, by either name."""
+    await engine.worker(double)
+    plan = Plan("doubling", steps=[Step(double, params={"number": "${input.n}"})])
+    assert await engine.client.run(plan, input={"n": 4}, wait_timeout=5) == 8
+    assert await engine.client.run("double", params={"number": 4}, wait_timeout=5) == 8
