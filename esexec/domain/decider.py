@@ -31,6 +31,7 @@ Kind = Literal["report", "due", "continue", "nudge"]
 
 
 _SAYS_NOTHING = (None, TaskSettings())
+"""What was announced of a task that is not worth a place in the history: it is not known, or only its name is."""
 
 
 class Surroundings(NamedTuple):

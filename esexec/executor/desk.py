@@ -17,7 +17,7 @@ from esexec.domain import effects as fx
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.commit import hash_of
-from esexec.domain.decider import Surroundings
+from esexec.domain.decider import Surroundings, decide
 from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.messages import Answer
@@ -365,8 +365,6 @@ class Desk:
             await envelope.nak(backoff_s(envelope.deliveries))  # its start is on its way, and may yet be refused
 
     def _would_be_accepted(self, envelope: Envelope, start: c.StartExecution) -> bool:
-        from esexec.domain.decider import decide
-
         return bool(decide(ExecutionState(envelope.entity), start, envelope.time, around=self.surroundings))
 
     # Poison ------------------------------------------------------------------------------------------------------------------

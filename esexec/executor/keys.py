@@ -5,7 +5,6 @@ can turn out void: a rival with another key, or with none, took that execution's
 binds it again, by a further commit.
 """
 
-import asyncio
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.namespace import key_entity
 from esexec.log import codec
-from esexec.log.port import Log
+from esexec.log.port import Log, append_and_wait
 
 
 class Owner(NamedTuple):
@@ -39,7 +38,7 @@ async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: 
             prev=prev,
             events=(e.KeyBound(key=key, execution_id=execution_id),),
         )
-        if await _append(log, entity, n, codec.encode(commit), position):
+        if await append_and_wait(log, entity, n, codec.encode(commit), position) is not None:
             return Owner(execution_id, False)
         stored = await log.read(entity, n)
         bound = codec.decode(stored.data).events[0] if stored is not None else None
@@ -58,15 +57,3 @@ async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: 
 def _key_of(first_commit: bytes) -> str | None:
     created = codec.decode(first_commit).events[0]
     return created.idempotency_key if isinstance(created, e.ExecutionCreated) else None
-
-
-async def _append(log: Log, entity: str, n: int, data: bytes, after: int) -> bool:
-    """Whether our commit stands there."""
-    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    async def appended(position: int | None) -> None:
-        if not future.done():
-            future.set_result(position is not None)
-
-    await log.append(entity, n, data, after, appended)
-    return await future

@@ -17,7 +17,7 @@ from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, decide_name
 from esexec.executor.desk import Outbox
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.log import codec
-from esexec.log.port import Log, Stored
+from esexec.log.port import Log, Stored, append_and_wait
 from esexec.nats.connection import Msg
 
 logger = logging.getLogger("esexec.executor")
@@ -95,14 +95,7 @@ class SettingsDesk:
             events=tuple(events),
         )
         data = codec.encode(commit)
-        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-
-        async def appended(position: int | None) -> None:
-            if not future.done():
-                future.set_result(position)
-
-        await self._log.append(SETTINGS_ENTITY, commit.n, data, self._last.position if self._last else 0, appended)
-        position = await future
+        position = await append_and_wait(self._log, SETTINGS_ENTITY, commit.n, data, self._last.position if self._last else 0)
         if position is None:
             return False
         self._apply([Stored(commit.n, position, data)])

@@ -30,7 +30,7 @@ class JetStreamLog:
 
     def __init__(self, connection: Connection, subjects: Subjects, publisher: Publisher, reader: DirectReader) -> None:
         self._connection, self._subjects, self._publisher, self._reader = connection, subjects, publisher, reader
-        self._prefix = subjects.log("", 0).rsplit(".", 2)[0]
+        self._prefix = subjects.log_prefix
         self._stream = subjects.log_stream
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,7 +116,7 @@ class JetStreamLog:
         return None if found is None else Stored(n, found.sequence, found.data)
 
     async def entities(self) -> AsyncIterator[str]:
-        # Every history has a commit 1, or, once compacted, none below some n; so all subjects are asked for.
+        # All subjects are asked for, not only those of first commits: a history whose first was dropped is to be found as well.
         seen: set[str] = set()
         for subject in await subjects_of(self._connection, self._stream, f"{self._prefix}.*.*"):
             entity = subject.rsplit(".", 2)[1]

@@ -4,6 +4,7 @@ Two homes pass the same conformance suite (`tests/conformance/`): `memory` for t
 The log knows bytes, entities and positions; what the bytes mean is the codec's business.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, Protocol
 
@@ -44,3 +45,15 @@ class Log(Protocol):
     def entities(self) -> AsyncIterator[str]:
         """Every entity that has a history, in no particular order."""
         ...
+
+
+async def append_and_wait(log: Log, entity: str, n: int, data: bytes, after: int) -> int | None:
+    """`Log.append` for what is rare: the position of the stored commit, or None if another one stands there."""
+    future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def appended(position: int | None) -> None:
+        if not future.done():
+            future.set_result(position)
+
+    await log.append(entity, n, data, after, appended)
+    return await future

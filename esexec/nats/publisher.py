@@ -132,11 +132,6 @@ class Publisher:
         await self.send(subject, data, headers, done)
         return await future
 
-    async def drained(self) -> None:
-        """Returns when nothing is in flight any more."""
-        while self._flights:
-            await asyncio.sleep(0.005)
-
     async def _acknowledged(self, message: Msg) -> None:
         token = message.subject
         flight = self._flights.get(token)

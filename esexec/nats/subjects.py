@@ -187,6 +187,11 @@ class Subjects:
 
     # LOG -------------------------------------------------------------------------------------------------------------
 
+    @property
+    def log_prefix(self) -> str:
+        """What stands before the entity and the number in the subject of a commit."""
+        return f"{self._prefix}.log"
+
     def log(self, execution: str, n: int) -> str:
         """Where the n-th commit of an entity is stored. Only executors publish here; nobody subscribes."""
         return f"{self._prefix}.log.{execution}.{n}"

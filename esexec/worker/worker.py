@@ -17,7 +17,7 @@ import msgspec
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
 from esexec.domain.ids import is_user_id
 from esexec.domain.messages import CancelSignal, Dispatch
 from esexec.domain.namespace import SETTINGS_ENTITY
@@ -245,8 +245,6 @@ class Worker(Role):
         await queue.freed()
 
     async def _unreadable(self, message: Msg, queue: Queue, subject: str, error: Exception) -> None:
-        from esexec.domain.errors import ErrorInfo
-
         info = ErrorInfo(type="internal_error", code="bad_dispatch", message=str(error)[:500], retryable=False)
         ack = await self._publisher.store(subject, msgspec.json.encode(r.Failed(worker=self.name, error=info)))
         if ack.error is None:

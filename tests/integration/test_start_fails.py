@@ -8,6 +8,7 @@ import pytest
 
 import esexec
 from esexec.domain.errors import Unavailable
+from tests.integration.engine import until
 from tests.server import NatsServer
 
 
@@ -36,5 +37,4 @@ async def test_a_role_that_cannot_start_leaves_nothing_behind(
         role = esexec.Executor(nats_server.url, namespace=namespace)
     with pytest.raises(Unavailable):
         await role.start()
-    await asyncio.sleep(0.6)
-    assert running() - before == set()
+    await until(lambda: running() - before == set())
