@@ -7,7 +7,7 @@ as `Step` objects, durations as `"30s"`, seconds or timedeltas. It never changes
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import msgspec
 
@@ -17,8 +17,8 @@ from esexec.domain.aliases import wrong_type
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, quoted
 from esexec.domain.graph import Graph, compile_plan
-from esexec.domain.reading import read_config, read_plan, read_settings
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.reading import Config, read_config, read_plan, read_settings
+from esexec.domain.settings import TaskSettings
 
 Duration = str | int | float | timedelta
 """`"30s"`, a number of seconds, or a timedelta."""
@@ -36,6 +36,9 @@ class StepSettings(TypedDict, total=False):
 
     timeout: Duration | None
     timeout_ms: int | None
+    timeout_growth: float | None
+    queue_timeout: Duration | None
+    queue_timeout_ms: int | None
     max_retries: int | None
     initial_retry_delay: Duration | None
     initial_retry_delay_ms: int | None
@@ -55,18 +58,29 @@ class StepSettings(TypedDict, total=False):
 
 
 class PlanSettings(StepSettings, total=False):
-    """The same for all steps of a plan, and what concerns the execution as a whole."""
+    """The same for all steps of a plan, and what concerns the execution as a whole; see `domain.settings.ExecutionConfig`.
 
+    `preset`: settings for a kind of work, by name; what is said beside it wins.
+    """
+
+    preset: str | None
     parallel_execution_limit: int | None
     continue_on_error: bool | None
     enable_rollback: bool | None
+    on_missing_compensation: Literal["skip", "fail"] | None
+    execution_timeout: Duration | None
+    execution_timeout_ms: int | None
+    checkpoint_interval: Duration | None
+    checkpoint_interval_ms: int | None
+    checkpoint_every: Literal["task"] | None
 
 
 class Step:
     """A node of a plan: which task, with which params, after which other steps.
 
     `id` defaults to the task's name, made unique within the plan. `depends_on`: ids, positions or `Step` objects; a reference
-    (`${steps.NAME.output}`) in `params` implies the dependency. `parallel`: may overlap with other steps.
+    (`${steps.NAME.output}`) in `params` implies the dependency. `parallel`: may overlap with other steps. `fallback`: the task
+    that is tried in its place once it has failed. `compensate`: the task that undoes it, if not the one its task names itself.
     Raises PlanInvalid for a task without a name and for settings that cannot be.
     """
 
@@ -80,6 +94,8 @@ class Step:
         params: Mapping[str, Any] | str | None = None,
         depends_on: "str | int | Step | Sequence[str | int | Step]" = (),
         parallel: bool = False,
+        fallback: "str | HasName | None" = None,
+        compensate: "str | HasName | None" = None,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
         **settings: Unpack[StepSettings],
@@ -94,6 +110,8 @@ class Step:
         self._fields: dict[str, Any] = {
             "params": None if params is None or isinstance(params, str) else dict(params),
             "parallel": parallel,
+            "fallback": None if fallback is None else _name_of(fallback, "fallback"),
+            "compensate": None if compensate is None else _name_of(compensate, "compensate"),
             "description": description,
             "metadata": None if metadata is None else dict(metadata),
             **msgspec.to_builtins(said),
@@ -123,7 +141,7 @@ class Plan:
     """A named, immutable graph of steps; checked when it is made.
 
     `parallel` turns every step's `parallel` on. `config` and keyword settings are the plan's level of the settings, for all
-    its steps. Raises PlanInvalid, whose `code` names the rule that was broken.
+    its steps; each is said in one of the two. Raises PlanInvalid, whose `code` names the rule that was broken.
     """
 
     __slots__ = ("_graph",)
@@ -136,9 +154,10 @@ class Plan:
         parallel: bool = False,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
-        config: ExecutionConfig | None = None,
+        config: Config | None = None,
         **settings: Unpack[PlanSettings],
     ) -> None:
+        preset = settings.pop("preset", None)  # the weakest of all: resolved where `config` is read as well
         try:
             said = msgspec.to_builtins(read_config(settings, in_seconds=True))
         except ValidationError as error:
@@ -150,9 +169,10 @@ class Plan:
             "description": description,
             "metadata": None if metadata is None else dict(metadata),
             "config": config,
+            "preset": preset,
             **said,
         }
-        self._graph = compile_plan(read_plan(document))
+        self._graph = compile_plan(read_plan(document, in_seconds=True))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Plan":
@@ -226,9 +246,9 @@ def _documents(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [step._document(positions, f"steps[{position}]") for position, step in enumerate(steps)]
 
 
-def _name_of(task: object) -> str:
+def _name_of(task: object, role: str = "task") -> str:
     name = task if isinstance(task, str) else getattr(task, "name", None)
     if not isinstance(name, str):
         hint = "give its name, or decorate the function with @esexec.task"
-        raise PlanInvalid(f"{quoted(task)} is no task", code="bad_task_name", hint=hint)
+        raise PlanInvalid(f"{role}: {quoted(task)} is no task", code="bad_task_name", hint=hint)
     return name

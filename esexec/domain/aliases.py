@@ -15,6 +15,7 @@ from esexec.domain.settings import ExecutionConfig, TaskSettings
 
 _OTHER_NAMES = {
     "timeout": "timeout_ms",
+    "queue_timeout": "queue_timeout_ms",
     "initial_retry_delay": "initial_retry_delay_ms",
     "retry_delay": "initial_retry_delay_ms",
     "retry_delay_ms": "initial_retry_delay_ms",
@@ -22,6 +23,11 @@ _OTHER_NAMES = {
     "max_retry_after": "max_retry_after_ms",
     "retry_backoff": "backoff_multiplier",
     "retry_jitter": "jitter",
+}
+_CONFIG_NAMES = {
+    "execution_timeout": "execution_timeout_ms",
+    "checkpoint_interval": "checkpoint_interval_ms",
+    "preset": "preset",
 }
 _STEP_NAMES = {"tool": "task", "action": "task", "input": "params"}
 
@@ -31,7 +37,8 @@ def _keys(fields: tuple[str, ...], *others: Mapping[str, str]) -> dict[str, str]
 
 
 SETTINGS = _keys(TaskSettings.__struct_fields__, _OTHER_NAMES)
-CONFIG = _keys(ExecutionConfig.__struct_fields__, _OTHER_NAMES)
+CONFIG = _keys(ExecutionConfig.__struct_fields__, _OTHER_NAMES, _CONFIG_NAMES)
+"""`preset` is the one key without a field: it stands for the settings that `ExecutionConfig.preset` gives."""
 STEP = _keys(Step.__struct_fields__, _OTHER_NAMES, _STEP_NAMES)
 PLAN = _keys(Plan.__struct_fields__) | CONFIG
 """A plan's settings may stand in its `config` or beside it."""

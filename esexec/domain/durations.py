@@ -16,7 +16,7 @@ from esexec.domain.explain import quoted
 _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"
 _DURATION = re.compile(r"\s*".join(["", *(rf"(?:{_NUMBER}\s*{unit}(?![a-z]))?" for unit in _UNITS_MS), ""]), re.ASCII)
-_HINT = 'write "250ms", "30s", "5m", "1h30m" or "2d"'
+_HINT = 'write "250ms", "30s", "5m", "1h30m" or "2d"; 0 or "0s" for none'
 
 
 def counts_milliseconds(name: str) -> bool:

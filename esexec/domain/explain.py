@@ -23,6 +23,12 @@ _WHERE = re.compile(r"(?P<reason>.*) - at `(?P<key>key in `?)?\$(?P<path>[^`]*)`
 _LAST_NAME = re.compile(r"([A-Za-z_]+)(?:\[[^\]]*\])*$")
 _CODES = {"queue": "bad_queue"}
 _HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in front"}
+_CHOICES = {
+    "on_missing_compensation": 'one of "skip", "fail"',
+    "checkpoint_every": '"task" is the only one; a time is written as `checkpoint_interval`',
+}
+"""By field: the words that it can be."""
+_NO_CHOICE = re.compile(r"Invalid enum value (.*)", re.DOTALL)
 
 
 def shown(word: object) -> str:
@@ -70,13 +76,16 @@ def invalid_value(error: msgspec.ValidationError, *, path: str = "", written: Ma
     match = _WHERE.fullmatch(text)
     reason, below = (match["reason"], match["path"].removeprefix(".")) if match else (text, "")
     last = _LAST_NAME.search(below)
-    code = _CODES.get(last[1], "invalid_value") if last else "invalid_value"
+    name = last[1] if last else ""
+    code = _CODES.get(name, "invalid_value")
     field = re.split(r"[.\[]", below, maxsplit=1)[0]
     if written and field in written:
         below = written[field] + below[len(field) :]
     full = joined(path, below)
-    reason = reason[:1].lower() + reason[1:]
-    return ValidationError(f"{full}: {reason}" if full else reason, code=code, hint=_HINTS.get(code), path=full)
+    chosen = _NO_CHOICE.fullmatch(reason)
+    reason = f"{shown(chosen[1])} is none of its values" if chosen else reason[:1].lower() + reason[1:]
+    hint = _HINTS.get(code) or _CHOICES.get(name)
+    return ValidationError(f"{full}: {reason}" if full else reason, code=code, hint=hint, path=full)
 
 
 def as_plan_invalid(error: ValidationError, *, path: str | None = None) -> PlanInvalid:

@@ -122,6 +122,12 @@ def _check_queue(queue: str, path: str) -> None:
         raise PlanInvalid(f"{path}: `{shown(queue)}` cannot name a queue", code="bad_queue", hint=hint, path=path)
 
 
+def _check_task(name: str, path: str) -> None:
+    if not ids.is_task_name(name):
+        hint = f"1 to {limits.task_name_chars} of A-Z a-z 0-9 _ and, behind the first, . : / -"
+        raise PlanInvalid(f"{path}: `{shown(name)}` cannot name a task", code="bad_task_name", hint=hint, path=path)
+
+
 # Steps ---------------------------------------------------------------------------------------------------------------
 
 
@@ -134,10 +140,11 @@ def _index(plan: Plan) -> dict[str, int]:
             raise PlanInvalid(
                 f"{path}.id: `{shown(step.id)}` cannot name a step", code="bad_step_id", hint=hint, path=f"{path}.id"
             )
-        if not ids.is_task_name(step.task):
-            hint = f"1 to {limits.task_name_chars} of A-Z a-z 0-9 _ and, behind the first, . : / -"
-            message = f"{path}.task: `{shown(step.task)}` cannot name a task"
-            raise PlanInvalid(message, code="bad_task_name", hint=hint, path=f"{path}.task")
+        _check_task(step.task, f"{path}.task")
+        if step.compensate is not None:
+            _check_task(step.compensate, f"{path}.compensate")
+        if step.fallback is not None:
+            _check_task(step.fallback, f"{path}.fallback")
         if (first := index.setdefault(step.id, position)) != position:
             message = f"{path}.id: `{step.id}` is the id of steps[{first}] already"
             raise PlanInvalid(message, code="duplicate_step", hint="give each step an id of its own", path=f"{path}.id")

@@ -15,6 +15,8 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
 
     `depends_on` names step ids; a reference to another step's output implies the dependency as well.
     `parallel`: may overlap with other steps. The settings it inherits are the step's level of the merge.
+    `compensate` names the task that undoes this step (else the one its task was announced with); `fallback` the task that is
+    tried in its place, with the same params, once its own attempts and recovery have failed.
     """
 
     id: str
@@ -22,6 +24,8 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
     params: dict[str, Any] | str = {}
     depends_on: tuple[str, ...] = ()
     parallel: bool = False
+    compensate: str | None = None
+    fallback: str | None = None
     description: str = ""
     metadata: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""What people write → a plan in its canonical form. Aliases, durations with units, default ids, positions as dependencies.
+"""What people write → a plan in its canonical form. Aliases, durations with units, presets, default ids, positions of steps.
 
 Reading is lenient in names and strict in meaning: whatever could be meant in two ways is refused. Only the form is judged
 here; whether the plan can be carried out is `graph`'s to say.
@@ -20,11 +20,14 @@ from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 from esexec.domain.shape import check_shape
 
 T = TypeVar("T", bound=TaskSettings | Plan)
+Config = Mapping[str, Any] | ExecutionConfig
+"""Settings as people give them: by their names, or as the object."""
 
 _PLAN = msgspec.json.Decoder(Plan)
 _JSON = msgspec.json.Decoder()
 _LEVELS_ABOVE_PARAMS = 3
 """plan → steps → step → params."""
+_OF_CONFIG = frozenset(aliases.CONFIG.values())
 _BARE_SECONDS_MAX = 1_000
 """Bare numbers from here on are refused under a key without a unit: elsewhere they mean milliseconds (`timeout: 30000`)."""
 
@@ -56,39 +59,40 @@ def decode_plan(raw: bytes | msgspec.Raw) -> Graph:
     return compile_plan(read_plan(document))
 
 
-def read_plan(document: Mapping[str, Any]) -> Plan:
-    """The plan that `document` describes; not yet checked as a graph.
+def read_plan(document: Mapping[str, Any], *, in_seconds: bool = False) -> Plan:
+    """The plan that `document` describes; not yet checked as a graph. `in_seconds`: see `read_config`.
 
     Raises PlanInvalid: `unknown_key`, `said_twice`, `missing`, `invalid_value` (its `path` like `steps[2].priority`),
-    `invalid_duration`, `ambiguous_duration`, `bad_queue`, `unknown_dependency` (a position that does not exist), `not_json`,
-    `too_deep`, `too_large`.
+    `invalid_duration`, `ambiguous_duration`, `bad_queue`, `unknown_preset`, `unknown_dependency` (a position that does not
+    exist), `not_json`, `too_deep`, `too_large`.
     """
     try:
         check_shape(document, path="plan", depth_max=limits.nesting_depth + _LEVELS_ABOVE_PARAMS)
-        return _plan(document)
+        return _plan(document, in_seconds)
     except ValidationError as error:
         raise as_plan_invalid(error) from None
 
 
-def read_config(document: Mapping[str, Any], *, path: str = "", in_seconds: bool = False) -> ExecutionConfig:
+def read_config(document: Config, *, path: str = "", in_seconds: bool = False) -> ExecutionConfig:
     """The settings of an execution, a plan or a namespace. Raises ValidationError as `read_plan` does.
 
+    A `preset` is replaced by what it stands for; what is said beside it wins.
     `in_seconds`: bare numbers without a unit in their key are surely seconds (Python's API), however large.
     """
     check_shape(document, path=path or "config")
-    return _settings(ExecutionConfig, by_field(document, aliases.CONFIG, path), path, in_seconds=in_seconds)
+    return _config(by_field(_by_name(document), aliases.CONFIG, path), path, in_seconds)
 
 
 def read_settings(document: Mapping[str, Any], *, path: str = "", in_seconds: bool = False) -> TaskSettings:
     """The settings of a task; see `read_config`."""
     check_shape(document, path=path or "settings")
-    return _settings(TaskSettings, by_field(document, aliases.SETTINGS, path), path, in_seconds=in_seconds)
+    return _settings(TaskSettings, by_field(document, aliases.SETTINGS, path), path, in_seconds)
 
 
 # Plans ---------------------------------------------------------------------------------------------------------------
 
 
-def _plan(document: object) -> Plan:
+def _plan(document: object, in_seconds: bool) -> Plan:
     found = by_field(document, aliases.PLAN, "")
     for field in ("name", "steps"):
         if field not in found:
@@ -100,32 +104,27 @@ def _plan(document: object) -> Plan:
         hint = f"at most {limits.steps_per_plan} (limits.steps_per_plan)"
         raise ValidationError(f"the plan has {len(steps)} steps", code="too_many_steps", hint=hint, path="steps")
     fields = {field: written for field, written in found.items() if field in Plan.__struct_fields__}
-    fields["steps"] = Written("steps", _steps(steps))
-    fields["config"] = Written("config", _plan_config(found))
+    fields["steps"] = Written("steps", _steps(steps, in_seconds))
+    fields["config"] = Written("config", _plan_config(found, in_seconds))
     return _convert(Plan, fields, "")
 
 
-def _plan_config(found: dict[str, Written]) -> ExecutionConfig:
+def _plan_config(found: dict[str, Written], in_seconds: bool) -> ExecutionConfig:
     """The plan's settings, from its `config` and from beside it."""
-    beside = {field: written for field, written in found.items() if field in ExecutionConfig.__struct_fields__}
-    if "config" not in found:
-        return _settings(ExecutionConfig, beside, "") if beside else EMPTY_CONFIG
-    config = found["config"].value
-    if isinstance(config, ExecutionConfig):
-        config = msgspec.to_builtins(config)
-    within = by_field(config, aliases.CONFIG, "config")
+    beside = {field: written for field, written in found.items() if field in _OF_CONFIG}
+    within = by_field(_by_name(found["config"].value), aliases.CONFIG, "config") if "config" in found else {}
     for field in beside.keys() & within.keys():
         key = beside[field].key
         message = f"{key}: says the same as `config.{within[field].key}`"
         raise ValidationError(message, code="said_twice", hint="keep one of the two", path=key)
     prefixed = {field: Written(joined("config", key), value) for field, (key, value) in within.items()}
-    return _settings(ExecutionConfig, {**prefixed, **beside}, "") if prefixed or beside else EMPTY_CONFIG
+    return _config({**prefixed, **beside}, "", in_seconds)
 
 
-def _steps(documents: list[object] | tuple[object, ...]) -> list[Step]:
+def _steps(documents: list[object] | tuple[object, ...], in_seconds: bool) -> list[Step]:
     steps = [by_field(document, aliases.STEP, f"steps[{position}]") for position, document in enumerate(documents)]
     names = _step_ids(steps)
-    return [_step(fields, names, position) for position, fields in enumerate(steps)]
+    return [_step(fields, names, position, in_seconds) for position, fields in enumerate(steps)]
 
 
 def _step_ids(steps: list[dict[str, Written]]) -> list[str]:
@@ -154,7 +153,7 @@ def _step_ids(steps: list[dict[str, Written]]) -> list[str]:
     return names
 
 
-def _step(fields: dict[str, Written], names: list[str], position: int) -> Step:
+def _step(fields: dict[str, Written], names: list[str], position: int, in_seconds: bool) -> Step:
     path = f"steps[{position}]"
     fields = {**fields, "id": Written("id", names[position])}
     if "depends_on" in fields:
@@ -164,7 +163,7 @@ def _step(fields: dict[str, Written], names: list[str], position: int) -> Step:
         if field in fields:
             key, value = fields[field]
             fields[field] = Written(key, _json_value(value, joined(path, key)))
-    return _settings(Step, fields, path)
+    return _settings(Step, fields, path, in_seconds)
 
 
 def _depends_on(value: object, names: list[str], path: str) -> list[str]:
@@ -188,10 +187,38 @@ def _depends_on(value: object, names: list[str], path: str) -> list[str]:
     return found
 
 
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+def _by_name(config: object) -> object:
+    """`config` with its settings by their names, if it is the object: that is checked as if it had been written."""
+    if isinstance(config, ExecutionConfig):
+        return {field: getattr(config, field) for field in config.__struct_fields__}
+    return config
+
+
+def _config(fields: dict[str, Written], path: str, in_seconds: bool) -> ExecutionConfig:
+    """The settings that `fields` say, a preset among them being the weakest."""
+    if "preset" in fields:
+        fields = dict(fields)
+        fields = {**_preset(fields.pop("preset"), path), **fields}
+    return _settings(ExecutionConfig, fields, path, in_seconds) if fields else EMPTY_CONFIG
+
+
+def _preset(written: Written, path: str) -> dict[str, Written]:
+    key, name = written
+    where = joined(path, key)
+    try:
+        preset = ExecutionConfig.preset(name)
+    except ValidationError as error:
+        raise ValidationError(f"{where}: {error.message}", code=error.code, hint=error.hint, path=where) from None
+    return {field: Written(field, value) for field, value in msgspec.structs.asdict(preset).items() if value is not None}
+
+
 # Values --------------------------------------------------------------------------------------------------------------
 
 
-def _settings(kind: type[T], fields: dict[str, Written], path: str, *, in_seconds: bool = False) -> T:
+def _settings(kind: type[T], fields: dict[str, Written], path: str, in_seconds: bool) -> T:
     """`fields` as a `kind`, with its durations in milliseconds."""
     converted = dict(fields)
     for field, (key, value) in fields.items():

@@ -65,6 +65,15 @@ def test_anything_else_is_refused(written: Any) -> None:
     assert len(refused.value.message) < 200
 
 
+@pytest.mark.parametrize("written", ["0", "none", "soon"])
+def test_the_hint_says_how_none_is_written(written: str) -> None:
+    """Who writes "0" is told of 0 and "0s"."""
+    with pytest.raises(ValidationError) as refused:
+        milliseconds(written, name="timeout")
+    assert refused.value.hint is not None
+    assert '0 or "0s" for none' in refused.value.hint
+
+
 def test_numbers_too_long_to_print_are_refused() -> None:
     """A number with more digits than Python prints is an ordinary `invalid_duration`."""
     with pytest.raises(ValidationError) as refused:

@@ -64,6 +64,44 @@ def test_plan_wide_settings() -> None:
     assert refusal(lambda: Plan("p", [Step("t")], config=config, max_retries=7)).code == "said_twice"
 
 
+def test_settings_of_the_lifecycle_in_python() -> None:
+    """Queue timeouts, growing timeouts, deadlines, checkpoints and missing undos are keyword arguments as any other."""
+    step = Step("t", timeout_growth=2, queue_timeout=timedelta(minutes=1))
+    plan = Plan(
+        "p", [step], on_missing_compensation="fail", execution_timeout=7_200, checkpoint_interval="5m", checkpoint_every="task"
+    )
+    built = plan.spec.steps[0]
+    assert (built.timeout_growth, built.queue_timeout_ms) == (2.0, 60_000)
+    assert plan.spec.config == ExecutionConfig(
+        on_missing_compensation="fail", execution_timeout_ms=7_200_000, checkpoint_interval_ms=300_000, checkpoint_every="task"
+    )
+
+
+def test_a_step_names_other_tasks_by_function_or_name() -> None:
+    """`fallback` and `compensate` take what `task` takes."""
+    plan = Plan("p", [Step("t", fallback=Named(), compensate="undo"), Step("u", compensate=Named())])
+    assert [(step.fallback, step.compensate) for step in plan.spec.steps] == [
+        ("create_facility", "undo"),
+        (None, "create_facility"),
+    ]
+    assert Plan.from_dict(plan.to_dict()) == plan
+    assert plan.id != Plan("p", [Step("t", compensate="undo"), Step("u", compensate=Named())]).id
+
+
+def test_a_preset_in_python() -> None:
+    """`preset` is the weakest of what is said of a plan: by keyword, or in `config` as a mapping or the object."""
+    bulk = ExecutionConfig.preset("bulk")
+    assert Plan("p", [Step("t")], preset="bulk").spec.config == bulk
+    assert Plan("p", [Step("t")], config=bulk).spec.config == bulk
+    seven = Plan("p", [Step("t")], preset="bulk", max_retries=7)
+    assert seven.spec.config.max_retries == 7
+    assert seven.spec.config.parallel_execution_limit == 10
+    assert Plan("p", [Step("t")], preset="bulk", config={"max_retries": 7}) == seven
+    assert Plan("p", [Step("t")], preset="bulk", config=ExecutionConfig(max_retries=7)) == seven
+    assert Plan("p", [Step("t")], max_retries=7, config={"preset": "bulk"}) == seven
+    assert Plan("p", [Step("t")], config={"execution_timeout": 7_200}).spec.config.execution_timeout_ms == 7_200_000
+
+
 def test_dependencies_are_ids_positions_or_steps() -> None:
     """A Step object stands for the step it is, whatever its id becomes."""
     first, second = Step("t"), Step("t")
@@ -75,6 +113,14 @@ def test_dependencies_are_ids_positions_or_steps() -> None:
     ("build", "code"),
     [
         (lambda: Step(len), "bad_task_name"),  # type: ignore[arg-type]
+        (lambda: Step("t", fallback=len), "bad_task_name"),  # type: ignore[arg-type]
+        (lambda: Step("t", compensate=3), "bad_task_name"),  # type: ignore[arg-type]
+        (lambda: Plan("p", [Step("t", fallback="a b")]), "bad_task_name"),
+        (lambda: Plan("p", [Step("t")], preset="bulky"), "unknown_preset"),
+        (lambda: Plan("p", [Step("t")], preset="bulk", config={"preset": "bulk"}), "said_twice"),
+        (lambda: Plan("p", [Step("t")], checkpoint_every="hour"), "invalid_value"),  # type: ignore[arg-type]
+        (lambda: Plan("p", [Step("t")], config=3), "invalid_value"),  # type: ignore[arg-type]
+        (lambda: Step("t", preset="bulk"), "unknown_key"),  # type: ignore[call-arg]
         (lambda: Step("t", timeout="soon"), "invalid_duration"),
         (lambda: Step("t", timout=3), "unknown_key"),  # type: ignore[call-arg]
         (lambda: Step("t", priority=11), "invalid_value"),
@@ -143,6 +189,19 @@ def test_yaml_is_version_1_2(tmp_path: Path) -> None:
     assert plan.spec.config.parallel_execution_limit == 3
 
 
+def test_files_say_what_stands_in_and_what_undoes(tmp_path: Path) -> None:
+    """`preset`, `fallback`, `compensate` and the settings of the lifecycle are keys of a plan file."""
+    text = (
+        "name: p\nconfig: {preset: bulk, maxRetries: 7, executionTimeout: 2h, checkpointEvery: task}\n"
+        "steps: [{task: t, fallback: b, compensate: c, timeoutGrowth: 2, queueTimeout: 1m}]\n"
+    )
+    assert Plan.from_file(written(tmp_path, text)) == Plan(
+        "p",
+        [Step("t", fallback="b", compensate="c", timeout_growth=2, queue_timeout="1m")],
+        preset="bulk", max_retries=7, execution_timeout="2h", checkpoint_every="task",
+    )  # fmt: skip
+
+
 def test_json_files(tmp_path: Path) -> None:
     """A `.json` file, with or without a byte order mark, is the same plan."""
     plan = Plan.from_file(written(tmp_path, YAML))
@@ -160,6 +219,10 @@ def test_json_files(tmp_path: Path) -> None:
         ("p.yaml", YAML.replace("Limit: 3", "Limit: 0"), "invalid_value", 2),
         ("p.yaml", "name: p\nconfig:\n  timeout: x\nsteps: [{task: t}]", "invalid_duration", 3),
         ("p.yaml", "name: p\nsteps:\n  - task: a\n    depends_on: b\n  - task: b\n    depends_on: a\n", "cycle", 3),
+        ("p.yaml", "name: p\nconfig:\n  max_retries: 7\n  preset: bulky\nsteps: [{task: t}]", "unknown_preset", 4),
+        ("p.yaml", "name: p\nsteps: [{task: t}]\npreset: bulky\n", "unknown_preset", 3),
+        ("p.yaml", "name: p\ncheckpointEvery: hour\nsteps: [{task: t}]\n", "invalid_value", 2),
+        ("p.yaml", "name: p\nsteps:\n  - task: t\n    compensate: a b\n", "bad_task_name", 4),
         ("p.yaml", "name: p\nsteps: [}", "bad_yaml", 2),
         ("p.yaml", "name: p\nname: q\n", "bad_yaml", 2),
         ("p.yaml", "name: !!python/name:os.system x\n", "bad_yaml", 1),

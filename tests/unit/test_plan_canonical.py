@@ -1,14 +1,19 @@
 """A plan's identity and its stored form."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from esexec.domain.canonical import canonical_bytes, plan_id
 from esexec.domain.errors import PlanInvalid
 from esexec.domain.plan import Plan, Step
+from esexec.domain.reading import decode_plan
 from esexec.domain.settings import ExecutionConfig
+
+HISTORIES = Path(__file__).parents[1] / "histories"
 
 
 def plan(params: Any = None, **fields: Any) -> Plan:
@@ -48,10 +53,14 @@ def test_what_does_not_count_leaves_the_id_alone(other: Plan) -> None:
         Plan(name="q", steps=plan({"x": 2}).steps),
         Plan(name="p", steps=(Step(id="a", task="u", params={"x": 2}),)),
         Plan(name="p", steps=(Step(id="a", task="t", params={"x": 2}, queue="q"),)),
+        Plan(name="p", steps=(Step(id="a", task="t", params={"x": 2}, fallback="u"),)),
+        Plan(name="p", steps=(Step(id="a", task="t", params={"x": 2}, compensate="u"),)),
+        Plan(name="p", steps=(Step(id="a", task="t", params={"x": 2}, timeout_growth=2.0),)),
+        plan({"x": 2}, config=ExecutionConfig(checkpoint_every="task")),
     ],
 )
 def test_what_counts_makes_another_plan(other: Plan) -> None:
-    """Name, tasks, params, settings and switches belong to a plan's identity."""
+    """Name, tasks (also those that stand in or undo), params, settings and switches belong to a plan's identity."""
     assert plan_id(other) != plan_id(plan({"x": 2}))
 
 
@@ -86,3 +95,18 @@ def test_the_stored_form_is_compact_and_whole() -> None:
     """Defaults are left out; descriptions and metadata are kept."""
     stored = canonical_bytes(plan(description="d", metadata={"m": 1}))
     assert stored == b'{"name":"p","steps":[{"id":"a","task":"t"}],"description":"d","metadata":{"m":1}}'
+    stored = canonical_bytes(Plan(name="p", steps=(Step(id="a", task="t", fallback="b", compensate="c"),)))
+    assert stored == b'{"name":"p","steps":[{"id":"a","task":"t","compensate":"c","fallback":"b"}]}'
+
+
+@pytest.mark.parametrize("history", sorted(HISTORIES.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_stored_plans_keep_their_bytes_and_ids(history: Path) -> None:
+    """A plan of any golden history is read back to the very bytes and the id that stand there."""
+    first = history.read_bytes().splitlines()[0]
+    for event in msgspec.json.decode(first)["events"]:
+        if event["type"] == "execution_created":
+            graph = decode_plan(msgspec.json.encode(event["plan"]))
+            assert graph.plan_id == event["plan_id"]
+            assert graph.raw in first
+            return
+    pytest.skip("of no execution")

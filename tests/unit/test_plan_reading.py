@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.graph import compile_plan
 from esexec.domain.plan import Plan, Step
 from esexec.domain.reading import decode_plan, read_config, read_plan, read_settings
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, PRESETS, ExecutionConfig, TaskSettings
 
 
 def one_step(**fields: Any) -> Step:
@@ -37,6 +37,13 @@ def step_refusal(**fields: Any) -> PlanInvalid:
         ({"timeout": 30}, "timeout_ms", 30_000),
         ({"timeout_ms": 250}, "timeout_ms", 250),
         ({"timeoutMs": 250}, "timeout_ms", 250),
+        ({"timeout": 0}, "timeout_ms", 0),
+        ({"timeout": "0s"}, "timeout_ms", 0),
+        ({"timeoutGrowth": 2}, "timeout_growth", 2.0),
+        ({"queue_timeout": "1m"}, "queue_timeout_ms", 60_000),
+        ({"queueTimeout": "1m"}, "queue_timeout_ms", 60_000),
+        ({"queueTimeoutMs": 5}, "queue_timeout_ms", 5),
+        ({"queue_timeout_ms": 0}, "queue_timeout_ms", 0),
         ({"maxRetries": 5}, "max_retries", 5),
         ({"max_retries": 0}, "max_retries", 0),
         ({"retryDelayMs": 2000}, "initial_retry_delay_ms", 2000),
@@ -78,6 +85,126 @@ def test_an_execution_has_settings_of_its_own() -> None:
     with pytest.raises(ValidationError, match="unknown key"):
         read_settings(written)
     assert read_settings({}) == TaskSettings()
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ({"onMissingCompensation": "fail"}, "on_missing_compensation", "fail"),
+        ({"on_missing_compensation": "skip"}, "on_missing_compensation", "skip"),
+        ({"executionTimeout": "2h"}, "execution_timeout_ms", 7_200_000),
+        ({"execution_timeout": 90}, "execution_timeout_ms", 90_000),
+        ({"execution_timeout_ms": 90}, "execution_timeout_ms", 90),
+        ({"executionTimeoutMs": 0}, "execution_timeout_ms", 0),
+        ({"checkpointInterval": "5m"}, "checkpoint_interval_ms", 300_000),
+        ({"checkpoint_interval": timedelta(seconds=1)}, "checkpoint_interval_ms", 1_000),
+        ({"checkpoint_interval_ms": 250}, "checkpoint_interval_ms", 250),
+        ({"checkpointIntervalMs": 0}, "checkpoint_interval_ms", 0),
+        ({"checkpointEvery": "task"}, "checkpoint_every", "task"),
+        ({"checkpoint_every": None}, "checkpoint_every", None),
+    ],
+)
+def test_what_concerns_the_execution_as_a_whole_has_its_aliases(written: dict[str, Any], field: str, value: Any) -> None:
+    """Settings of executions are read alike in configs and beside the steps of a plan; steps and tasks do not know them."""
+    steps = [{"task": "t"}]
+    assert getattr(read_config(written), field) == value
+    assert getattr(read_plan({"name": "p", "steps": steps, **written}).config, field) == value
+    assert getattr(read_plan({"name": "p", "steps": steps, "config": written}).config, field) == value
+    assert step_refusal(**written).code == "unknown_key"
+    with pytest.raises(ValidationError, match="unknown key"):
+        read_settings(written)
+
+
+def test_a_setting_with_few_values_names_them() -> None:
+    """The hint lists the words that can be; a time under `checkpoint_every` is sent to `checkpoint_interval`."""
+    plan = {"name": "p", "steps": [{"task": "t"}]}
+    error = refusal({**plan, "config": {"onMissingCompensation": "stop"}})
+    assert (error.code, error.context["path"]) == ("invalid_value", "config.onMissingCompensation")
+    assert error.hint == 'one of "skip", "fail"'
+    error = refusal({**plan, "checkpoint_every": "5m"})
+    assert error.hint is not None
+    assert "checkpoint_interval" in error.hint
+    error = refusal({**plan, "checkpointEvery": "\x1b[2J" * 1_000})
+    assert error.message.isprintable()
+    assert len(error.message) < 200
+
+
+# Presets -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_settings_that_it_stands_for(name: str) -> None:
+    """Wherever a config is read a preset is resolved: what is kept has the fields and not the name."""
+    config = ExecutionConfig.preset(name)
+    plan = {"name": "p", "steps": [{"task": "t"}]}
+    assert read_config({"preset": name}) == config
+    assert read_plan({**plan, "config": {"preset": name}}).config == config
+    assert read_plan({**plan, "preset": name}).config == config
+    assert b"preset" not in decode_plan(json.dumps({**plan, "preset": name}).encode()).raw
+
+
+def test_what_is_said_beside_a_preset_wins() -> None:
+    """By whichever name, in the config or beside it, before or after; null says nothing."""
+    expected = ExecutionConfig(
+        max_retries=7,
+        initial_retry_delay_ms=1_000,
+        continue_on_error=True,
+        enable_rollback=False,
+        parallel_execution_limit=10,
+    )
+    plan = {"name": "p", "steps": [{"task": "t"}]}
+    assert read_config({"preset": "bulk", "maxRetries": 7}) == expected
+    assert read_config({"maxRetries": 7, "retry_delay": None, "preset": "bulk"}) == expected
+    assert read_config({"preset": "bulk", "retryDelay": "5s"}).initial_retry_delay_ms == 5_000
+    assert read_plan({**plan, "config": {"preset": "bulk"}, "max_retries": 7}).config == expected
+    assert read_plan({**plan, "config": {"max_retries": 7}, "preset": "bulk"}).config == expected
+    assert read_plan({**plan, "config": ExecutionConfig(max_retries=7), "preset": "bulk"}).config == expected
+
+
+@pytest.mark.parametrize("preset", ["bulky", "", "BULK", 3, ["bulk"], True, "x" * 10_000, "\x1b[2J"])
+def test_an_unknown_preset_is_refused_with_the_known_ones(preset: Any) -> None:
+    """`unknown_preset`, by its path, with the nearest name or all of them."""
+    error = refusal({"name": "p", "steps": [{"task": "t"}], "config": {"preset": preset}})
+    assert (error.code, error.context["path"]) == ("unknown_preset", "config.preset")
+    assert error.hint is not None
+    assert "bulk" in error.hint
+    assert error.message.isprintable()
+    assert len(error.message) < 200
+    with pytest.raises(ValidationError) as refused:
+        read_config({"preset": preset})
+    assert refused.value.context["path"] == "preset"
+    with pytest.raises(ValidationError):
+        ExecutionConfig.preset(preset)
+
+
+def test_a_preset_is_said_once_and_not_of_a_step() -> None:
+    """`config.preset` and `preset` beside it are one thing said twice; steps and tasks have no presets."""
+    document = {"name": "p", "steps": [{"task": "t"}], "config": {"preset": "bulk"}, "preset": "bulk"}
+    assert refusal(document).code == "said_twice"
+    assert step_refusal(preset="bulk").code == "unknown_key"
+    with pytest.raises(ValidationError, match="unknown key"):
+        read_settings({"preset": "bulk"})
+
+
+def test_a_config_may_be_the_object() -> None:
+    """An ExecutionConfig is taken where a mapping is, and checked like one."""
+    assert read_config(ExecutionConfig.preset("critical")) == ExecutionConfig.preset("critical")
+    assert read_config(ExecutionConfig()) is EMPTY_CONFIG
+    for wrong in (ExecutionConfig(max_retries=-1), ExecutionConfig(jitter=object())):  # type: ignore[arg-type]
+        with pytest.raises(ValidationError) as refused:
+            read_config(wrong)
+        assert refused.value.code == "invalid_value"
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_names_who_does_it_instead_and_who_undoes_it() -> None:
+    """`fallback` and `compensate` are names of tasks."""
+    step = one_step(fallback="b", compensate="undo.t")
+    assert (step.fallback, step.compensate) == ("b", "undo.t")
+    assert step_refusal(fallback=3).context["path"] == "steps[1].fallback"
+    assert refusal({"name": "p", "steps": [{"task": "t"}], "fallback": "b"}).code == "unknown_key"
 
 
 @pytest.mark.parametrize("key", ["task", "tool", "action"])
@@ -135,6 +262,11 @@ def test_values_that_are_not_json_become_json() -> None:
         ({"maxRetrys": 1}, "unknown_key", "steps[1].maxRetrys"),
         ({3: 1}, "unknown_key", "steps[1].3"),
         ({"timeout": "x"}, "invalid_duration", "steps[1].timeout"),
+        ({"timeout": "0"}, "invalid_duration", "steps[1].timeout"),
+        ({"queueTimeout": 1000}, "ambiguous_duration", "steps[1].queueTimeout"),
+        ({"queue_timeout": "1s", "queue_timeout_ms": 1}, "said_twice", "steps[1].queue_timeout_ms"),
+        ({"timeout_growth": 0.5}, "invalid_value", "steps[1].timeout_growth"),
+        ({"compensate": ["t"]}, "invalid_value", "steps[1].compensate"),
         ({"timeout": True}, "invalid_duration", "steps[1].timeout"),
         ({"timeoutMs": -1}, "invalid_duration", "steps[1].timeoutMs"),
         ({"timeout": 30_000}, "ambiguous_duration", "steps[1].timeout"),
@@ -204,6 +336,9 @@ def test_an_ambiguous_duration_shows_both_meanings() -> None:
     """A bare 30000 under `timeout` would be 8 hours here and 30 s elsewhere: the hint offers both spellings."""
     assert step_refusal(timeout=30_000).hint == 'write the unit: "30000s" or "30000ms"'
     assert read_settings({"timeout": 3_600}, in_seconds=True).timeout_ms == 3_600_000
+    document = {"name": "p", "steps": [{"task": "t", "timeout": 3_600}], "config": {"executionTimeout": 7_200}}
+    plan = read_plan(document, in_seconds=True)
+    assert (plan.steps[0].timeout_ms, plan.config.execution_timeout_ms) == (3_600_000, 7_200_000)
 
 
 # The wire ------------------------------------------------------------------------------------------------------------
