@@ -166,7 +166,7 @@ def _default(value: str | None) -> str:
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
-    "Plans": ("Plan", "Step"),
+    "Plans": ("Plan", "Step", "ExecutionConfig"),
     "Tasks": ("task", "Task", "Context", "AttemptCancelled", "collect"),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "What comes back": (

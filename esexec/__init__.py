@@ -22,6 +22,7 @@ from esexec.domain.errors import (
     ValidationError,
     WorkerLost,
 )
+from esexec.domain.settings import ExecutionConfig
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
 from esexec.local import connect, local
@@ -58,6 +59,7 @@ __all__ = [
     "ErrorInfo",
     "EsexecError",
     "ExecutionCancelled",
+    "ExecutionConfig",
     "ExecutionError",
     "ExecutionResult",
     "ExecutionStatus",

@@ -13,7 +13,7 @@ from esexec.domain import aliases, commands, events, messages, reports
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
 from esexec.domain.retry import FINAL_CODES
-from esexec.domain.settings import ExecutionConfig
+from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
 from tests.docs.pages import ROOT, blocks
 
@@ -101,3 +101,15 @@ def test_every_setting_and_key_is_explained() -> None:
     assert [name for name in ExecutionConfig.__struct_fields__ if f"| `{name}` |" not in told] == []
     own = [key for key in {**aliases.STEP, **aliases.PLAN} if key not in aliases.CONFIG]
     assert [key for key in own if f"`{key}`" not in _text("plan.md")] == []
+
+
+def test_the_presets_are_told() -> None:
+    """The table of presets holds every setting of each, with its value."""
+    rows = [[cell.strip("` ") for cell in line.split("|")[1:-1]] for line in _text("configuration.md").splitlines()]
+    head = next(row for row in rows if row[:1] == ["preset"])
+    told = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows if row and row[0] in PRESETS}
+    said = {
+        name: {field: json.dumps(value) for field, value in msgspec.structs.asdict(one).items() if value is not None}
+        for name, one in PRESETS.items()
+    }
+    assert told == said

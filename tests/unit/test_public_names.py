@@ -7,7 +7,8 @@ import esexec
 
 NAMES = """
 AttemptCancelled AwaitTimeout Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err ErrorInfo
-EsexecError ExecutionCancelled ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate Executor Handle InternalError
+EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate Executor Handle
+InternalError
 NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid Progress RateLimited Refused StartOptions Startable Step Task
 TaskResult TaskStatus TaskTimeout Unavailable ValidationError Verification Worker WorkerLost
 classifier collect connect local remove_classifier task
