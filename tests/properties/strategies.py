@@ -1,15 +1,17 @@
 """What hypothesis makes of plans, reports and events."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from hypothesis import strategies as st
 
 from esexec.domain import commands as c
 from esexec.domain import events as e
+from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import ExecutionConfig, TaskInfo, TaskSettings
+from esexec.domain.strategies import RecoveryVerb, Strategy
 from tests.given import start, step
 
 words = st.text("abcxyzABC-_019", min_size=1, max_size=12)
@@ -27,20 +29,42 @@ values = st.recursive(
     max_leaves=10,
 )
 objects = st.dictionaries(words, values, max_size=3)
-settings_of_tasks = st.builds(
-    TaskSettings,
-    timeout_ms=st.none() | st.integers(0, 10**6),
-    max_retries=st.none() | st.integers(0, 1000),
-    jitter=st.none() | st.floats(0, 1),
-    retry_unknown=st.none() | st.booleans(),
-    queue=st.none() | st.sampled_from(["default", "q-1"]),
-    priority=st.none() | st.integers(0, 10),
-)
+durations_ms = st.none() | st.integers(0, limits.delay_ms)
+_of_tasks: dict[str, st.SearchStrategy[Any]] = {
+    "timeout_ms": st.none() | st.integers(0, limits.timeout_ms),
+    "timeout_growth": st.none() | st.floats(1, 1000),
+    "queue_timeout_ms": durations_ms,
+    "max_retries": st.none() | st.integers(0, limits.max_retries),
+    "initial_retry_delay_ms": durations_ms,
+    "max_retry_delay_ms": durations_ms,
+    "backoff_multiplier": st.none() | st.floats(1, 1000),
+    "jitter": st.none() | st.floats(0, 1),
+    "retry_unknown": st.none() | st.booleans(),
+    "max_retry_after_ms": durations_ms,
+    "queue": st.none() | st.sampled_from(["default", "q-1"]),
+    "priority": st.none() | st.integers(0, limits.priority_max),
+}
+settings_of_tasks = st.builds(TaskSettings, **_of_tasks)
+task_infos = st.builds(TaskInfo, **_of_tasks, compensate=st.none() | words)
 configs = st.builds(
     ExecutionConfig,
-    max_retries=st.none() | st.integers(0, 1000),
+    **_of_tasks,
+    parallel_execution_limit=st.none() | st.integers(1, limits.parallel_execution_limit),
     continue_on_error=st.none() | st.booleans(),
-    parallel_execution_limit=st.none() | st.integers(1, 1000),
+    enable_rollback=st.none() | st.booleans(),
+    on_missing_compensation=st.sampled_from([None, "skip", "fail"]),
+    execution_timeout_ms=durations_ms,
+    checkpoint_interval_ms=durations_ms,
+    checkpoint_every=st.sampled_from([None, "task"]),
+)
+recovery_strategies = st.builds(
+    Strategy,
+    id=words,
+    name=words,
+    description=words,
+    applicable_errors=st.lists(words, max_size=3).map(tuple),
+    timeout_ms=st.integers(0, limits.timeout_ms),
+    before_retries=st.booleans(),
 )
 errors = st.builds(
     ErrorInfo,
@@ -60,6 +84,15 @@ errors = st.builds(
 )
 _task = {"step": words, "attempt": st.integers(0, 2000), "run": st.integers(1, 9)}
 _ending = st.sampled_from([None, "cancelled", "killed", "abandoned"])
+_names = st.lists(words, max_size=3).map(tuple)
+_runs = st.integers(2, 9)
+_by = st.sampled_from(get_args(e.CheckpointBy))
+_partial: dict[str, st.SearchStrategy[Any]] = {"rollback_status": st.sampled_from([None, "partial"]), "not_undone": _names}
+_after: dict[str, st.SearchStrategy[Any]] = {
+    "will_retry": st.booleans(),
+    "retries_exhausted": st.booleans(),
+    "instead": st.sampled_from([None, *get_args(e.Instead)]),
+}
 _raw = objects.map(lambda value: msgspec.Raw(msgspec.json.encode(value)))
 
 EVENTS: dict[type, st.SearchStrategy[Any]] = {
@@ -71,27 +104,52 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         input=values,
         context=objects,
         config=configs,
-        tasks=st.dictionaries(words, settings_of_tasks, max_size=2),
+        tasks=st.dictionaries(words, task_infos, max_size=2),
         namespace=configs,
         metadata=objects,
         idempotency_key=st.none() | words,
         owner=st.none() | words,
+        start_at=st.none() | times,
+        deadline=st.none() | times,
+        parent=st.none() | words,
+        forked_from=st.none() | words,
+        kept=objects,
     ),
     e.ExecutionStarted: st.builds(e.ExecutionStarted),
     e.ExecutionCompleted: st.builds(e.ExecutionCompleted),
-    e.ExecutionFailed: st.builds(e.ExecutionFailed, error=errors, failed_steps=st.lists(words, max_size=3).map(tuple)),
+    e.ExecutionFailed: st.builds(e.ExecutionFailed, error=errors, failed_steps=_names, **_partial),
     e.ExecutionCancelRequested: st.builds(e.ExecutionCancelRequested, grace_ms=st.integers(0, 10**6), reason=words),
-    e.ExecutionCancelled: st.builds(e.ExecutionCancelled, reason=words, abandoned=st.lists(words, max_size=3).map(tuple)),
+    e.ExecutionCancelled: st.builds(e.ExecutionCancelled, reason=words, abandoned=_names, **_partial),
+    e.ExecutionPaused: st.builds(e.ExecutionPaused, reason=words),
+    e.ExecutionResumed: st.builds(e.ExecutionResumed),
+    e.ExecutionRetried: st.builds(e.ExecutionRetried, run=_runs, step=st.none() | words),
+    e.ExecutionForked: st.builds(e.ExecutionForked, new_id=words),
+    e.DeadlineSet: st.builds(e.DeadlineSet, deadline=times),
+    e.DeadlineExceeded: st.builds(e.DeadlineExceeded, error=errors, grace_ms=st.integers(0, 10**6)),
+    e.CheckpointCreated: st.builds(e.CheckpointCreated, checkpoint_id=words, by=_by, metadata=objects),
+    e.CheckpointFailed: st.builds(e.CheckpointFailed, message=words, by=_by),
+    e.CheckpointRestored: st.builds(
+        e.CheckpointRestored,
+        checkpoint_id=words,
+        run=_runs,
+        by=st.sampled_from(["command", "recovery"]),
+        reason=words,
+        abandoned=_names,
+    ),
+    e.RollbackStarted: st.builds(e.RollbackStarted, by=st.sampled_from(["failure", "command"]), reason=words),
+    e.ExecutionRolledBack: st.builds(
+        e.ExecutionRolledBack, undone=st.integers(0, 10_000), skipped=_names, error=st.none() | errors
+    ),
     e.TaskScheduled: st.builds(e.TaskScheduled, **_task),
     e.TaskStarted: st.builds(e.TaskStarted, **_task, started_at=times, worker=words),
-    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values),
+    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects),
     e.TaskFailed: st.builds(
         e.TaskFailed,
         **_task,
         error=errors,
         ended_at=st.none() | times,
-        will_retry=st.booleans(),
-        retries_exhausted=st.booleans(),
+        **_after,
+        vars=objects,
     ),
     e.TaskTimedOut: st.builds(
         e.TaskTimedOut,
@@ -100,8 +158,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         error=errors,
         ended_at=st.none() | times,
         ended=_ending,
-        will_retry=st.booleans(),
-        retries_exhausted=st.booleans(),
+        **_after,
     ),
     e.TaskRetryScheduled: st.builds(e.TaskRetryScheduled, **_task, delay_ms=st.integers(0, 10**9), due=times),
     e.TaskSkipped: st.builds(
@@ -111,9 +168,51 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         because=st.none() | words,
     ),
     e.TaskCancelled: st.builds(e.TaskCancelled, **_task, ended=_ending),
+    e.FallbackStarted: st.builds(e.FallbackStarted, **_task, task=words),
+    e.BeforeImageRecorded: st.builds(e.BeforeImageRecorded, **_task, image=values),
+    e.RecoveryInitiated: st.builds(
+        e.RecoveryInitiated, **_task, strategy=words, name=words, queue=words, timeout_ms=st.integers(0, 10**6)
+    ),
+    e.RecoveryStarted: st.builds(e.RecoveryStarted, **_task, started_at=times, worker=words),
+    e.RecoveryCompleted: st.builds(
+        e.RecoveryCompleted,
+        **_task,
+        success=st.booleans(),
+        action=st.sampled_from(get_args(RecoveryVerb)),
+        then=st.sampled_from(get_args(e.AfterRecovery)),
+        message=words,
+        ended_at=st.none() | times,
+        vars=objects,
+    ),
+    e.CompensationScheduled: st.builds(e.CompensationScheduled, **_task, task=words),
+    e.CompensationStarted: st.builds(e.CompensationStarted, **_task, started_at=times, worker=words),
+    e.CompensationCompleted: st.builds(e.CompensationCompleted, **_task, ended_at=times),
+    e.CompensationFailed: st.builds(
+        e.CompensationFailed,
+        **_task,
+        error=errors,
+        ended_at=st.none() | times,
+        will_retry=st.booleans(),
+        retries_exhausted=st.booleans(),
+    ),
+    e.CompensationRetryScheduled: st.builds(e.CompensationRetryScheduled, **_task, delay_ms=st.integers(0, 10**9), due=times),
+    e.CompensationSkipped: st.builds(
+        e.CompensationSkipped, **_task, reason=st.sampled_from(["no_compensation", "no_before_image"])
+    ),
     e.KeyBound: st.builds(e.KeyBound, key=st.text(st.characters(codec="utf-8"), max_size=20), execution_id=words),
     e.NamespaceConfigured: st.builds(e.NamespaceConfigured, config=configs),
-    e.TasksAnnounced: st.builds(e.TasksAnnounced, tasks=st.dictionaries(words, settings_of_tasks, max_size=2), worker=words),
+    e.TasksAnnounced: st.builds(e.TasksAnnounced, tasks=st.dictionaries(words, task_infos, max_size=2), worker=words),
+    e.StrategyAdded: st.builds(e.StrategyAdded, strategy=recovery_strategies),
+    e.StrategyRemoved: st.builds(e.StrategyRemoved, strategy_id=words),
+    e.PlanStored: st.builds(e.PlanStored, plan_id=words, plan=_raw),
+    e.PlanListed: st.builds(
+        e.PlanListed,
+        plan_id=words,
+        name=words,
+        status=st.sampled_from(["draft", "ready", "invalid", "archived"]),
+        problem=st.none() | errors,
+        query=words,
+    ),
 }
 
 

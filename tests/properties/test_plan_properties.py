@@ -14,9 +14,10 @@ from esexec.domain.durations import milliseconds
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.graph import compile_plan
 from esexec.domain.plan import Plan, Step
-from esexec.domain.reading import decode_plan, read_plan
+from esexec.domain.reading import decode_plan, read_config, read_plan
 from esexec.domain.references import compile_params, resolve
-from esexec.domain.settings import ExecutionConfig
+from esexec.domain.settings import PRESETS, ExecutionConfig, TaskSettings
+from tests.properties.strategies import configs, settings_of_tasks
 
 names = st.text(alphabet="abcXYZ019_-", min_size=1, max_size=8)
 texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
@@ -36,6 +37,14 @@ odd_texts = st.lists(
 )
 
 
+task_names = names.filter(lambda name: name[0] != "-")
+
+
+def said(settings: TaskSettings) -> dict[str, Any]:
+    """The settings by name, without those that say nothing."""
+    return {name: value for name, value in msgspec.structs.asdict(settings).items() if value is not None}
+
+
 @st.composite
 def acyclic_plans(draw: st.DrawFn) -> Plan:
     """Plans whose steps depend on earlier ones, in words or by reference, then shuffled."""
@@ -49,18 +58,18 @@ def acyclic_plans(draw: st.DrawFn) -> Plan:
         steps.append(
             Step(
                 id=f"s{number}",
-                task=draw(names.filter(lambda name: name[0] != "-")),
+                task=draw(task_names),
                 params={**params, "c": draw(literals)},
                 depends_on=tuple(depends_on),
                 parallel=draw(st.booleans()),
-                max_retries=draw(st.none() | st.integers(0, 10)),
                 description=draw(texts),
+                fallback=draw(st.none() | task_names),
+                compensate=draw(st.none() | task_names),
+                **said(draw(settings_of_tasks)),
             )
         )
     shuffled = draw(st.permutations(steps))
-    return Plan(
-        name=draw(names), steps=tuple(shuffled), config=draw(st.builds(ExecutionConfig, jitter=st.none() | st.floats(0, 1)))
-    )
+    return Plan(name=draw(names), steps=tuple(shuffled), config=draw(configs))
 
 
 def no_output(step: str) -> Any:
@@ -119,6 +128,17 @@ def test_closing_a_circle_is_a_cycle(plan: Plan, data: st.DataObject) -> None:
         assert other in step.depends_on or f"steps.{other}." in json.dumps(step.params)
 
 
+@given(configs, st.none() | st.sampled_from(list(PRESETS)))
+def test_a_preset_gives_what_was_not_said(config: ExecutionConfig, preset: str | None) -> None:
+    """Of any settings beside any preset: each is what was said, else what the preset says; a config is read back as it is."""
+    weaker = ExecutionConfig.preset(preset) if preset is not None else ExecutionConfig()
+    assert read_config(config) == read_config(said(config)) == config
+    document = {"preset": preset, **said(config)}
+    assert said(read_config(document)) == {**said(weaker), **said(config)}
+    plan = {"name": "p", "steps": [{"task": "t"}], "preset": preset, "config": config}
+    assert read_plan(plan).config == read_config(document)
+
+
 def code_of(call: Callable[[], object]) -> str:
     """What became of a call: "" if it went well, else the code of its ValidationError. Any other exception fails the test."""
     try:
@@ -148,12 +168,25 @@ keys = st.sampled_from(
         "retry_delay",
         "queue",
         "priority",
+        "fallback",
+        "compensate",
+        "queueTimeout",
+        "preset",
+        "checkpoint_every",
+        "execution_timeout_ms",
         "x",
     ]
 )
 documents = st.fixed_dictionaries(
     {"name": names | values, "steps": st.lists(st.dictionaries(keys, values | names | st.just(["a"])), max_size=4) | values},
-    optional={"config": st.dictionaries(keys, values), "parallel": values, "metadata": values, "maxRetries": values},
+    optional={
+        "config": st.dictionaries(keys, values),
+        "parallel": values,
+        "metadata": values,
+        "maxRetries": values,
+        "preset": values | st.sampled_from(list(PRESETS)),
+        "checkpointEvery": values,
+    },
 )
 
 
