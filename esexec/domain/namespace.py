@@ -1,6 +1,7 @@
-"""What a namespace holds in common: its level of the settings, and the tasks that workers announced (entity `_settings`).
+"""What a namespace holds in common: its level of the settings, announced tasks, recovery strategies (entity `_settings`).
 
-Also the idempotency keys: entity `_key-<hash>`, whose first commit binds the key to an execution, for ever.
+Also the idempotency keys: entity `_key-<hash>`, whose first commit binds the key to an execution, for ever. The plans that it
+keeps are `kept_plans`.
 """
 
 import hashlib
@@ -10,10 +11,13 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import events as e
+from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.decider import Surroundings
-from esexec.domain.errors import CorruptHistory
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.errors import CorruptHistory, ErrorInfo
+from esexec.domain.ids import is_task_name
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
+from esexec.domain.strategies import Strategy
 
 SETTINGS_ENTITY = "_settings"
 
@@ -24,17 +28,18 @@ def key_entity(key: str) -> str:
 
 
 class NamespaceState(msgspec.Struct):
-    """The folded `_settings`."""
+    """The folded `_settings`. `strategies`: in the order in which they were added first."""
 
     n: int = 0
     version: int = 0
     config: ExecutionConfig = EMPTY_CONFIG
-    tasks: dict[str, TaskSettings] = {}
+    tasks: dict[str, TaskInfo] = {}
+    strategies: tuple[Strategy, ...] = ()
     applied: dict[str, int] = {}
 
     @property
     def surroundings(self) -> Surroundings:
-        return Surroundings(self.config, self.tasks)
+        return Surroundings(self.config, self.tasks, self.strategies)
 
 
 def fold_namespace(commits: Iterable[Commit], state: NamespaceState | None = None) -> NamespaceState:
@@ -51,18 +56,62 @@ def fold_namespace(commits: Iterable[Commit], state: NamespaceState | None = Non
                     state.config = event.config
                 case e.TasksAnnounced():
                     state.tasks = state.tasks | event.tasks
+                case e.StrategyAdded():
+                    state.strategies = _with(state.strategies, event.strategy)
+                case e.StrategyRemoved():
+                    state.strategies = tuple(one for one in state.strategies if one.id != event.strategy_id)
         for cause in commit.commands:
             state.applied[cause.id] = commit.n
     return state
 
 
-def decide_namespace(state: NamespaceState, command: c.ConfigureNamespace | c.AnnounceTasks) -> list[e.Event]:
-    """The events of a command on `_settings`; none if it changes nothing, or was applied before."""
+def _with(strategies: tuple[Strategy, ...], new: Strategy) -> tuple[Strategy, ...]:
+    """With this one at the end, or in the place of the one of its id."""
+    if any(one.id == new.id for one in strategies):
+        return tuple(new if one.id == new.id else one for one in strategies)
+    return (*strategies, new)
+
+
+def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[e.Event] | ErrorInfo:
+    """The events of a command on `_settings`, none if it changes nothing or was applied before; or why it is refused."""
     if command.id in state.applied:
         return []
-    if isinstance(command, c.ConfigureNamespace):
-        said = {name: value for name in command.config.__struct_fields__ if (value := getattr(command.config, name)) is not None}
-        config = msgspec.structs.replace(state.config, **said)
-        return [] if config == state.config else [e.NamespaceConfigured(config=config)]
-    news = {name: settings for name, settings in command.tasks.items() if state.tasks.get(name) != settings}
-    return [e.TasksAnnounced(tasks=news, worker=command.worker)] if news else []
+    match command:
+        case c.ConfigureNamespace():
+            said = {name: value for name in command.config.__struct_fields__ if (value := getattr(command.config, name)) is not None}
+            config = msgspec.structs.replace(state.config, **said)
+            return [] if config == state.config else [e.NamespaceConfigured(config=config)]
+        case c.AnnounceTasks():
+            news = {name: settings for name, settings in command.tasks.items() if state.tasks.get(name) != settings}
+            return [e.TasksAnnounced(tasks=news, worker=command.worker)] if news else []
+        case c.AddStrategy():
+            return _add(state, command.strategy)
+        case c.RemoveStrategy():
+            known = any(one.id == command.strategy_id for one in state.strategies)
+            return [e.StrategyRemoved(strategy_id=command.strategy_id)] if known else []
+
+
+def _add(state: NamespaceState, strategy: Strategy) -> list[e.Event] | ErrorInfo:
+    if (problem := strategy_problem(strategy)) is not None:
+        return problem
+    known = next((one for one in state.strategies if one.id == strategy.id), None)
+    if known is None and len(state.strategies) >= limits.strategies:
+        return ErrorInfo(
+            type="validation_error",
+            code="too_many_strategies",
+            message=f"the namespace has {len(state.strategies)} recovery strategies",
+            hint=f"at most {limits.strategies} (limits.strategies); remove one that is not needed",
+        )
+    return [] if known == strategy else [e.StrategyAdded(strategy=strategy)]
+
+
+def strategy_problem(strategy: Strategy) -> ErrorInfo | None:
+    """Why it cannot be a strategy of the namespace: its id takes the place of a task's name in a dispatch."""
+    if is_task_name(strategy.id):
+        return None
+    return ErrorInfo(
+        type="validation_error",
+        code="bad_strategy_id",
+        message=f"{strategy.id[:100]!r} cannot name a recovery strategy",
+        hint="letters, digits and _ . : / -",
+    )
