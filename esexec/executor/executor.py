@@ -13,9 +13,12 @@ from typing import Unpack
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.kept_plans import PLANS_ENTITY
+from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.executor.desk import Desk
 from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
+from esexec.executor.plans import PlansDesk
 from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import Auth, Connection, Msg, connect
@@ -80,18 +83,26 @@ class Executor(Role):
         reader = await DirectReader(connection).start()
         log = JetStreamLog(connection, subjects, self._publisher, reader)
         self._outbox = NatsOutbox(connection, subjects, self._publisher)
+        self._plans = PlansDesk(self.name, log, self._outbox)
         self._desk = Desk(
-            self.name, log, self._outbox, cache_size=self._cache_size, start_waits=partial(_start_waits, connection, subjects)
+            self.name,
+            log,
+            self._outbox,
+            cache_size=self._cache_size,
+            start_waits=partial(_start_waits, connection, subjects),
+            plan_of=self._plans.plan_of,
         )
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
-        await connection.subscribe(subjects.commits_of("_settings"), self._settings.on_commit)
+        await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
         undo.push_async_callback(self._settings.close)
+        undo.push_async_callback(self._plans.close)
         await self._settings.start()
         await self._open_taps(connection)
 
     async def _open_taps(self, connection: Connection) -> None:
         subjects = self._subjects
-        intake = Intake(connection, subjects, self._desk, self._settings.take)
+        shared = {SETTINGS_ENTITY: self._settings.take, PLANS_ENTITY: self._plans.take}
+        intake = Intake(connection, subjects, self._desk, shared)
         self._puller = Puller(connection)
         self._command_taps = []
         for partition in range(limits.partitions):
@@ -165,6 +176,7 @@ class Executor(Role):
         while connection.is_connected and time.monotonic() < until and not (self._desk.idle and not self._publisher.in_flight):
             await asyncio.sleep(0.005)
         await self._settings.close()
+        await self._plans.close()
         await self._outbox.close()
         await self._publisher.close()
         await connection.close()

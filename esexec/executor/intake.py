@@ -5,7 +5,7 @@ failure, because somebody waits for that attempt.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -14,6 +14,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.ids import is_token, is_user_id
+from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.shape import check_shape
@@ -28,24 +29,32 @@ logger = logging.getLogger("esexec.executor")
 Take = Callable[[Envelope], Awaitable[None]]
 
 _COMMANDS = {verb: msgspec.json.Decoder(kind).decode for verb, kind in c.VERBS.items()}
-_SHARED_VERBS = frozenset({"configure", "announce"})
+_HOMES = {
+    **dict.fromkeys(("configure", "announce", "add_strategy", "remove_strategy"), SETTINGS_ENTITY),
+    "put_plan": PLANS_ENTITY,
+}
+"""Which entity a verb belongs to; all others belong to executions."""
 _report = msgspec.json.Decoder(r.Report).decode
 _anything = msgspec.json.Decoder().decode
 _UNREADABLE = (msgspec.MsgspecError, ValidationError, UnicodeDecodeError, RecursionError, OverflowError)
 _SHALLOW_BYTES = 2 * limits.nesting_depth
 """What is shorter cannot be too deep: every bracket is closed."""
-_START_BYTES = limits.plan_bytes + limits.input_bytes + 64 * 1024
+_COMMAND_BYTES = limits.plan_bytes + limits.input_bytes + 64 * 1024
+"""What a start may have, without the outputs it takes along from another execution."""
 _REPORT_BYTES = limits.output_bytes + 64 * 1024
+"""What a report may have, without the variables that it sets."""
 _MAY_SWELL = 64 * 1024
 """From here on it is looked how large a message is as written by us: `1e15` has four bytes, 1000000000000000.0 eighteen."""
+_PARTS_MAY_SWELL = limits.vars_bytes // 5
+"""The same for a part of a report with the smallest limit."""
 _encode = msgspec.json.encode
 
 
 class Intake:
-    """See the module. `settings`: who takes the commands on `_settings`."""
+    """See the module. `shared`: who takes the commands of each entity that executions share."""
 
-    def __init__(self, connection: Connection, subjects: Subjects, desk: Desk, settings: Take) -> None:
-        self._connection, self._subjects, self._desk, self._settings = connection, subjects, desk, settings
+    def __init__(self, connection: Connection, subjects: Subjects, desk: Desk, shared: Mapping[str, Take]) -> None:
+        self._connection, self._subjects, self._desk, self._shared = connection, subjects, desk, shared
 
     async def on_command(self, message: Msg, tap: Tap) -> None:
         """A message of COMMANDS: `…commands.<partition>.<execution>.<verb>`."""
@@ -57,32 +66,32 @@ class Intake:
         except _UNREADABLE as error:
             await self._refuse(envelope, error)
             return
-        await (self._settings if entity == SETTINGS_ENTITY else self._desk.take)(envelope)
+        await self._shared.get(entity, self._desk.take)(envelope)
 
     def _read_command(self, entity: str, verb: str, data: bytes) -> Content:
         decode = _COMMANDS.get(verb)
         if decode is None:
             raise ValidationError(f"there is no verb {verb[:50]!r}", code="unknown_verb", hint=f"verbs: {', '.join(_COMMANDS)}")
-        if not (is_user_id(entity) or (entity == SETTINGS_ENTITY and verb in _SHARED_VERBS)):
+        home = _HOMES.get(verb)
+        if not is_user_id(entity) and entity not in self._shared:
             raise ValidationError(
                 f"{entity[:80]!r} is no execution id",
                 code="bad_execution_id",
                 hint=f"1 to {limits.id_chars} letters, digits, - and _; not _ first",
             )
-        if (verb in _SHARED_VERBS) != (entity == SETTINGS_ENTITY):
-            raise ValidationError(f"{verb} is a command of {SETTINGS_ENTITY}, not of an execution", code="wrong_entity")
-        if len(data) > _START_BYTES:
+        if entity != home and (home is not None or entity in self._shared):
+            whose = "an execution" if home is None else home
             raise ValidationError(
-                f"a command of {len(data)} bytes is too large", code="too_large", hint=f"at most {_START_BYTES} bytes"
+                f"{verb} is a command of {whose}, not of {entity if entity in self._shared else 'an execution'}",
+                code="wrong_entity",
+                hint=f"publish it on cmd.{'<execution>' if home is None else home}.{verb}",
             )
+        _check_size(len(data), _COMMAND_BYTES + (limits.fork_bytes if verb == "start" else 0))
         command: c.Command = decode(data)
         if not is_token(command.id):
             raise ValidationError("the command's id is no id", code="bad_command_id", hint="letters, digits, - and _")
         _check_depth(data, command)
-        if len(data) > _MAY_SWELL and (size := len(_encode(command))) > _START_BYTES:
-            raise ValidationError(
-                f"a command of {size} bytes as it would be stored", code="too_large", hint=f"at most {_START_BYTES} bytes"
-            )
+        _check_parts(data, command)
         return command
 
     async def _refuse(self, envelope: Envelope, error: Exception) -> None:
@@ -130,7 +139,7 @@ class Intake:
 
 def _read_report(data: bytes) -> r.Report:
     """The report; one that cannot be read, or holds more than fits, is the attempt's failure."""
-    if len(data) > _REPORT_BYTES:
+    if len(data) > _REPORT_BYTES + limits.vars_bytes:
         return _too_large(len(data))
     try:
         report: r.Report = _report(data)
@@ -140,27 +149,53 @@ def _read_report(data: bytes) -> r.Report:
         return r.Failed(
             error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=hint, retryable=False)
         )
-    if len(data) > _MAY_SWELL and (size := len(_encode(report))) > _REPORT_BYTES:
-        return _too_large(size)
-    return report
+    return report if len(data) <= _PARTS_MAY_SWELL else _fitting(report)
+
+
+def _fitting(report: r.Report) -> r.Report:
+    """The report, if it is as large as written by us may be."""
+    vars_bytes = len(_encode(report.vars)) if isinstance(report, r.Completed | r.Failed) and report.vars else 0
+    if vars_bytes > limits.vars_bytes:
+        message, hint = f"variables of {vars_bytes} bytes are too large", f"at most {limits.vars_bytes} bytes (limits.vars_bytes)"
+        return _cannot_be_kept("vars_too_large", message, hint)
+    if isinstance(report, r.Before) and (size := len(_encode(report.image))) > limits.image_bytes:
+        message, hint = f"a before-image of {size} bytes is too large", f"at most {limits.image_bytes} bytes (limits.image_bytes)"
+        return _cannot_be_kept("image_too_large", message, hint)
+    size = len(_encode(report)) - vars_bytes
+    return report if size <= _REPORT_BYTES else _too_large(size)
 
 
 def _too_large(size: int) -> r.Failed:
-    return r.Failed(
-        error=ErrorInfo(
-            type="execution_error",
-            code="output_too_large",
-            message=f"a report of {size} bytes is too large",
-            hint=f"an output may have {limits.output_bytes} bytes (limits.output_bytes)",
-            retryable=False,
-        )
-    )
+    message, hint = f"a report of {size} bytes is too large", f"an output may have {limits.output_bytes} bytes (limits.output_bytes)"
+    return _cannot_be_kept("output_too_large", message, hint)
+
+
+def _cannot_be_kept(code: str, message: str, hint: str) -> r.Failed:
+    return r.Failed(error=ErrorInfo(type="execution_error", code=code, message=message, hint=hint, retryable=False))
+
+
+def _check_size(size: int, size_max: int, what: str = "a command") -> None:
+    if size > size_max:
+        raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=f"at most {size_max} bytes")
+
+
+def _check_parts(data: bytes, command: c.Command) -> None:
+    """How large a command is as it would be stored, and those of its parts that have a limit of their own."""
+    if len(data) <= _MAY_SWELL:
+        return
+    kept_bytes = 0
+    if isinstance(command, c.StartExecution) and command.kept:
+        kept_bytes = len(_encode(command.kept))
+        _check_size(kept_bytes, limits.fork_bytes, "what is kept of another execution,")
+    elif isinstance(command, c.CreateCheckpoint):
+        _check_size(len(_encode(command.metadata)), limits.input_bytes, "metadata")
+    _check_size(len(_encode(command)) - kept_bytes, _COMMAND_BYTES)
 
 
 def _check_depth(data: bytes, message: msgspec.Struct) -> None:
     """Only what has brackets enough to be too deep is looked at."""
     if len(data) > _SHALLOW_BYTES and data.count(b"{") + data.count(b"[") > limits.nesting_depth:
-        for field in ("input", "context", "metadata", "output", "error"):
+        for field in ("input", "context", "metadata", "kept", "output", "vars", "image", "error"):
             value = getattr(message, field, None)
             check_shape(msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value, path=field)
 

@@ -1,0 +1,97 @@
+"""The plans that the namespace keeps: commands on `_plans` are decided here, and a start that names a plan by its id is given it."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import limits
+from esexec.domain.commit import Cause, Commit
+from esexec.domain.errors import CorruptHistory, ErrorInfo
+from esexec.domain.kept_plans import PLANS_ENTITY, PlansState, decide_plans, fold_plans, not_ready, plan_entity, unknown_plan
+from esexec.executor.desk import Outbox
+from esexec.executor.entity import EntityDesk
+from esexec.executor.envelope import Envelope
+from esexec.log import codec
+from esexec.log.port import Log, append_and_wait
+
+
+class PlansDesk(EntityDesk[PlansState]):
+    """See the module. Documents never change, so a few are remembered; what the list says is looked up each time."""
+
+    entity = PLANS_ENTITY
+
+    def __init__(self, name: str, log: Log, outbox: Outbox) -> None:
+        super().__init__(name, log, outbox, PlansState())
+        self._documents: OrderedDict[str, bytes] = OrderedDict()
+        self._begun = self._done = 0
+        """Looks at the list that have begun, and the last one that succeeded."""
+
+    def _fold(self, commits: Iterable[Commit], state: PlansState) -> PlansState:
+        return fold_plans(commits, state)
+
+    def _decide(self, state: PlansState, command: c.PutPlan) -> list[e.Event] | ErrorInfo:
+        return decide_plans(state, command)
+
+    # Keeping a plan ------------------------------------------------------------------------------------------------------
+
+    async def _store_first(self, events: list[e.Event], envelope: Envelope) -> list[e.Event]:
+        """The document comes first. One that nothing lists (the executor died in between) does no harm: it is found by the next."""
+        for event in events:
+            if isinstance(event, e.PlanStored):
+                await self._store(event, envelope)
+        return [event for event in events if not isinstance(event, e.PlanStored)]
+
+    async def _store(self, event: e.PlanStored, envelope: Envelope) -> None:
+        entity, command = plan_entity(event.plan_id), envelope.content
+        assert isinstance(command, c.PutPlan)
+        commit = Commit(
+            v=codec.VERSION,
+            execution_id=entity,
+            n=1,
+            version=1,
+            time=envelope.time,
+            commands=(Cause(command.id, envelope.time),),
+            actor=command.actor,
+            executor=self._name,
+            events=(event,),
+        )
+        if await append_and_wait(self._log, entity, 1, codec.encode(commit), 0) is None:
+            await self._document(event.plan_id)  # somebody else's stands: it is the same plan, or the log is broken
+
+    # Handing it out ------------------------------------------------------------------------------------------------------
+
+    async def plan_of(self, plan_id: str) -> bytes | ErrorInfo:
+        """The plan that is kept under this id, for a start; or why there is none: `unknown_plan`, `plan_not_ready`.
+
+        As the leader knows it now: whoever was told that a plan is ready, or archived, finds it so with every executor.
+        """
+        await self._look()
+        listed = self._state.plans.get(plan_id)
+        if listed is None:
+            return unknown_plan(plan_id)
+        return await self._document(plan_id) if listed.status == "ready" else not_ready(listed)
+
+    async def _look(self) -> None:
+        """Catch up. Who comes while others wait for a look that has not begun shares it with them."""
+        wanted = self._begun + 1
+        async with self._lock:
+            if self._done < wanted:
+                self._begun += 1
+                number = self._begun
+                await self._catch_up()
+                self._done = number
+
+    async def _document(self, plan_id: str) -> bytes:
+        documents = self._documents
+        if plan_id not in documents:
+            entity = plan_entity(plan_id)
+            stored = await self._log.read(entity, 1)
+            event = codec.decode(stored.data).events[0] if stored is not None else None
+            if not isinstance(event, e.PlanStored) or event.plan_id != plan_id:
+                raise CorruptHistory(f"{entity}: commit 1 does not hold the plan {plan_id}")
+            documents[plan_id] = bytes(event.plan)
+            if len(documents) > limits.cached_large_plans:
+                documents.popitem(last=False)
+        documents.move_to_end(plan_id)
+        return documents[plan_id]
