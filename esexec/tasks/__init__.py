@@ -1,12 +1,39 @@
-"""The user's side of a worker: how handlers are declared, called and collected. No NATS, no event loop, no log.
+"""The user's side of a worker: how handlers and recovery strategies are declared, called and collected. No NATS, no log.
 
-`task` makes a `Task` of a function; `Context` is what a handler may know of its attempt; `collect` gathers tasks by name;
-`encode_with_output` makes the bytes of a report that carries a handler's output.
+`task` makes a `Task` of a function; `Context` is what a handler may know of its attempt; `RecoveryStrategy` and `recovery` say
+what follows from a failure; `collect` gathers tasks by name, `collect_strategies` strategies by id; `encode_with_output` makes
+the bytes of a report that carries a handler's output.
 """
 
-from esexec.tasks.context import AttemptCancelled, Context
+from esexec.tasks.context import AttemptCancelled, Context, current_context
 from esexec.tasks.outputs import encode_with_output
-from esexec.tasks.registry import Tasks, collect
+from esexec.tasks.recovery import (
+    NetworkTimeoutRecovery,
+    RecoveryAction,
+    RecoveryContext,
+    RecoveryResult,
+    RecoveryStrategy,
+    as_strategy,
+    recovery,
+)
+from esexec.tasks.registry import Tasks, collect, collect_strategies
 from esexec.tasks.task import Task, task
 
-__all__ = ["AttemptCancelled", "Context", "Task", "Tasks", "collect", "encode_with_output", "task"]
+__all__ = [
+    "AttemptCancelled",
+    "Context",
+    "NetworkTimeoutRecovery",
+    "RecoveryAction",
+    "RecoveryContext",
+    "RecoveryResult",
+    "RecoveryStrategy",
+    "Task",
+    "Tasks",
+    "as_strategy",
+    "collect",
+    "collect_strategies",
+    "current_context",
+    "encode_with_output",
+    "recovery",
+    "task",
+]

@@ -52,10 +52,15 @@ class Binding:
         )
         self._check()
 
-    def arguments(self, params: Any, context: Context | None) -> dict[str, Any]:
-        """The keyword arguments for one call. Raises ValidationError (`invalid_params`)."""
+    def arguments(self, params: Any, context: Context | None, *, loose: bool = False) -> dict[str, Any]:
+        """The keyword arguments for one call. Raises ValidationError (`invalid_params`).
+
+        `loose`: what there is no parameter for is left out, instead of refused.
+        """
         if params is None:
             params = {}
+        if loose and isinstance(params, dict):
+            params = {name: value for name, value in params.items() if self._takes(name)}
         rest: dict[str, Any] = {}
         try:
             if self._rest is not None:
@@ -71,6 +76,9 @@ class Binding:
         if rest:
             arguments.update(rest)
         return arguments
+
+    def _takes(self, name: str) -> bool:
+        return name in self._parameters or (self._rest is not None and name != self._context)
 
     def _take(self, parameter: Parameter) -> None:
         if parameter.kind in _REFUSED:
@@ -145,7 +153,7 @@ class Binding:
 
     def _unexpected(self, params: dict[str, Any]) -> Iterator[str]:
         for name in params:
-            if name in self._parameters or (self._rest is not None and name != self._context):
+            if self._takes(name):
                 continue
             near = get_close_matches(name, [other for other in self._parameters if other not in params], n=1)
             yield f"unexpected parameter `{name}`" + (f", did you mean `{near[0]}`?" if near else "")

@@ -1,10 +1,16 @@
-"""What a handler may know of the attempt that it is, and whether it is to stop."""
+"""What a handler may know of the attempt that it is, whether it is to stop, and what it can leave for others."""
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, MutableMapping
+from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from esexec.domain.messages import Dispatch
+import msgspec
+
+from esexec.domain.errors import ExecutionError
+from esexec.domain.messages import Dispatch, Purpose
+from esexec.tasks.outputs import IMAGE, encode_value
+from esexec.tasks.variables import Variables
 
 
 class AttemptCancelled(BaseException):
@@ -14,17 +20,35 @@ class AttemptCancelled(BaseException):
     """
 
 
+class ImageKeeper(Protocol):
+    """Gets the before-image of an attempt, as JSON, into the history. Both ways give the image that stands there then."""
+
+    def keep(self, data: bytes) -> Coroutine[Any, Any, Any]:
+        """For code on an event loop, the worker's or another."""
+
+    def keep_in_thread(self, data: bytes) -> Any:
+        """For code in a thread: returns once it is done. Raises `AttemptCancelled` if the attempt is told to stop."""
+
+
+_SUFFIXES: dict[Purpose, str] = {"task": "", "fallback": "/fallback", "compensation": "/undo", "recovery": "/recovery"}
+_NOTHING: dict[str, Any] = {}
+
+
 class Context:
     """One attempt, as its handler sees it. Made by the worker; in tests of a handler: `Context(Dispatch(…))`.
 
-    `started_at` (aware, UTC) is when the handler began; without it there is no deadline.
+    `started_at` (aware, UTC) is when the handler began; without it there is no deadline of the attempt's own. Without `keeper`
+    a before-image is only kept here.
     """
 
-    __slots__ = ("_cancelled", "_dispatch", "_started_at")
+    __slots__ = ("_cancelled", "_dispatch", "_image", "_keeper", "_started_at", "_variables")
 
-    def __init__(self, dispatch: Dispatch, started_at: datetime | None = None) -> None:
+    def __init__(self, dispatch: Dispatch, started_at: datetime | None = None, keeper: ImageKeeper | None = None) -> None:
         self._dispatch = dispatch
         self._started_at = started_at
+        self._keeper = keeper
+        self._image: Any = dispatch.before
+        self._variables: Variables | None = None
         self._cancelled = False
 
     @property
@@ -41,8 +65,13 @@ class Context:
         return self._dispatch.task
 
     @property
+    def purpose(self) -> Purpose:
+        """What the attempt is for: `task`, `fallback` (in the task's stead), `compensation` (to undo it) or `recovery`."""
+        return self._dispatch.purpose
+
+    @property
     def attempt(self) -> int:
-        """Which try of the step this is, from 1."""
+        """Which attempt of the step this is, from 1. All attempts of a step in a run are counted, whatever they are for."""
         return self._dispatch.attempt
 
     @property
@@ -61,8 +90,12 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for all attempts of this step in this run: what to hand to systems that remove duplicates."""
-        return f"{self._dispatch.execution_id}/{self._dispatch.step}/{self._dispatch.run}"
+        """The same for all attempts of this step in this run: what to hand to systems that remove duplicates.
+
+        What undoes the step has another (`…/undo`), and so has what does it in the task's stead (`…/fallback`).
+        """
+        dispatch = self._dispatch
+        return f"{dispatch.execution_id}/{dispatch.step}/{dispatch.run}{_SUFFIXES[dispatch.purpose]}"
 
     @property
     def context(self) -> Mapping[str, Any]:
@@ -80,10 +113,78 @@ class Context:
 
     @property
     def deadline(self) -> datetime | None:
-        """When the attempt times out (UTC); None = never."""
+        """When the attempt times out or the execution must have ended, whichever is earlier (UTC); None = never."""
+        whole = self._dispatch.deadline
         if self._started_at is None or self._dispatch.timeout_ms == 0:
-            return None
-        return self._started_at + timedelta(milliseconds=self._dispatch.timeout_ms)
+            return whole
+        own = self._started_at + timedelta(milliseconds=self._dispatch.timeout_ms)
+        return own if whole is None else min(own, whole)
+
+    @property
+    def execution_deadline(self) -> datetime | None:
+        """When the execution must have ended (UTC); None = never."""
+        return self._dispatch.deadline
+
+    @property
+    def output(self) -> Any:
+        """What the step that is undone returned; None where nothing is undone."""
+        return self._dispatch.output
+
+    # Variables -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def vars(self) -> MutableMapping[str, Any]:
+        """The variables of the execution, as they were when the attempt was handed out. What is set here, other steps see once
+        this attempt has ended, be it with an error. Values are what JSON can hold; nothing can be removed.
+
+        Of steps that overlap, the one that ends last wins. Raises ExecutionError for what cannot be kept: `vars_too_large`, ….
+        """
+        if self._variables is None:
+            self._variables = Variables(self._dispatch.vars)
+        return self._variables
+
+    def changed_vars(self) -> dict[str, Any]:
+        """What the attempt's report says of the variables, as JSON. Called by the worker. Raises ExecutionError as `vars`."""
+        return _NOTHING if self._variables is None else self._variables.changes()
+
+    # Before-images -------------------------------------------------------------------------------------------------------
+
+    async def before(self, image: Any) -> Any:
+        """Record what something was before this step changes it, so that it can be put back. Returns once it is stored.
+
+        Gives the image that stands: the first one of this step, also if an earlier attempt or run recorded it. Change nothing
+        before this has returned. Raises ExecutionError for what cannot be kept: `image_too_large`, `image_not_serializable`, ….
+        """
+        if self._image is msgspec.UNSET:
+            data = self._encoded(image)
+            self._image = msgspec.json.decode(data) if self._keeper is None else await self._keeper.keep(data)
+        return self._image
+
+    def before_sync(self, image: Any) -> Any:
+        """`before`, for a handler that is no coroutine."""
+        if self._image is msgspec.UNSET:
+            data = self._encoded(image)
+            self._image = msgspec.json.decode(data) if self._keeper is None else self._keeper.keep_in_thread(data)
+        return self._image
+
+    def _encoded(self, image: Any) -> bytes:
+        if self._dispatch.purpose in ("compensation", "recovery"):
+            raise ExecutionError(
+                f"a {self._dispatch.purpose} has nothing before it that is to be put back", code="before_not_here", retry=False
+            )
+        return encode_value(image, IMAGE)
+
+    @property
+    def before_image(self) -> Any:
+        """The before-image of the step that stands; None if there is none. A compensation puts it back."""
+        return None if self._image is msgspec.UNSET else self._image
+
+    @property
+    def has_before_image(self) -> bool:
+        """Whether there is a before-image: one that is None is one, too."""
+        return self._image is not msgspec.UNSET
+
+    # Its end ---------------------------------------------------------------------------------------------------------------
 
     @property
     def cancelled(self) -> bool:
@@ -101,3 +202,16 @@ class Context:
 
     def __repr__(self) -> str:
         return f"Context({self.execution_id}/{self.step}, task={self.task}, attempt={self.attempt}, run={self.run})"
+
+
+_current: ContextVar[Context | None] = ContextVar("esexec_context", default=None)
+
+
+def current_context() -> Context | None:
+    """The context of the attempt whose handler this code runs in, on the loop or in a thread; None outside of handlers."""
+    return _current.get()
+
+
+def make_current(context: Context | None) -> None:
+    """Let this task, or thread, and what it starts run as the handler of `context`. Called by the worker."""
+    _current.set(context)

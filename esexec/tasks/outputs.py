@@ -1,11 +1,11 @@
-"""From a handler's output to bytes: once, as part of the report that carries it.
+"""From what a handler gives to bytes: its output, once, as part of the report that carries it; its before-image; its variables.
 
 What cannot be kept fails the attempt for good, since every further try would compute it in vain: code
-`output_not_serializable`, `output_too_large` or `output_too_deep`, `retry=False`.
+`output_not_serializable`, `output_too_large` or `output_too_deep` (`image_…`, `vars_…` likewise), `retry=False`.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,21 @@ from esexec.domain.shape import check_shape
 from esexec.tasks.foreign import enc_hook
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
-_HINT = "return None, bool, int, float, str, list, dict, datetime, enum, Struct, dataclass or pydantic model"
+_HINT = "None, bool, int, float, str, list, dict, datetime, enum, Struct, dataclass and pydantic models have a JSON form"
+
+
+class Kept(NamedTuple):
+    """What is kept: how it is called, in words and in codes, and its limit."""
+
+    name: str
+    code: str
+    limit: int
+    limit_name: str
+
+
+OUTPUT = Kept("output", "output", limits.output_bytes, "output_bytes")
+IMAGE = Kept("before-image", "image", limits.image_bytes, "image_bytes")
+VARIABLE = Kept("variable", "vars", limits.vars_bytes, "vars_bytes")
 
 
 def encode_with_output(report: Any, output: Any) -> bytes:
@@ -23,51 +37,65 @@ def encode_with_output(report: Any, output: Any) -> bytes:
 
     Plain outputs cost one encoding and a few looks at the bytes; only suspicious ones are examined further.
     """
+    return _encode(report, output, OUTPUT)
+
+
+def encode_value(value: Any, kept: Kept) -> bytes:
+    """The JSON of one value. Raises ExecutionError if it cannot be kept."""
+    return _encode(value, value, kept)
+
+
+def too_large(kept: Kept, size: int, what: str | None = None) -> ExecutionError:
+    """The error for what outgrows its limit."""
+    return ExecutionError(
+        f"the {what or kept.name} has {size} bytes as JSON, more than {kept.limit_name} = {kept.limit}",
+        code=f"{kept.code}_too_large",
+        retry=False,
+        hint="store it elsewhere and keep where it is",
+    )
+
+
+def _encode(whole: Any, value: Any, kept: Kept) -> bytes:
     try:
-        encoded = _encoder.encode(report)
-        if len(encoded) > limits.output_bytes:
-            _check_size(output)
+        encoded = _encoder.encode(whole)
+        if len(encoded) > kept.limit:
+            _check_size(value, kept)
         if encoded.count(b"{") + encoded.count(b"[") > limits.nesting_depth:
-            _check_depth(output)
+            _check_depth(value, kept)
         if b"null" in encoded:
-            _check_finite(output)
+            _check_finite(value, kept)
     except ExecutionError:
         raise
     except Exception as error:  # TypeError, RecursionError, UnicodeEncodeError, or what a model's own serializer raises.
-        raise ExecutionError(
-            f"the output cannot be stored as JSON: {error}", code="output_not_serializable", retry=False, hint=_HINT
-        ) from error
+        raise not_serializable(kept, str(error), _HINT) from error
     return encoded
 
 
-def _check_size(output: Any) -> None:
-    size = len(_encoder.encode(output))
-    if size > limits.output_bytes:
-        raise ExecutionError(
-            f"the output has {size} bytes as JSON, more than output_bytes = {limits.output_bytes}",
-            code="output_too_large",
-            retry=False,
-            hint="store it elsewhere and return where it is",
-        )
+def not_serializable(kept: Kept, why: str, hint: str) -> ExecutionError:
+    """The error for what JSON cannot hold."""
+    return ExecutionError(
+        f"the {kept.name} cannot be stored as JSON: {why}", code=f"{kept.code}_not_serializable", retry=False, hint=hint
+    )
 
 
-def _check_depth(output: Any) -> None:
+def _check_size(value: Any, kept: Kept) -> None:
+    size = len(_encoder.encode(value))
+    if size > kept.limit:
+        raise too_large(kept, size)
+
+
+def _check_depth(value: Any, kept: Kept) -> None:
     try:
-        check_shape(msgspec.to_builtins(output, enc_hook=enc_hook), path="output")
+        check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=kept.name)
     except ValidationError as error:
-        raise ExecutionError(f"the {error.message}", code="output_too_deep", retry=False, hint=error.hint) from error
+        raise ExecutionError(f"the {error.message}", code=f"{kept.code}_too_deep", retry=False, hint=error.hint) from error
 
 
-def _check_finite(output: Any) -> None:
+def _check_finite(value: Any, kept: Kept) -> None:
     """JSON has no NaN and no infinities; msgspec writes null for them, which would be another value."""
-    path = _not_finite(msgspec.to_builtins(output, enc_hook=enc_hook), "output")
+    path = _not_finite(msgspec.to_builtins(value, enc_hook=enc_hook), kept.name)
     if path is not None:
-        raise ExecutionError(
-            f"the output cannot be stored as JSON: {path} is no finite number",
-            code="output_not_serializable",
-            retry=False,
-            hint="return None or a string in its place",
-        )
+        raise not_serializable(kept, f"{path} is no finite number", "give None or a string in its place")
 
 
 def _not_finite(value: Any, path: str) -> str | None:

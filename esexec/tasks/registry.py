@@ -1,20 +1,19 @@
-"""Tasks by name: gathered from what a program has, or from a module that the command line names."""
+"""Tasks by name, and recovery strategies by id: gathered from what a program has, or from a module that somebody names."""
 
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from esexec.domain.errors import ValidationError
+from esexec.tasks.places import at_place
+from esexec.tasks.recovery import RecoveryStrategy, as_strategy
 from esexec.tasks.task import Task
 
-Tasks = str | ModuleType | Task[..., Any] | Callable[..., Any] | Iterable["Task[..., Any] | Callable[..., Any]"]
-"""What `collect` takes: tasks or functions, a module, or the place of one.
+Tasks = (
+    str | ModuleType | Task[..., Any] | Callable[..., Any] | Iterable["Task[..., Any] | Callable[..., Any] | RecoveryStrategy"]
+)
+"""What `collect` takes: tasks or functions, a module, or the place of one; or several of these.
 
 A place is `pkg.mod` or `path/file.py`, with `:attribute` behind it where only that is meant.
 """
@@ -23,11 +22,12 @@ A place is `pkg.mod` or `path/file.py`, with `:attribute` behind it where only t
 def collect(source: Tasks) -> dict[str, Task[..., Any]]:
     """The tasks of `source` by name, ready to be bound; plain functions become tasks, but those of a module do not.
 
+    The compensation of a task comes along with it; recovery strategies are left to `collect_strategies`.
     Raises ValidationError: `tasks_not_found`, `duplicate_task` (two different tasks of one name), `invalid_task`.
     What a module raises while it is imported is not touched.
     """
     found: dict[str, Task[..., Any]] = {}
-    for one in _tasks(source):
+    for one in _with_compensations(_tasks(source)):
         known = found.setdefault(one.name, one)
         if known is not one and known.fn is not one.fn:
             raise ValidationError(
@@ -39,11 +39,43 @@ def collect(source: Tasks) -> dict[str, Task[..., Any]]:
     return found
 
 
+def collect_strategies(source: Any, given: Iterable[Any] = ()) -> dict[str, RecoveryStrategy]:
+    """The recovery strategies of `source` by id: those in it, and of a module its own, be they instances or classes.
+
+    A class of a module counts where it needs no arguments and no instance has its id. Whatever is in `given` must be one.
+    Raises ValidationError: `tasks_not_found`, `duplicate_strategy` (two of one id), `invalid_strategy`.
+    """
+    found: dict[str, tuple[Any, RecoveryStrategy]] = {}
+    for one in [*_given(given), *_strategies(source)]:
+        strategy = as_strategy(one)
+        known, _ = found.setdefault(strategy.id, (one, strategy))
+        if known is not one and not (isinstance(one, type) and isinstance(known, one)):
+            raise ValidationError(
+                f"two recovery strategies have the id `{strategy.id}`: {known!r} and {one!r}",
+                code="duplicate_strategy",
+                hint="give one of them another id",
+            )
+    return {name: strategy for name, (_, strategy) in found.items()}
+
+
+def _with_compensations(tasks: list[Task[..., Any]]) -> Iterator[Task[..., Any]]:
+    """Each task once, and behind it what undoes it."""
+    seen: set[int] = set()
+    for one in tasks:
+        each: Any = one
+        while isinstance(each, Task) and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            each = each.compensation
+
+
 def _tasks(source: Any) -> list[Task[..., Any]]:
     if isinstance(source, Task):
         return [source]
+    if _is_strategy(source):
+        return []
     if isinstance(source, str):
-        return _tasks_at(source)
+        return _tasks(at_place(source))
     if isinstance(source, ModuleType):
         return _tasks_in(source)
     if isinstance(source, Mapping):
@@ -55,81 +87,59 @@ def _tasks(source: Any) -> list[Task[..., Any]]:
 
 def _tasks_in(module: ModuleType) -> list[Task[..., Any]]:
     found = [value for value in vars(module).values() if isinstance(value, Task)]
-    if not found:
+    if not found and not _strategies_in(module):
         raise ValidationError(
             f"module {module.__name__} has no tasks", code="tasks_not_found", hint="decorate functions with @esexec.task"
         )
     return found
 
 
-def _tasks_at(place: str) -> list[Task[..., Any]]:
-    where, _, attribute = place.partition(":")
-    module = _module_of_file(where) if where.endswith(".py") else _module_of_name(where)
-    if not attribute:
-        return _tasks_in(module)
-    if not hasattr(module, attribute):
-        raise ValidationError(f"module {module.__name__} has no `{attribute}`", code="tasks_not_found")
-    return _tasks(getattr(module, attribute))
+def _strategies(source: Any) -> list[Any]:
+    if isinstance(source, Task):
+        return []
+    if _is_strategy(source):
+        return [source]
+    if isinstance(source, str):
+        return _strategies(at_place(source))
+    if isinstance(source, ModuleType):
+        return _strategies_in(source)
+    if isinstance(source, Mapping):
+        return _strategies(source.values())
+    if isinstance(source, Iterable):
+        return [one for part in source for one in _strategies(part)]
+    return []
 
 
-def _module_of_name(name: str) -> ModuleType:
-    # A console script does not have the working directory on its path, `python -m` does: both shall find the same.
-    _make_findable(os.getcwd())
+def _given(strategies: Iterable[Any]) -> list[Any]:
+    return [part for one in strategies for part in (_strategies(one) if isinstance(one, str | ModuleType) else [one])]
+
+
+def _strategies_in(module: ModuleType) -> list[Any]:
+    """Its strategies; a class only if it was defined there, for it may be a base that was imported."""
+    found: list[Any] = [value for value in vars(module).values() if _is_strategy(value)]
+    instances = [one for one in found if not isinstance(one, type)]
+    named = {one.id for one in instances}
+    own = [one for one in found if isinstance(one, type) and one.__module__ == module.__name__ and _needs_nothing(one)]
+    return instances + [kind for kind in own if kind.id and kind.id not in named]  # type: ignore[attr-defined]
+
+
+def _is_strategy(value: Any) -> bool:
+    """An instance or a subclass of `RecoveryStrategy`, or an object that has what a strategy needs."""
+    if isinstance(value, RecoveryStrategy):
+        return True
+    if isinstance(value, type):
+        return issubclass(value, RecoveryStrategy) and value is not RecoveryStrategy
+    if isinstance(value, str | ModuleType | Mapping | list | tuple) or inspect.isroutine(value):
+        return False
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise  # The module is there; what it imports is not.
-        raise ValidationError(
-            f"there is no module `{name}`", code="tasks_not_found", hint="give pkg.module, pkg.module:attribute or path/file.py"
-        ) from error
+        return isinstance(value.id, str) and callable(value.execute) and hasattr(value, "applicable_errors")
+    except Exception:  # an object of the user's that does not like to be asked
+        return False
 
 
-def _module_of_file(place: str) -> ModuleType:
-    path = Path(place).resolve()
-    if not path.is_file():
-        raise ValidationError(f"there is no file {place}", code="tasks_not_found")
-    root, names = path.parent, [path.stem]
-    while (root / "__init__.py").is_file():
-        root, names = root.parent, [root.name, *names]
-    _make_findable(str(root))
-    if len(names) > 1:
-        return importlib.import_module(".".join(names))
-    return _loaded(path)
-
-
-def _loaded(path: Path) -> ModuleType:
-    """The module of a file outside packages, under its own name unless that belongs to another module."""
-    name = path.stem
-    if (known := sys.modules.get(name)) is not None and _file_of(known) == path:
-        return known
-    spec = None if known is not None else importlib.util.find_spec(name)
-    if known is not None or spec is None or spec.origin is None or Path(spec.origin).resolve() != path:
-        name = f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _file_of(module: ModuleType) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return None if file is None else Path(file).resolve()
-
-
-def _make_findable(directory: str) -> None:
-    """Put a directory at the end of the path, where it hides nothing."""
-    if directory not in sys.path:
-        sys.path.append(directory)
+def _needs_nothing(kind: type[RecoveryStrategy]) -> bool:
+    needed = [one for one in inspect.signature(kind).parameters.values() if one.default is one.empty]
+    return all(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in needed)
 
 
 def _place(one: Task[..., Any]) -> str:

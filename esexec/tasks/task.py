@@ -4,33 +4,34 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from types import FrameType
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
 from esexec.domain import limits
-from esexec.domain.durations import milliseconds
 from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_task_name
-from esexec.domain.settings import TaskSettings
+from esexec.domain.settings import TaskInfo, TaskSettings
 from esexec.tasks.binding import Binding
 from esexec.tasks.context import Context
+from esexec.tasks.options import Duration, TaskOptions, read_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Duration = str | int | float | timedelta
-"""`"30s"`, a number of seconds, or a timedelta."""
+Q = ParamSpec("Q")
+S = TypeVar("S")
 
 
 class Task(Generic[P, R]):
     """A named handler. Called, it is its function; a worker calls `fn` with what `bind` makes of a dispatch's params.
 
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
+    `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
     """
 
     __name__: str
+    compensation: "Task[..., Any] | str | None"
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Task(Generic[P, R]):
         name: str | None = None,
         settings: TaskSettings | None = None,
         description: str | None = None,
+        compensate: "Task[..., Any] | str | None" = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -53,6 +55,7 @@ class Task(Generic[P, R]):
         self.description = _checked_description(self.name, description if description is not None else _summary(fn))
         self.is_async = _is_async(self.name, fn)
         functools.update_wrapper(self, fn)
+        self.compensation = _checked_compensation(self.name, compensate)
         self._binding: Binding | None = None
         # A type may be defined further down the module; then `prepare` finds it when the task is collected.
         self._bind_to(local_names or {}, may_wait=True)
@@ -66,15 +69,61 @@ class Task(Generic[P, R]):
         path = f"{getattr(self.fn, '__module__', '')}:{getattr(self.fn, '__qualname__', '')}"
         return path if is_task_name(path) else None
 
-    def bind(self, params: Any, context: Context | None = None) -> dict[str, Any]:
+    @property
+    def info(self) -> TaskInfo:
+        """What a worker announces of the task."""
+        undo = self.compensation
+        return TaskInfo(**msgspec.structs.asdict(self.settings), compensate=undo.name if isinstance(undo, Task) else undo)
+
+    @overload
+    def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
+    @overload
+    def compensate(
+        self, fn: None = None, /, *, name: str | None = None, description: str | None = None, **settings: Unpack[TaskOptions]
+    ) -> "Callable[[Callable[Q, S]], Task[Q, S]]": ...
+    def compensate(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        **settings: Unpack[TaskOptions],
+    ) -> Any:
+        """Make a function the one that undoes this task: `@create.compensate`, or `@create.compensate(max_retries=10)`.
+
+        It becomes a task, called `<task>.compensate` unless `name` says otherwise. A rollback calls it with the params of the
+        step and, over them, the fields of its output, by name; what it has no parameter for is left out. It may be called
+        more than once. Raises ValidationError: `invalid_task`, also if the task has a compensation; `invalid_settings`.
+        """
+        said = read_options(settings)
+        local_names = _local_names(sys._getframe(1))
+
+        def decorate(function: Callable[Q, S]) -> Task[Q, S]:
+            if self.compensation is not None:
+                raise ValidationError(f"task `{self.name}` has a compensation: {self.compensation!r}", code="invalid_task")
+            undo = Task(
+                function,
+                name=f"{self.name}.compensate" if name is None else name,
+                settings=said,
+                description=description,
+                local_names=local_names,
+            )
+            self.compensation = undo
+            return undo
+
+        return decorate if fn is None else decorate(fn)
+
+    def bind(self, params: Any, context: Context | None = None, *, loose: bool = False) -> dict[str, Any]:
         """The keyword arguments for `fn`: `params` (an object, or None for none) by name, converted to the types.
 
-        A parameter annotated `Context` gets `context`. Raises ValidationError (`invalid_params`), which is not retried.
+        A parameter annotated `Context` gets `context`. `loose`: params that the function has no parameter for are left out.
+        Raises ValidationError (`invalid_params`), which is not retried.
         """
         if self._binding is None:
             self._bind_to({}, may_wait=False)
             assert self._binding is not None
-        return self._binding.arguments(params, context)
+        return self._binding.arguments(params, context, loose=loose)
 
     def prepare(self) -> None:
         """Make sure that params can be bound. Raises ValidationError (`invalid_task`) if an annotation means nothing."""
@@ -103,7 +152,10 @@ def task(
     *,
     name: str | None = None,
     description: str | None = None,
+    compensate: Task[..., Any] | str | None = None,
     timeout: Duration | None = None,
+    timeout_growth: float | None = None,
+    queue_timeout: Duration | None = None,
     max_retries: int | None = None,
     retry_delay: Duration | None = None,
     initial_retry_delay: Duration | None = None,
@@ -121,7 +173,10 @@ def task(
     *,
     name: str | None = None,
     description: str | None = None,
+    compensate: Task[..., Any] | str | None = None,
     timeout: Duration | None = None,
+    timeout_growth: float | None = None,
+    queue_timeout: Duration | None = None,
     max_retries: int | None = None,
     retry_delay: Duration | None = None,
     initial_retry_delay: Duration | None = None,
@@ -135,55 +190,40 @@ def task(
 ) -> Any:
     """Make a task of a function, async or sync: `@task`, or `@task(max_retries=5, timeout="30s")`.
 
-    Everything but the names is the task's level of the settings (see `TaskSettings`); what is not given is left to the
-    other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is another name for `initial_retry_delay`.
+    Everything but the names and `compensate` is the task's level of the settings (see `TaskSettings`); what is not given is
+    left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is another name for `initial_retry_delay`.
+    `compensate`: what undoes the task, where it is a task of its own (else see `Task.compensate`), or its name.
     Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings.
     """
-    settings = _settings(
+    settings = read_options(
         {
             "timeout": timeout,
-            "initial_retry_delay": _either(retry_delay, initial_retry_delay),
+            "timeout_growth": timeout_growth,
+            "queue_timeout": queue_timeout,
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "initial_retry_delay": initial_retry_delay,
             "max_retry_delay": max_retry_delay,
             "max_retry_after": max_retry_after,
-        },
-        {
-            "max_retries": max_retries,
             "backoff_multiplier": backoff_multiplier,
             "jitter": jitter,
             "retry_unknown": retry_unknown,
             "queue": queue,
             "priority": priority,
-        },
+        }
     )
-    local_names = _names_of_caller()
+    local_names = _local_names(sys._getframe(1))
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        return Task(function, name=name, settings=settings, description=description, local_names=local_names)
+        return Task(
+            function, name=name, settings=settings, description=description, compensate=compensate, local_names=local_names
+        )
 
     return decorate if fn is None else decorate(fn)
 
 
-def _either(retry_delay: Duration | None, initial_retry_delay: Duration | None) -> Duration | None:
-    if retry_delay is not None and initial_retry_delay is not None:
-        raise ValidationError("retry_delay and initial_retry_delay are the same setting: give one", code="invalid_settings")
-    return initial_retry_delay if retry_delay is None else retry_delay
-
-
-def _settings(durations: dict[str, Duration | None], others: dict[str, Any]) -> TaskSettings:
-    said = {name: value for name, value in others.items() if value is not None}
-    for name, value in durations.items():
-        if value is not None:
-            said[f"{name}_ms"] = milliseconds(value, name=name)
-    try:
-        return msgspec.convert(said, TaskSettings)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).rpartition(" - at `")
-        raise ValidationError(f"{path.strip('`$.')}: {text}", code="invalid_settings") from error
-
-
-def _names_of_caller() -> dict[str, Any]:
-    """The local names where `task` is applied: types defined inside a function, for annotations that are strings."""
-    frame = sys._getframe(2)
+def _local_names(frame: FrameType) -> dict[str, Any]:
+    """The local names where a decorator is applied: types defined inside a function, for annotations that are strings."""
     return dict(frame.f_locals) if frame.f_locals is not frame.f_globals else {}
 
 
@@ -195,6 +235,16 @@ def _checked_name(name: str) -> str:
             hint=f"up to {limits.task_name_chars} of A-Z a-z 0-9 _ . : / -, the first a letter, digit or _; give name=",
         )
     return name
+
+
+def _checked_compensation(name: str, compensate: Any) -> Task[..., Any] | str | None:
+    if compensate is None or isinstance(compensate, Task) or (isinstance(compensate, str) and is_task_name(compensate)):
+        return compensate
+    raise ValidationError(
+        f"task `{name}`: {compensate!r} cannot undo it",
+        code="invalid_task",
+        hint="give a task, or the name of one; a function: @my_task.compensate",
+    )
 
 
 def _checked_description(name: str, description: str) -> str:

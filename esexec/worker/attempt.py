@@ -1,8 +1,9 @@
 """An attempt that a worker holds: what it is, how far it is, and who must be told when it ends."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from esexec.domain import limits
 from esexec.domain.messages import Dispatch
@@ -19,7 +20,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "ack", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at",
+        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at",
         "started_mono", "started_told", "stopped_mono", "why",
     )  # fmt: skip
 
@@ -33,6 +34,8 @@ class Attempt:
         self.started_told = False
         self.over = False
         self.why: Why | None = None
+        self.asking: set[Future[Any]] = set()
+        """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None
         """Ends the handler as far as that is possible: cancels its task; a thread has nothing but the context's flag."""
 
@@ -52,6 +55,8 @@ class Attempt:
             self.context.cancel()
         if self.end is not None:
             self.end()
+        for waiting in tuple(self.asking):
+            waiting.cancel()
 
     def deserves_lease(self, now_mono: float) -> bool:
         """Whether its lease is still renewed: not past its timeout and grace, however the handler hangs."""

@@ -1,5 +1,8 @@
 """Running a handler: bind its params, call it on the loop or in a thread of its own, and make its report.
 
+What is called depends on what the attempt is for: the task, or the fallback or compensation that is one as well; for a recovery
+the strategy.
+
 `begin` never waits for the handler. A thread that does not end when told cannot be ended by anyone: it is left to itself (a
 daemon, so that it does not keep the process), with a warning, and its attempt is reported all the same.
 """
@@ -9,7 +12,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,8 +22,11 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
 from esexec.failures import describe
-from esexec.tasks import AttemptCancelled, Context, Task, encode_with_output
+from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
+from esexec.tasks.asking import ask, ask_in_thread, is_async
+from esexec.tasks.context import make_current
 from esexec.worker.attempt import Attempt
+from esexec.worker.images import Images, Keeper
 from esexec.world import now
 
 logger = logging.getLogger("esexec.worker")
@@ -37,10 +43,22 @@ _OF_THE_GRACE = 0.9
 
 
 class Runner:
-    """Runs attempts of a worker's tasks. `report` hears of each exactly once."""
+    """Runs attempts of a worker's tasks, and asks its strategies. `report` hears of each attempt exactly once.
 
-    def __init__(self, worker: str, tasks: dict[str, Task[..., Any]], report: Report) -> None:
+    `images` takes the before-images of handlers; without it they are kept nowhere.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        tasks: dict[str, Task[..., Any]],
+        report: Report,
+        *,
+        strategies: Mapping[str, RecoveryStrategy] | None = None,
+        images: Images | None = None,
+    ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
+        self._strategies, self._images = strategies or {}, images
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -51,36 +69,59 @@ class Runner:
                 await self._over(attempt, _encode(r.Stopped(worker=self._worker)))
             return
         dispatch = attempt.dispatch
+        if dispatch.purpose == "recovery":
+            await self._begin_recovery(attempt, now_mono)
+            return
         task = self._tasks.get(dispatch.task)
         if task is None:
             await self._refuse(attempt, _unknown_task(dispatch.task, self._tasks))
             return
-        attempt.started_at, attempt.started_mono = now(), now_mono
-        attempt.context = Context(dispatch, attempt.started_at)
+        context = self._started(attempt, now_mono)
         try:
-            arguments = task.bind(dispatch.params, attempt.context)
+            arguments = task.bind(dispatch.params, context, loose=dispatch.purpose == "compensation")
         except ValidationError as error:
             attempt.started_at = None
             await self._refuse(attempt, error.info)
             return
         if task.is_async:
-            self._on_loop(attempt, task, arguments)
-            return
-        try:
-            self._in_thread(attempt, task, arguments)
-        except RuntimeError as error:  # no further thread can be had
-            await self._raised(attempt, error)
+            self._on_loop(attempt, task.fn, arguments)
+        else:
+            await self._in_thread(attempt, task.fn, arguments)
 
-    def _on_loop(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
-        running = self._loop.create_task(self._await(attempt, task, arguments))
+    async def _begin_recovery(self, attempt: Attempt, now_mono: float) -> None:
+        dispatch = attempt.dispatch
+        strategy = self._strategies.get(dispatch.task)
+        if strategy is None:
+            await self._refuse(attempt, _unknown_strategy(dispatch.task, self._strategies))
+            return
+        self._started(attempt, now_mono)
+        arguments = {"strategy": strategy, "dispatch": dispatch}
+        if is_async(strategy):
+            self._on_loop(attempt, ask, arguments)
+        else:
+            await self._in_thread(attempt, ask_in_thread, arguments)
+
+    def _started(self, attempt: Attempt, now_mono: float) -> Context:
+        attempt.started_at, attempt.started_mono = now(), now_mono
+        keeper = Keeper(self._images, attempt) if self._images is not None else None
+        attempt.context = Context(attempt.dispatch, attempt.started_at, keeper)
+        return attempt.context
+
+    def _on_loop(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        def cancel() -> None:
+            if not attempt.over:  # its handler may have ended just now: then nothing may come between it and its report
+                running.cancel()
+
+        running = self._loop.create_task(self._await(attempt, call, arguments))
         # One turn later, for a task that is cancelled before its first step never hears of it, and would report nothing.
-        attempt.end = lambda: self._loop.call_soon(running.cancel)
+        attempt.end = lambda: self._loop.call_soon(cancel)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
-    async def _await(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+    async def _await(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        make_current(attempt.context)
         try:
-            output = await task.fn(**arguments)
+            output = await call(**arguments)
         except BaseException as error:
             await self._raised(attempt, error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -88,11 +129,11 @@ class Runner:
         else:
             await self._returned(attempt, output)
 
-    def _in_thread(self, attempt: Attempt, task: Task[..., Any], arguments: dict[str, Any]) -> None:
+    async def _in_thread(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
         def work() -> None:
             finish: Callable[[], Coroutine[Any, Any, None]]
             try:
-                finish = partial(self._returned, attempt, context.run(task.fn, **arguments))
+                finish = partial(self._returned, attempt, context.run(call, **arguments))
             except BaseException as error:
                 finish = partial(self._raised, attempt, error)
             try:
@@ -101,7 +142,11 @@ class Runner:
                 logger.debug("%s ended after its worker", attempt.key)  # the loop is closed
 
         context = contextvars.copy_context()
-        threading.Thread(target=work, name=f"esexec {attempt.key}", daemon=True).start()
+        context.run(make_current, attempt.context)
+        try:
+            threading.Thread(target=work, name=f"esexec {attempt.key}", daemon=True).start()
+        except RuntimeError as error:  # no further thread can be had
+            await self._raised(attempt, error)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -112,8 +157,10 @@ class Runner:
         if attempt.over or attempt.why == "draining":
             return
         assert attempt.started_at is not None
-        report = r.Completed(worker=self._worker, started_at=attempt.started_at, ended_at=now(), output=output)
+        assert attempt.context is not None
         try:
+            news = attempt.context.changed_vars()
+            report = r.Completed(worker=self._worker, started_at=attempt.started_at, ended_at=now(), output=output, vars=news)
             data = encode_with_output(report, output)
         except ExecutionError as error:
             await self._raised(attempt, error)
@@ -133,7 +180,8 @@ class Runner:
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
         info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
-        report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info)
+        news = _news_of_a_failure(attempt)
+        report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info, vars=news)
         _log(logging.INFO, attempt, "failed", info)
         await self._over(attempt, _encode(report))
 
@@ -179,6 +227,15 @@ def _patience_ends(attempt: Attempt) -> float:
     return min(attempt.stopped_mono + grace_s, max(attempt.stopped_mono, attempt.deadline_mono) + _COOPERATION_S)
 
 
+def _news_of_a_failure(attempt: Attempt) -> dict[str, Any]:
+    """The variables that a failed handler set. What cannot be kept of them is not to hide its error, so then none are."""
+    try:
+        return attempt.context.changed_vars() if attempt.context is not None else {}
+    except ExecutionError as error:
+        logger.warning("%s failed, and its variables are lost: %s", attempt.key, error)
+        return {}
+
+
 def _log(level: int, attempt: Attempt, what: str, error: ErrorInfo | None = None) -> None:
     """One line for the end of an attempt; the same in fields (`extra`) for handlers that make records of it."""
     if not logger.isEnabledFor(level):
@@ -213,5 +270,14 @@ def _unknown_task(name: str, tasks: dict[str, Task[..., Any]]) -> ErrorInfo:
         f"this worker has no task {name!r}",
         code="unknown_task",
         hint=f"it has: {', '.join(sorted({task.name for task in tasks.values()})) or 'none'}",
+    )
+    return error.info
+
+
+def _unknown_strategy(strategy_id: str, strategies: Mapping[str, RecoveryStrategy]) -> ErrorInfo:
+    error: EsexecError = ValidationError(
+        f"this worker has no recovery strategy {strategy_id!r}",
+        code="unknown_strategy",
+        hint=f"it has: {', '.join(sorted(strategies)) or 'none'}",
     )
     return error.info

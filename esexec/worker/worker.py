@@ -7,7 +7,7 @@ again, and its second outcome changes nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Unpack
@@ -28,8 +28,9 @@ from esexec.nats.pull import Puller, delivery_of
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
 from esexec.nats.subjects import Subjects
 from esexec.role import Role
-from esexec.tasks import Tasks, collect
+from esexec.tasks import NetworkTimeoutRecovery, RecoveryStrategy, Tasks, collect, collect_strategies
 from esexec.worker.attempt import Attempt, key_of
+from esexec.worker.images import Images
 from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
 from esexec.worker.running import Runner
@@ -49,8 +50,10 @@ _USUAL_PRIORITY = 5
 class Worker(Role):
     """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
 
-    `tasks`: decorated functions, or the name of a module that holds them. `async with` starts and drains it; `run()` keeps it
-    up until cancelled. Raises `ValidationError` for queues or tasks that cannot be, `Unavailable` if no server answers.
+    `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
+    recovery strategies whose code this worker has, beside those of the modules and the built-in one. `async with` starts and
+    drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks or strategies that cannot be,
+    `Unavailable` if no server answers.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Worker(Role):
         url: str = "nats://127.0.0.1:4222",
         *,
         tasks: Tasks,
+        strategies: Iterable[Any] = (),
         queues: Mapping[str, int] | None = None,
         namespace: str = "default",
         name: str | None = None,
@@ -68,8 +72,11 @@ class Worker(Role):
         **auth: Unpack[Auth],
     ) -> None:
         self.name = name or f"w{new_id()[-8:]}"
+        tasks = list(tasks) if isinstance(tasks, Iterator) else tasks
         self.tasks = collect(tasks)
         """By name. A step may also name a task by where its function is, `package.module:function`."""
+        self.strategies = _with_built_in(collect_strategies(tasks, strategies))
+        """By id."""
         self._callable = self.tasks | {one.path: one for one in self.tasks.values() if one.path is not None}
         self._slots = _checked_queues({"default": 10} if queues is None else queues)
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
@@ -97,7 +104,8 @@ class Worker(Role):
     async def _begin(self, connection: Connection, undo: AsyncExitStack) -> None:
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
-        self._runner = Runner(self.name, self._callable, self._report)
+        self._images = Images(self.name, self._publisher.send)
+        self._runner = Runner(self.name, self._callable, self._report, strategies=self.strategies, images=self._images)
         self._leases = LeaseKeeper(
             self._url,
             dict(self._auth),
@@ -109,6 +117,7 @@ class Worker(Role):
         undo.push_async_callback(self._leases.stop)
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
+        await connection.subscribe(self._subjects.live("*", "before"), self._on_before)
         await self._announce(connection)
         self._pullers = {name: Puller(connection) for name in self._slots}
         for puller in self._pullers.values():
@@ -150,9 +159,8 @@ class Worker(Role):
 
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
-        command = c.AnnounceTasks(
-            id=new_id(), tasks={name: task.settings for name, task in self._callable.items()}, worker=self.name, actor=self.name
-        )
+        tasks = {name: task.info for name, task in self._callable.items()}
+        command = c.AnnounceTasks(id=new_id(), tasks=tasks, worker=self.name, actor=self.name)
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
         try:
@@ -297,6 +305,9 @@ class Worker(Role):
         if attempt is not None:
             attempt.stop("cancelled", time.monotonic())
 
+    async def _on_before(self, message: Msg) -> None:
+        self._images.answered(message.data)
+
     async def _tick(self) -> None:
         """Looks after the attempts: long ones are told to have started, late ones are ended."""
         started_after_s = limits.started_report_after_ms / 1000
@@ -311,6 +322,11 @@ class Worker(Role):
                     started = r.Started(worker=self.name, started_at=attempt.started_at)
                     await self._publisher.send(attempt.report_subject, msgspec.json.encode(started))
                 await self._runner.look_after(attempt, now_mono)
+
+
+def _with_built_in(strategies: dict[str, RecoveryStrategy]) -> dict[str, RecoveryStrategy]:
+    built_in = NetworkTimeoutRecovery()
+    return {built_in.id: built_in} | strategies
 
 
 def _checked_queues(queues: Mapping[str, int]) -> dict[str, int]:
