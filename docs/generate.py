@@ -167,7 +167,10 @@ def _default(value: str | None) -> str:
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
     "Plans": ("Plan", "Step", "ExecutionConfig"),
-    "Tasks": ("task", "Task", "Context", "AttemptCancelled", "collect"),
+    "Tasks": ("task", "Task", "Context", "current_context", "AttemptCancelled", "collect"),
+    "Recovery": (
+        "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
+    ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",

@@ -40,7 +40,20 @@ from esexec.results import (
     TaskResult,
     TaskStatus,
 )
-from esexec.tasks import AttemptCancelled, Context, Task, collect, task
+from esexec.tasks import (
+    AttemptCancelled,
+    Context,
+    NetworkTimeoutRecovery,
+    RecoveryAction,
+    RecoveryContext,
+    RecoveryResult,
+    RecoveryStrategy,
+    Task,
+    collect,
+    current_context,
+    recovery,
+    task,
+)
 from esexec.worker import Worker
 
 __version__ = "0.1.0"
@@ -67,6 +80,7 @@ __all__ = [
     "Executor",
     "Handle",
     "InternalError",
+    "NetworkTimeoutRecovery",
     "NotConfirmed",
     "NotFound",
     "Ok",
@@ -76,6 +90,10 @@ __all__ = [
     "PlanInvalid",
     "Progress",
     "RateLimited",
+    "RecoveryAction",
+    "RecoveryContext",
+    "RecoveryResult",
+    "RecoveryStrategy",
     "Refused",
     "StartOptions",
     "Startable",
@@ -92,7 +110,9 @@ __all__ = [
     "classifier",
     "collect",
     "connect",
+    "current_context",
     "local",
+    "recovery",
     "remove_classifier",
     "task",
 ]

@@ -11,7 +11,8 @@ EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult Ex
 InternalError
 NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid Progress RateLimited Refused StartOptions Startable Step Task
 TaskResult TaskStatus TaskTimeout Unavailable ValidationError Verification Worker WorkerLost
-classifier collect connect local remove_classifier task
+NetworkTimeoutRecovery RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy
+classifier collect connect current_context local recovery remove_classifier task
 """
 
 
