@@ -6,13 +6,13 @@ means "not (yet)". `task_id` is the step's id; `tool` and `result` of the docume
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, to_exception
+from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event
-from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState
+from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
 class ExecutionStatus(StrEnum):
@@ -48,7 +48,12 @@ _TASK = {status.value: status for status in TaskStatus}
 
 
 class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What came of one step. `started_at` is its first attempt's, `duration_ms` from there to the end of the last."""
+    """What came of one step. `started_at` is its first attempt's, `duration_ms` from there to the end of the last.
+
+    `name` is the task that was asked for, `fallback` the one that does the work in its stead. `retries` counts what was tried
+    again of the work itself; `attempt` also attempts to undo it, and questions to recovery strategies (`recoveries`).
+    `timed_out`: attempts that ran past their timeout. `compensation`: how far its undoing is, in a rollback.
+    """
 
     task_id: str
     step_index: int
@@ -65,6 +70,10 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     next_retry_at: datetime | None = None
     skip_reason: str | None = None
     was_rate_limited: bool = False
+    timed_out: int = 0
+    fallback: str | None = None
+    recoveries: int = 0
+    compensation: Literal["running", "completed", "failed", "skipped"] | None = None
 
     @property
     def step(self) -> str:
@@ -90,6 +99,11 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
 class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
 
+    `error`: what it failed of, also if it was rolled back then. `rollback_status`: whether a rollback undid all that can be
+    undone (`completed`), or not (`partial`). `run`: how often it was begun, by retries and restores. `deadline`: of this run.
+    `variables`: what handlers set. `checkpoints`: their ids, oldest first. `parent`: the execution and step whose handler started
+    it. `forked_from`: the execution that it carries on from.
+
     `position`: where in the log this was read; the execution's later commits have greater ones.
     """
 
@@ -114,6 +128,15 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     idempotency_key: str | None = None
     owner: str | None = None
     position: int = 0
+    paused: bool = False
+    pause_reason: str = ""
+    rollback_status: Literal["completed", "partial"] | None = None
+    start_at: datetime | None = None
+    deadline: datetime | None = None
+    parent: str | None = None
+    forked_from: str | None = None
+    variables: dict[str, Any] = {}
+    checkpoints: list[str] = []
 
     @property
     def id(self) -> str:
@@ -130,8 +153,12 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     @property
     def partial_results(self) -> dict[str, Any]:
-        """The outputs of the steps that completed, by step id: also of an execution that failed."""
-        return {task.task_id: task.output for task in self.results if task.status == TaskStatus.COMPLETED}
+        """The outputs of the steps that completed and were not undone, by step id: also of an execution that failed."""
+        return {
+            task.task_id: task.output
+            for task in self.results
+            if task.status == TaskStatus.COMPLETED and task.compensation != "completed"
+        }
 
     def step(self, step_id: str) -> TaskResult:
         """The result of one step. Raises KeyError."""
@@ -203,11 +230,11 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         plan_id=created.plan_id,
         name=created.name,
         status=status,
-        current_phase=state.phase,
+        current_phase=phase_of(state),
         run=state.run,
         input=created.input,
         result=_final(state) if state.status == "completed" else None,
-        error=state.error if state.status == "failed" else None,
+        error=state.error if state.status in ("failed", "rolled_back") else None,
         results=tasks,
         total_steps=len(tasks),
         completed_steps=sum(step.status == "completed" for step in state.steps),
@@ -220,6 +247,15 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         idempotency_key=created.idempotency_key,
         owner=created.owner,
         position=state.position,
+        paused=state.paused,
+        pause_reason=state.pause_reason,
+        rollback_status=state.rollback_status,
+        start_at=created.start_at,
+        deadline=state.deadline or created.deadline,
+        parent=created.parent,
+        forked_from=created.forked_from,
+        variables=state.variables,
+        checkpoints=list(state.checkpoints),
     )
 
 
@@ -232,7 +268,7 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         status=_TASK[step.status],
         output=step.output,
         error=step.error,
-        retries=max(0, step.attempt - 1),
+        retries=step.retries,
         attempt=step.attempt,
         worker_id=step.worker or None,
         started_at=step.first_started_at,
@@ -240,6 +276,10 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         duration_ms=_between(step.first_started_at, ended_at),
         next_retry_at=step.next_retry_at,
         skip_reason=step.skip_reason,
+        timed_out=step.timed_out,
+        fallback=step.fallback,
+        recoveries=step.recoveries,
+        compensation=step.compensation,
     )
 
 
@@ -263,6 +303,8 @@ def final_output(state: ExecutionState) -> Any:
 
 def exception_of(execution_id: str, status: ExecutionStatus, error: ErrorInfo | None) -> EsexecError:
     """The exception for an execution that ended, but did not complete."""
+    if status == ExecutionStatus.ROLLED_BACK and error is None:
+        return ExecutionError(f"execution {execution_id} was rolled back", code="rolled_back", execution_id=execution_id)
     if status == ExecutionStatus.CANCELLED or error is None:
         return ExecutionCancelled(f"execution {execution_id} is {status.value}", execution_id=execution_id)
     return to_exception(error)
@@ -295,7 +337,7 @@ def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
             percentage=100.0 * ended / total if total else 100.0,
             completed_tasks=ended,
             total_tasks=total,
-            current_phase=state.phase,
+            current_phase=phase_of(state),
         ),
         current_task=running,
         events=events,

@@ -5,7 +5,7 @@ its worker's clock. Descriptions are for people and may change; `type` and `even
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -66,62 +66,197 @@ class Teller:
         """What happened, in one line, bounded."""
         match event:
             case e.TaskStarted():
-                self._began[event.step, event.run, event.attempt] = event.started_at
-                return f"{_attempt(event)} started" + (f" on {event.worker}" if event.worker else "")
+                self._begins(event)
+                return f"{_attempt(event)} started{_on(event.worker)}"
             case e.TaskCompleted():
-                return f"{_attempt(event)} completed{self._took(event, event.ended_at)}"
+                return f"{_attempt(event)} completed{self._took(event, event.ended_at, 'in')}"
             case e.TaskFailed():
                 return f"{_attempt(event)} failed{self._took(event, event.ended_at)}: {said(event.error)}{_final(event)}"
-            case e.TaskTimedOut():
-                ended = f" ({event.ended})" if event.ended else ""
-                return f"{_attempt(event)} ran past its timeout of {duration(event.timeout_ms)}{ended}{_final(event)}"
+            case e.RecoveryStarted():
+                self._begins(event)
+                return f"recovery of {event.step} started{_on(event.worker)}"
+            case e.RecoveryCompleted():
+                words = f": {_line(event.message)}" if event.message else ""
+                took = self._took(event, event.ended_at)
+                return f"recovery of {event.step} ended{took} with {_ADVICE[event.action]}{words}; {_AFTER[event.then]}"
+            case e.CompensationStarted():
+                self._begins(event)
+                return f"undoing of {event.step} started{_on(event.worker)}"
+            case e.CompensationCompleted():
+                return f"{event.step} undone{self._took(event, event.ended_at, 'in')}"
+            case e.CompensationFailed():
+                took = self._took(event, event.ended_at)
+                return f"undoing of {event.step} failed{took}: {said(event.error)}{_final(event)}"
             case _:
-                return _describe(event)
+                return _of_task(event) or _of_execution(event) or _of_namespace(event) or e.type_of(event).replace("_", " ")
 
-    def _took(self, event: e.TaskCompleted | e.TaskFailed, ended_at: datetime | None) -> str:
+    def _begins(self, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted) -> None:
+        self._began[event.step, event.run, event.attempt] = event.started_at
+
+    def _took(
+        self,
+        event: e.TaskCompleted | e.TaskFailed | e.RecoveryCompleted | e.CompensationCompleted | e.CompensationFailed,
+        ended_at: datetime | None,
+        word: str = "after",
+    ) -> str:
         began = self._began.pop((event.step, event.run, event.attempt), None)
         if began is None or ended_at is None:
             return ""
-        verb = "in" if isinstance(event, e.TaskCompleted) else "after"
-        return f" {verb} {duration((ended_at - began).total_seconds() * 1000)}"
+        return f" {word} {duration((ended_at - began).total_seconds() * 1000)}"
 
 
-def _describe(event: e.Event) -> str:
+_ADVICE = {
+    "retry": "“retry”",
+    "skip": "“skip”",
+    "fallback": "“fallback”",
+    "abort": "“abort”",
+    "checkpoint_restore": "“restore a checkpoint”",
+}
+_AFTER = {
+    "retry": "it is tried again",
+    "skip": "it is skipped",
+    "fallback": "its fallback is tried",
+    "fail": "it has failed",
+    "restore": "the last checkpoint is restored",
+}
+_INSTEAD = {"recovery": "; a recovery strategy is asked", "fallback": "; its fallback is tried"}
+_NOT_UNDONE = {
+    "no_compensation": "nothing is known that undoes it",
+    "no_before_image": "what it was before was not recorded",
+}
+_MADE_BY = {"command": "", "interval": " at its interval", "task": " after a task"}
+
+
+def _of_task(event: e.Event) -> str | None:
     match event:
-        case e.ExecutionCreated():
-            key = f", idempotency key {_line(event.idempotency_key)}" if event.idempotency_key else ""
-            return f"execution of {_line(event.name)} created" + (f" by {_line(event.owner)}" if event.owner else "") + key
-        case e.ExecutionFailed():
-            return f"execution failed: {said(event.error)}"
-        case e.ExecutionCancelRequested():
-            return "cancel requested" + (f": {_line(event.reason)}" if event.reason else "")
-        case e.ExecutionCancelled():
-            left = f"; did not stop in time: {', '.join(event.abandoned)}" if event.abandoned else ""
-            return f"execution cancelled{left}"
         case e.TaskScheduled():
             return f"{_attempt(event)} scheduled"
+        case e.TaskOverdue():
+            return f"{_attempt(event)} was not begun in time and is taken back"
+        case e.TaskTimedOut():
+            if event.error.code == "queue_timeout":
+                return f"{_attempt(event)} was not begun within {duration(event.timeout_ms)}{_final(event)}"
+            ended = f" ({event.ended})" if event.ended else ""
+            return f"{_attempt(event)} ran past its timeout of {duration(event.timeout_ms)}{ended}{_final(event)}"
         case e.TaskRetryScheduled():
             return f"{event.step} is tried again in {duration(event.delay_ms)} (attempt {event.attempt})"
         case e.TaskSkipped():
             return f"{event.step} skipped: " + (f"{event.because} failed" if event.because else event.reason.replace("_", " "))
         case e.TaskCancelled():
             return f"{event.step} cancelled" + (f" (handler {event.ended})" if event.ended else "")
+        case e.FallbackStarted():
+            return f"{event.step} is done by its fallback {_line(event.task)} instead"
+        case e.BeforeImageRecorded():
+            return f"{event.step} recorded what was before"
+        case e.RecoveryInitiated():
+            return f"recovery strategy {_line(event.name or event.strategy)} is asked about {event.step}"
+        case e.CompensationScheduled():
+            return f"undoing of {event.step} by {_line(event.task)} scheduled"
+        case e.CompensationRetryScheduled():
+            return f"undoing of {event.step} is tried again in {duration(event.delay_ms)} (attempt {event.attempt})"
+        case e.CompensationSkipped():
+            return f"{event.step} is not undone: {not_undone(event.reason)}"
+    return None
+
+
+def _of_execution(event: e.Event) -> str | None:
+    match event:
+        case e.ExecutionCreated():
+            return _created(event)
+        case e.ExecutionFailed():
+            left = f"; rolled back in part, not undone: {_names(event.not_undone)}" if event.rollback_status else ""
+            return f"execution failed: {said(event.error)}{left}"
+        case e.ExecutionCancelRequested():
+            return "cancel requested" + _because(event.reason)
+        case e.ExecutionCancelled():
+            late = f"; did not stop in time: {_names(event.abandoned)}" if event.abandoned else ""
+            left = f"; rolled back in part, not undone: {_names(event.not_undone)}" if event.rollback_status else ""
+            return f"execution cancelled{late}{left}"
+        case e.ExecutionPaused():
+            return "execution paused" + _because(event.reason)
+        case e.ExecutionResumed():
+            return "execution resumed"
+        case e.ExecutionRetried():
+            return f"execution retried, as run {event.run}" + (f": {event.step} again" if event.step else "")
+        case e.ExecutionForked():
+            return f"carried on as execution {event.new_id}"
+        case e.DeadlineSet():
+            return f"must end by {_time(event.deadline)}"
+        case e.DeadlineExceeded():
+            return f"deadline exceeded: {said(event.error)}"
+        case e.CheckpointCreated():
+            return f"checkpoint {event.checkpoint_id} created{_MADE_BY[event.by]}"
+        case e.CheckpointFailed():
+            return f"checkpoint not created{_MADE_BY[event.by]}: {_line(event.message)}"
+        case e.CheckpointRestored():
+            by = " by a recovery strategy" if event.by == "recovery" else ""
+            return f"restored to checkpoint {event.checkpoint_id}{by}, as run {event.run}" + _because(event.reason)
+        case e.RollbackStarted():
+            return "rollback started" + (" on command" if event.by == "command" else "") + _because(event.reason)
+        case e.ExecutionRolledBack():
+            steps = "1 step" if event.undone == 1 else f"{event.undone} steps"
+            left = f"; nothing undoes {_names(event.skipped)}" if event.skipped else ""
+            return f"execution rolled back: {steps} undone{left}"
+    return None
+
+
+def _created(event: e.ExecutionCreated) -> str:
+    key = f", idempotency key {_line(event.idempotency_key)}" if event.idempotency_key else ""
+    start = f", not to start before {_time(event.start_at)}" if event.start_at else ""
+    parent = f", started by {_line(event.parent)}" if event.parent else ""
+    origin = f", carries on from {event.forked_from}" if event.forked_from else ""
+    owner = f" by {_line(event.owner)}" if event.owner else ""
+    return f"execution of {_line(event.name)} created{owner}{key}{parent}{origin}{start}"
+
+
+def _of_namespace(event: e.Event) -> str | None:
+    match event:
         case e.KeyBound():
             return f"idempotency key {_line(event.key)} belongs to {event.execution_id}"
         case e.NamespaceConfigured():
             return "namespace configured"
         case e.TasksAnnounced():
             return f"tasks announced by {event.worker or 'a worker'}: {_line(', '.join(event.tasks))}"
-        case _:
-            return e.type_of(event).replace("_", " ")
+        case e.StrategyAdded():
+            return f"recovery strategy {_line(event.strategy.id)} added for {_line(', '.join(event.strategy.applicable_errors))}"
+        case e.StrategyRemoved():
+            return f"recovery strategy {_line(event.strategy_id)} removed"
+        case e.PlanStored():
+            return f"plan {event.plan_id[:12]} stored"
+        case e.PlanListed():
+            problem = f": {said(event.problem)}" if event.problem else ""
+            return f"plan {_line(event.name)} ({event.plan_id[:12]}) is {event.status}{problem}"
+    return None
 
 
-def _attempt(event: e.TaskScheduled | e.TaskStarted | e.TaskCompleted | e.TaskFailed | e.TaskTimedOut) -> str:
+def _attempt(event: e.TaskScheduled | e.TaskStarted | e.TaskCompleted | e.TaskFailed | e.TaskTimedOut | e.TaskOverdue) -> str:
     return f"{event.step} (attempt {event.attempt})" if event.attempt > 1 else event.step
 
 
-def _final(event: e.TaskFailed | e.TaskTimedOut) -> str:
-    return "; no retries left" if event.retries_exhausted else ""
+def _final(event: e.TaskFailed | e.TaskTimedOut | e.CompensationFailed) -> str:
+    instead = getattr(event, "instead", None)
+    return ("; no retries left" if event.retries_exhausted else "") + (_INSTEAD[instead] if instead else "")
+
+
+def _on(worker: str) -> str:
+    return f" on {worker}" if worker else ""
+
+
+def not_undone(reason: str) -> str:
+    """Why a step is not undone, in words."""
+    return _NOT_UNDONE.get(reason, reason)
+
+
+def _because(reason: str) -> str:
+    return f": {_line(reason)}" if reason else ""
+
+
+def _names(steps: tuple[str, ...]) -> str:
+    return _line(", ".join(steps))
+
+
+def _time(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def said(error: ErrorInfo) -> str:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from esexec.cli.terminal import columns, is_live, show, text
 from esexec.domain import events as e
-from esexec.domain.reading import decode_plan
+from esexec.domain.evolve import begin, evolve
+from esexec.domain.state import ExecutionState, StepState
 from esexec.results import ExecutionUpdate
 from projections.timeline import Teller, duration
 
@@ -33,14 +34,33 @@ LOOKS: Final = {
     "skipped": ("–", "bright_black"),
     "cancelled": ("–", "yellow"),
     "rate_limited": ("↻", "yellow"),
+    "recovering": ("↻", "magenta"),
+    "undoing": ("↺", "yellow"),
+    "undone": ("↺", "bright_black"),
+    "not undone": ("✗", "red"),
+    "kept": ("✓", "yellow"),
 }
 """Sign and style of a step, by what it is doing."""
-_ATTEMPT_ENDS: Final = (e.TaskCompleted, e.TaskFailed, e.TaskTimedOut, e.TaskCancelled)
-_ACTIVE: Final = ("running", "retrying", "queued")
+_STARTS: Final = (e.TaskStarted, e.RecoveryStarted, e.CompensationStarted)
+_SCHEDULED: Final = (e.TaskScheduled, e.CompensationScheduled)
+_ATTEMPT_ENDS: Final = (
+    e.TaskCompleted,
+    e.TaskFailed,
+    e.TaskTimedOut,
+    e.TaskCancelled,
+    e.RecoveryCompleted,
+    e.CompensationCompleted,
+    e.CompensationFailed,
+)
+_NEW_RUNS: Final = (e.ExecutionRetried, e.CheckpointRestored)
+_ACTIVE: Final = ("running", "retrying", "queued", "recovering", "undoing")
 
 
-async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console) -> None:
-    """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event."""
+async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, again: bool = False) -> None:
+    """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event.
+
+    `again`: it had ended or stood before; only lines for what follows the command that set it going again.
+    """
     if is_live(console):
         progress = Progress()
         with Live(progress, console=console, refresh_per_second=10, vertical_overflow="crop"):
@@ -48,13 +68,21 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console) -> N
                 for event in update.events:
                     progress.apply(event)
         return
-    teller = Teller()
+    teller, past = Teller(), again
     async for update in updates:
-        over = {event.step for event in update.events if isinstance(event, _ATTEMPT_ENDS)}
-        for event in update.events:
+        events = update.events[_last_beginning(update.events) if past else 0 :]
+        past = False
+        over = {(event.step, event.attempt) for event in events if isinstance(event, _ATTEMPT_ENDS)}
+        for event in events:
             words = teller.describe(event)
-            if not isinstance(event, e.TaskScheduled) and not (isinstance(event, e.TaskStarted) and event.step in over):
+            if not isinstance(event, _SCHEDULED) and not (isinstance(event, _STARTS) and (event.step, event.attempt) in over):
                 show(console, text(f"{update.progress.percentage:>3.0f} %  {words}"))
+
+
+def _last_beginning(events: list[e.Event]) -> int:
+    """Where in its past an execution was set going for the last time."""
+    kinds = (*_NEW_RUNS, e.RollbackStarted, e.ExecutionResumed)
+    return max((number for number, event in enumerate(events) if isinstance(event, kinds)), default=0)
 
 
 @dataclass
@@ -79,21 +107,49 @@ class StepLine:
             case e.TaskCompleted():
                 self.state, self.ended = "completed", event.ended_at
             case e.TaskFailed() | e.TaskTimedOut():
-                self.state = "retrying" if event.will_retry else "failed"
+                self.state = "retrying" if event.will_retry else "recovering" if event.instead else "failed"
                 self.trouble, self.ended = event.error.code, event.ended_at
-            case e.TaskRetryScheduled():
+            case e.TaskRetryScheduled() | e.CompensationRetryScheduled():
                 self.due = event.due
             case e.TaskSkipped():
                 self.state, self.trouble = "skipped", f"{event.because} failed" if event.because else event.reason
             case e.TaskCancelled():
                 self.state = "cancelled"
+            case e.RecoveryInitiated():
+                self.state = "recovering"
+            case e.RecoveryCompleted():
+                self.state = "failed" if event.then == "fail" else self.state
+            case _:
+                self._undo(event)
+
+    def _undo(self, event: e.Event) -> None:
+        match event:
+            case e.CompensationScheduled():
+                self.state, self.trouble, self.due = "undoing", event.task, None
+            case e.CompensationFailed():
+                self.state, self.trouble = "undoing" if event.will_retry else "not undone", event.error.code
+            case e.CompensationCompleted():
+                self.state = "undone"
+            case e.CompensationSkipped():
+                self.state, self.trouble = "kept", "nothing undoes it"
+
+    def begin_again(self, step: StepState) -> None:
+        """A new run of the execution begins: with the step as it is kept, or as new."""
+        self.state, self.attempt, self.trouble, self.due = step.status, step.attempt, "", None
+        if step.error is not None:
+            self.trouble = step.error.code
+        self.began, self.ended = step.first_started_at, step.ended_at
 
     def words(self, now: datetime) -> str:
         """What it is doing, or how long it took."""
         tries = f", attempt {self.attempt}" if self.attempt > 1 else ""
         match self.state:
-            case "retrying" if self.due is not None:
+            case "retrying" | "undoing" if self.due is not None:
                 return f"{self.trouble}, again in {max(0.0, (self.due - now).total_seconds()):.1f} s"
+            case "undoing":
+                return f"{self.trouble} undoes it"
+            case "recovering" | "not undone" | "kept":
+                return f"{self.state}: {self.trouble}"
             case "running" if self.began is not None:
                 return f"running for {_since(self.began, now)}{tries}"
             case "completed" if self.began is not None and self.ended is not None:
@@ -108,19 +164,25 @@ class Progress:
 
     def __init__(self) -> None:
         self._lines: dict[str, StepLine] = {}
+        self._state = ExecutionState("")
 
     def apply(self, event: e.Event) -> None:
+        state = self._state
+        begin(state, state.n + 1, datetime.now(UTC))  # only which steps a new run keeps is asked of it
+        evolve(state, event)
         if isinstance(event, e.ExecutionCreated):
-            plan = decode_plan(event.plan).plan
-            self._lines = {step.id: StepLine(step.id, step.description) for step in plan.steps}
-        step = getattr(event, "step", None)
-        if step is not None:
-            self._lines[step].apply(event)
+            self._lines = {step.id: StepLine(step.id, step.description) for step in state.graph.steps}
+        if isinstance(event, (e.ExecutionCreated, *_NEW_RUNS)):
+            for spec, step in zip(state.graph.steps, state.steps, strict=True):
+                self._lines[spec.id].begin_again(step)
+        elif (step_id := getattr(event, "step", None)) is not None:
+            self._lines[step_id].apply(event)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         now = datetime.now(UTC)
         wide = options.max_width >= NARROW
-        shown = self._that_fit((options.height or console.height) - _FRAME_LINES)
+        standstill = self._standstill()
+        shown = self._that_fit((options.height or console.height) - _FRAME_LINES - bool(standstill))
         rows = []
         for line in shown:
             sign, style = LOOKS[line.state]
@@ -134,6 +196,17 @@ class Progress:
             yield text(f"   and {hidden} more", "bright_black")
         yield ""
         yield self._bar(options.max_width)
+        if standstill:
+            yield text(standstill, "yellow")
+
+    def _standstill(self) -> str:
+        """Why nothing new begins, if nothing does."""
+        state = self._state
+        if state.paused:
+            return "paused" + (f": {state.pause_reason}" if state.pause_reason else "")
+        if state.exists and state.phase == "queued" and state.created.start_at is not None:
+            return f"starts at {state.created.start_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return {"rolling_back": "rolling back", "cancelling": "cancelling"}.get(state.phase, "")
 
     def _that_fit(self, lines_max: int) -> list[StepLine]:
         """All steps, in the plan's order, if they fit; else those that do something or failed, then the nearest to them."""
@@ -143,13 +216,15 @@ class Progress:
             return lines
         active = [number for number, line in enumerate(lines) if line.state in _ACTIVE]
         front = active[0] if active else max((n for n, line in enumerate(lines) if line.state != "pending"), default=0)
-        order = sorted(range(len(lines)), key=lambda n: (lines[n].state not in (*_ACTIVE, "failed"), abs(n - front)))
+        order = sorted(
+            range(len(lines)), key=lambda n: (lines[n].state not in (*_ACTIVE, "failed", "not undone"), abs(n - front))
+        )
         return [lines[number] for number in sorted(order[:room])]
 
     def _bar(self, width: int) -> Table:
         total = len(self._lines)
         done = sum(line.state not in ("pending", *_ACTIVE) for line in self._lines.values())
-        style = "red" if any(line.state == "failed" for line in self._lines.values()) else "green"
+        style = "red" if any(line.state in ("failed", "not undone") for line in self._lines.values()) else "green"
         drawn = ProgressBar(max(1, total), done, width=max(4, min(40, width - 20)), complete_style=style, finished_style=style)
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_row(drawn, text(f"{done} of {total} steps"))

@@ -1,7 +1,9 @@
 """What an execution looks like from outside, at every moment of its life."""
 
+import msgspec
 import pytest
 
+from esexec.domain import commands as c
 from esexec.domain.errors import EsexecError, ExecutionCancelled, ExecutionError, TaskTimeout
 from esexec.results import (
     Err,
@@ -156,6 +158,81 @@ def test_a_step_that_does_not_exist_is_a_key_error() -> None:
 def test_an_execution_without_an_error_still_raises() -> None:
     """Whoever waits for a value that will not come gets an exception in any case."""
     assert isinstance(exception_of("e1", ExecutionStatus.FAILED, None), EsexecError)
+
+
+def test_what_is_not_there_is_not_said() -> None:
+    """An execution that nobody paused, restored or undid says nothing of all that: its JSON holds no such names."""
+    document = msgspec.json.decode(msgspec.json.encode(told(start("a"), completed("a", 1))))
+    assert document.keys() == {
+        *("execution_id", "plan_id", "name", "status", "current_phase", "result", "results", "total_steps"),
+        *("completed_steps", "created_at", "started_at", "completed_at", "duration_ms"),
+    }
+    assert document["results"][0].keys() == {
+        *("task_id", "step_index", "name", "status", "output", "attempt", "worker_id"),
+        *("started_at", "completed_at", "duration_ms"),
+    }
+
+
+def test_a_pause_is_a_status_with_a_reason() -> None:
+    """While it is paused the status says so, and why; afterwards neither."""
+    history = given(start("a", "b"), c.PauseExecution(id="k", reason="lunch"))
+    result = result_of(history.state)
+    assert (result.status, result.paused, result.pause_reason) == (ExecutionStatus.PAUSED, True, "lunch")
+    assert outcome_of(history.state) == Pending(ExecutionStatus.PAUSED)
+    history.happen(c.ResumeExecution(id="l"))
+    result = result_of(history.state)
+    assert (result.status, result.paused, result.pause_reason) == (ExecutionStatus.RUNNING, False, "")
+
+
+def test_what_was_rolled_back_keeps_its_error() -> None:
+    """`rolled_back` raises the error it was rolled back for; outputs that were undone are no partial results."""
+    history = given(start(step("a", compensate="undo"), "b"), completed("a", 1), fatal("b"))
+    result = result_of(history.state)
+    assert (result.status, result.current_phase, result.step("a").compensation) == ("running", "rolling_back", "running")
+    history.happen(completed("a", None, 2))
+    result = result_of(history.state)
+    assert (result.status, result.rollback_status, result.step("a").compensation) == ("rolled_back", "completed", "completed")
+    assert (result.error is not None and result.error.code, result.partial_results) == ("FATAL", {})
+    assert (result.step("a").attempt, result.step("a").retries) == (2, 0)
+    with pytest.raises(ExecutionError) as raised:
+        result.unwrap()
+    assert raised.value.code == "FATAL"
+
+
+def test_a_rollback_on_command_has_an_error_too() -> None:
+    """Whoever waits for the output of an execution that completed and was undone is told so."""
+    history = given(start(step("a", compensate="undo")), completed("a", 1), c.RollbackExecution(id="k"), completed("a", None, 2))
+    assert result_of(history.state).error is None
+    with pytest.raises(ExecutionError) as raised:
+        result_of(history.state).unwrap()
+    assert raised.value.code == "rolled_back"
+
+
+def test_a_retried_execution_is_not_over() -> None:
+    """A retry begins another run: it counts from there, the outputs that are kept are there, and the failure is not."""
+    history = given(start("a", "b", config={"enable_rollback": False}), completed("a", 1), fatal("b"))
+    assert result_of(history.state).status == "failed"
+    history.happen(c.RetryExecution(id="k"))
+    result = result_of(history.state)
+    assert (result.status, result.run, result.error, result.completed_at) == ("running", 2, None, None)
+    assert (result.partial_results, result.step("b").attempt, result.failed_steps) == ({"a": 1}, 1, 0)
+    history.happen((completed("b", 2)[0], "b", "2-1"))
+    assert result_of(history.state).result == {"a": 1, "b": 2}
+
+
+def test_times_and_origins_are_told() -> None:
+    """When it may start and must have ended, and where it comes from."""
+    result = told(start("a", start_at=at(60), deadline=at(90), parent="e0/s", forked_from="e9"))
+    assert (result.status, result.current_phase) == (ExecutionStatus.PENDING, "scheduled")
+    assert (result.start_at, result.deadline, result.parent, result.forked_from) == (at(60), at(90), "e0/s", "e9")
+
+
+def test_checkpoints_are_listed_by_id() -> None:
+    """The ids of an execution's checkpoints, oldest first."""
+    result = told(start("a"), c.CreateCheckpoint(id="k1"), c.CreateCheckpoint(id="k2"))
+    assert len(result.checkpoints) == 2
+    assert all(one.startswith("e1.") for one in result.checkpoints)
+    assert result.checkpoints == sorted(result.checkpoints, key=lambda one: int(one.split(".")[1]))
 
 
 @pytest.mark.parametrize("status", list(ExecutionStatus))

@@ -2,10 +2,12 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from esexec.domain import events as e
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.strategies import Strategy
 from projections.timeline import Teller, duration, timeline
 from tests.given import T0, at, completed, due, failed, given, start, step
 
@@ -72,6 +74,86 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
         (e.TaskSkipped(step="b", reason="condition"), "b skipped: condition"),
         (e.TaskCancelled(step="a", ended="abandoned"), "a cancelled (handler abandoned)"),
         (e.TaskCancelled(step="a", attempt=0), "a cancelled"),
+        (e.TaskSkipped(step="b", reason="recovery"), "b skipped: recovery"),
+        (
+            e.TaskFailed(step="a", error=ERROR, retries_exhausted=True, instead="recovery"),
+            "a failed: [HTTP_503] busy…; no retries left; a recovery strategy is asked",
+        ),
+        (e.TaskFailed(step="a", error=ERROR, instead="fallback"), "a failed: [HTTP_503] busy…; its fallback is tried"),
+        (e.TaskOverdue(step="a", attempt=2), "a (attempt 2) was not begun in time and is taken back"),
+        (
+            e.TaskTimedOut(step="a", timeout_ms=5_000, error=ErrorInfo(type="timeout_error", code="queue_timeout", message="")),
+            "a was not begun within 5.0 s",
+        ),
+        (e.FallbackStarted(step="a", attempt=5, task="b"), "a is done by its fallback b instead"),
+        (e.BeforeImageRecorded(step="a", image={}), "a recorded what was before"),
+        (e.ExecutionPaused(reason="lunch"), "execution paused: lunch"),
+        (e.ExecutionResumed(), "execution resumed"),
+        (e.ExecutionRetried(run=2), "execution retried, as run 2"),
+        (e.ExecutionRetried(run=3, step="a"), "execution retried, as run 3: a again"),
+        (e.ExecutionForked(new_id="e2"), "carried on as execution e2"),
+        (e.DeadlineSet(deadline=T0), "must end by 2026-01-01 00:00:00 UTC"),
+        (e.DeadlineExceeded(error=ERROR, grace_ms=1), "deadline exceeded: [HTTP_503] busy…"),
+        (e.CheckpointCreated(checkpoint_id="e1.7"), "checkpoint e1.7 created"),
+        (e.CheckpointCreated(checkpoint_id="e1.7", by="interval"), "checkpoint e1.7 created at its interval"),
+        (e.CheckpointFailed(message="too many", by="task"), "checkpoint not created after a task: too many"),
+        (e.CheckpointRestored(checkpoint_id="e1.7", run=2, reason="oops"), "restored to checkpoint e1.7, as run 2: oops"),
+        (
+            e.CheckpointRestored(checkpoint_id="e1.7", run=2, by="recovery"),
+            "restored to checkpoint e1.7 by a recovery strategy, as run 2",
+        ),
+        (e.RollbackStarted(), "rollback started"),
+        (e.RollbackStarted(by="command", reason="wrong city"), "rollback started on command: wrong city"),
+        (e.ExecutionRolledBack(undone=1), "execution rolled back: 1 step undone"),
+        (e.ExecutionRolledBack(undone=2, skipped=("a", "b")), "execution rolled back: 2 steps undone; nothing undoes a, b"),
+        (
+            e.ExecutionFailed(error=ERROR, rollback_status="partial", not_undone=("a",)),
+            "execution failed: [HTTP_503] busy…; rolled back in part, not undone: a",
+        ),
+        (
+            e.ExecutionCancelled(rollback_status="partial", not_undone=("a", "b")),
+            "execution cancelled; rolled back in part, not undone: a, b",
+        ),
+        (
+            e.RecoveryInitiated(step="a", attempt=5, strategy="net", name="Network"),
+            "recovery strategy Network is asked about a",
+        ),
+        (e.RecoveryInitiated(step="a", attempt=5, strategy="net"), "recovery strategy net is asked about a"),
+        (e.RecoveryStarted(step="a", attempt=5, started_at=T0, worker="w1"), "recovery of a started on w1"),
+        (
+            e.RecoveryCompleted(step="a", attempt=5, success=True, action="retry", then="retry", message="waited"),
+            "recovery of a ended with “retry”: waited; it is tried again",
+        ),
+        (
+            e.RecoveryCompleted(step="a", attempt=5, success=False, action="abort", then="fail"),
+            "recovery of a ended with “abort”; it has failed",
+        ),
+        (e.CompensationScheduled(step="a", attempt=2, task="undo_a"), "undoing of a by undo_a scheduled"),
+        (e.CompensationStarted(step="a", attempt=2, started_at=T0, worker="w1"), "undoing of a started on w1"),
+        (e.CompensationCompleted(step="a", attempt=2, ended_at=T0), "a undone"),
+        (
+            e.CompensationFailed(step="a", attempt=2, error=ERROR, retries_exhausted=True),
+            "undoing of a failed: [HTTP_503] busy…; no retries left",
+        ),
+        (
+            e.CompensationRetryScheduled(step="a", attempt=3, delay_ms=1_000, due=T0),
+            "undoing of a is tried again in 1.0 s (attempt 3)",
+        ),
+        (e.CompensationSkipped(step="a", reason="no_compensation"), "a is not undone: nothing is known that undoes it"),
+        (e.CompensationSkipped(step="a", reason="no_before_image"), "a is not undone: what it was before was not recorded"),
+        (e.StrategyAdded(strategy=Strategy(id="net", applicable_errors=("HTTP_5*",))), "recovery strategy net added for HTTP_5*"),
+        (e.StrategyRemoved(strategy_id="net"), "recovery strategy net removed"),
+        (e.PlanStored(plan_id="f" * 64, plan=msgspec.Raw(b"{}")), "plan ffffffffffff stored"),
+        (
+            e.PlanListed(plan_id="f" * 64, name="p", status="invalid", problem=ERROR),
+            "plan p (ffffffffffff) is invalid: [HTTP_503] busy…",
+        ),
+        (
+            e.ExecutionCreated(
+                plan=msgspec.Raw(b"{}"), plan_id="", name="p", start_at=T0, parent="e0/s", forked_from="e9", owner="ada"
+            ),
+            "execution of p created by ada, started by e0/s, carries on from e9, not to start before 2026-01-01 00:00:00 UTC",
+        ),
         (e.KeyBound(key="order-17", execution_id="e1"), "idempotency key order-17 belongs to e1"),
         (e.TasksAnnounced(tasks={}, worker="w1"), "tasks announced by w1: "),
     ],
@@ -79,6 +161,23 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
 def test_events_in_words(event: e.Event, words: str) -> None:
     """Each event is told in one line."""
     assert Teller().describe(event) == words
+
+
+def test_no_event_is_told_by_its_type_alone() -> None:
+    """Every event type has words of its own, for which there is an example above."""
+    (mark,) = [mark for mark in test_events_in_words.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
+    told = {e.type_of(event) for event, _ in mark.args[1]}
+    assert set(e.TYPES) - told == {"namespace_configured"}
+
+
+def test_how_long_an_undoing_took() -> None:
+    """The end of an attempt to undo a step, and of a strategy's advice, say how long it took."""
+    teller = Teller()
+    teller.describe(e.CompensationStarted(step="a", attempt=2, started_at=T0))
+    assert teller.describe(e.CompensationCompleted(step="a", attempt=2, ended_at=at(2))) == "a undone in 2.0 s"
+    teller.describe(e.RecoveryStarted(step="b", attempt=5, started_at=T0))
+    ended = e.RecoveryCompleted(step="b", attempt=5, success=True, action="skip", then="skip", ended_at=at(2))
+    assert teller.describe(ended) == "recovery of b ended after 2.0 s with “skip”; it is skipped"
 
 
 def test_how_long_an_attempt_took() -> None:
