@@ -168,6 +168,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         because=st.none() | words,
     ),
     e.TaskCancelled: st.builds(e.TaskCancelled, **_task, ended=_ending),
+    e.TaskOverdue: st.builds(e.TaskOverdue, **_task),
     e.FallbackStarted: st.builds(e.FallbackStarted, **_task, task=words),
     e.BeforeImageRecorded: st.builds(e.BeforeImageRecorded, **_task, image=values),
     e.RecoveryInitiated: st.builds(
