@@ -1,14 +1,20 @@
-"""What follows by itself: skip what can never run, cancel or schedule what is left, end what has ended.
+"""What follows by itself: skip what can never run, cancel or schedule what is left, undo what is to be undone, end what is over.
 
 One place, called after every message. It stops when the commit is full and leaves the rest to a `continue`. Each loop
 looks at the front of an index only (heaps, deque, cursor), so the work is proportional to the events it emits.
 """
 
+from datetime import timedelta
 from heapq import heappop
 
 from esexec.domain import events as e
 from esexec.domain.decision import Decision
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.rollback import can_undo, compensation_of
 from esexec.domain.state import SETTLED, ExecutionState
+
+NAMED = 100
+"""So many steps are named in an event that ends an execution."""
 
 
 def advance(decision: Decision) -> None:
@@ -16,14 +22,38 @@ def advance(decision: Decision) -> None:
     state = decision.state
     if state.ended:
         return
+    if state.phase == "rolling_back":
+        _roll_back(decision)
+        return
     if not state.cancel:
         _skip_doomed(decision)
     if state.ending:
         _sweep(decision)
-    else:
+    elif state.started_at is not None:
         _schedule(decision)
-    if not state.unsettled:
+    if not state.unsettled and not state.in_flight:
         _end(decision)
+
+
+def begin_run(decision: Decision) -> None:
+    """The first step may be scheduled, and the run's deadline begins to count."""
+    decision.emit(e.ExecutionStarted())
+    set_deadline(decision)
+
+
+def set_deadline(decision: Decision) -> None:
+    """The run that begins now must end by the earlier of its own timeout and the deadline that the start named."""
+    state = decision.state
+    timeout = state.execution_policy.execution_timeout_ms
+    named = state.created.deadline
+    deadlines = [decision.time + timedelta(milliseconds=timeout)] if timeout else []
+    if named is not None and (state.run == 1 or named > decision.time):  # whoever retries it later knows about the deadline
+        deadlines.append(named)
+    if deadlines:
+        decision.emit(e.DeadlineSet(deadline=min(deadlines)))
+
+
+# Running -------------------------------------------------------------------------------------------------------------
 
 
 def _sweep(decision: Decision) -> None:
@@ -39,7 +69,7 @@ def _sweep(decision: Decision) -> None:
             if state.cancel or step.attempt:
                 decision.emit(e.TaskCancelled(step=step_id, attempt=step.attempt, run=state.run))
             else:
-                because = state.graph.steps[state.failed[0]].id
+                because = state.graph.steps[state.failed[0]].id if state.failed else None
                 decision.emit(e.TaskSkipped(step=step_id, run=state.run, attempt=0, reason="cancelled", because=because))
         state.cursor += 1
 
@@ -62,7 +92,7 @@ def _schedule(decision: Decision) -> None:
     """Ready steps get the free slots: the earliest in the plan first, those not marked parallel one at a time."""
     state = decision.state
     limit = state.execution_policy.parallel_execution_limit
-    while len(state.in_flight) < limit:
+    while len(state.in_flight) < limit and not state.paused:
         index = _next_ready(state)
         if index is None:
             return
@@ -85,23 +115,90 @@ def _next_ready(state: ExecutionState) -> int | None:
     return min(parallel, serial)
 
 
+# Ending --------------------------------------------------------------------------------------------------------------
+
+
 def _end(decision: Decision) -> None:
     state = decision.state
     if state.cancel:
-        decision.emit(e.ExecutionCancelled(reason=state.cancel_reason, abandoned=tuple(state.abandoned)))
-    elif state.failed:
-        assert state.error is not None
-        failed = tuple(state.graph.steps[index].id for index in state.failed[:100])
-        decision.emit(e.ExecutionFailed(error=state.error, failed_steps=failed))
-    else:
+        _cancelled(decision)
+    elif not state.failed and not state.expired:
         decision.emit(e.ExecutionCompleted())
+    elif state.execution_policy.enable_rollback and can_undo(state):
+        decision.emit(e.RollbackStarted())
+        _roll_back(decision)
+    else:
+        decision.emit(_failed(state))
+
+
+def _failed(state: ExecutionState, *, not_undone: tuple[str, ...] = ()) -> e.ExecutionFailed:
+    error = state.error or ErrorInfo(type="internal_error", code="rollback_incomplete", message="not everything could be undone")
+    failed = tuple(state.graph.steps[index].id for index in state.failed[:NAMED])
+    partial = state.rollback is not None
+    return e.ExecutionFailed(
+        error=error, failed_steps=failed, rollback_status="partial" if partial else None, not_undone=not_undone
+    )
+
+
+def _cancelled(decision: Decision) -> None:
+    state = decision.state
+    partial = state.rollback is not None
+    decision.emit(
+        e.ExecutionCancelled(
+            reason=state.cancel_reason,
+            abandoned=tuple(state.abandoned),
+            rollback_status="partial" if partial else None,
+            not_undone=_not_undone(state) if partial else (),
+        )
+    )
+
+
+# Rolling back ----------------------------------------------------------------------------------------------------------
+
+
+def _roll_back(decision: Decision) -> None:
+    """The next step is undone once the one before is; what nothing undoes is only listed."""
+    state, rollback = decision.state, decision.state.rollback
+    assert rollback is not None
+    while rollback.cursor < len(rollback.order):
+        if state.in_flight:
+            return  # an undoing is under way, or its retry is being waited for
+        if decision.full:
+            decision.unfinished = True
+            return
+        index = rollback.order[rollback.cursor]
+        task = compensation_of(state, index)
+        if isinstance(task, e.CompensationSkipped):
+            decision.emit(task)
+        elif state.paused:
+            return
+        else:
+            step = state.steps[index]
+            decision.emit(
+                e.CompensationScheduled(step=state.graph.steps[index].id, attempt=step.attempt + 1, run=state.run, task=task)
+            )
+    left_is_fine = state.execution_policy.on_missing_compensation == "skip" or not rollback.skipped
+    if rollback.undone and not rollback.failed and left_is_fine:
+        skipped = tuple(state.graph.steps[index].id for index in rollback.skipped[:NAMED])
+        decision.emit(e.ExecutionRolledBack(undone=rollback.undone, skipped=skipped, error=state.error))
+    else:
+        decision.emit(_failed(state, not_undone=_not_undone(state)))
+
+
+def _not_undone(state: ExecutionState) -> tuple[str, ...]:
+    return tuple(state.graph.steps[index].id for index in [*reversed(state.standing)][:NAMED])
+
+
+# What is left ------------------------------------------------------------------------------------------------------------
 
 
 def has_more(state: ExecutionState) -> bool:
     """Whether `advance` would emit something: true only after a decision that had to stop for want of room."""
     if not state.exists or state.ended:
         return False
-    if not state.unsettled:
+    if state.phase == "rolling_back":
+        return _has_more_to_undo(state)
+    if not state.unsettled and not state.in_flight:
         return True
     if not state.cancel:
         while state.doomed and state.steps[state.doomed[0][0]].status in SETTLED:
@@ -115,4 +212,16 @@ def has_more(state: ExecutionState) -> bool:
                 return True
             state.cursor += 1
         return False
+    if state.paused or state.started_at is None:
+        return False
     return len(state.in_flight) < state.execution_policy.parallel_execution_limit and _next_ready(state) is not None
+
+
+def _has_more_to_undo(state: ExecutionState) -> bool:
+    rollback = state.rollback
+    assert rollback is not None
+    if state.in_flight:
+        return False
+    if rollback.cursor == len(rollback.order) or not state.paused:
+        return True
+    return isinstance(compensation_of(state, rollback.order[rollback.cursor]), e.CompensationSkipped)

@@ -1,19 +1,28 @@
-"""What an observation of an attempt means. The failure order stands in `_failed`: retry, else the step fails.
+"""What an observation of an attempt means. The failure order stands in `_Attempt.failure`, and nowhere else:
+
+    retry → recovery strategy → fallback → the step fails → (once nothing is in flight) the execution is rolled back
 
 An outcome is accepted once per (step, run, attempt). What comes late is `stale`: it changes nothing, and whoever still
 works on a closed attempt is told to stop.
 """
 
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import advance
+from esexec.domain.checkpoints import last_checkpoint, make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict
-from esexec.domain.errors import ErrorInfo
+from esexec.domain.errors import ErrorInfo, ValidationError
+from esexec.domain.recovery import outcome_of, vars_too_large
 from esexec.domain.retry import delay_ms, may_retry
 from esexec.domain.state import StepState
+from esexec.domain.strategies import RecoveryOutcome, Strategy, strategy_for
+
+_OPENING = (r.Started, r.Lost, r.Before)
+"""Reports that close nothing, so that no effect of the closing commit is owed to them."""
 
 
 def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id: str, time: datetime) -> Verdict:
@@ -24,9 +33,10 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
     if index is None or run > state.run:
         return Verdict("unknown")
     step = state.steps[index]
-    if run < state.run or attempt < step.attempt or (attempt == step.attempt and not step.open):
-        # A start closes nothing, so no effect of the closing commit is owed to it.
-        return Verdict("stale", n=0 if isinstance(report, r.Started) else step.closed_by(attempt))
+    if run < state.run:
+        return Verdict("stale")  # of a run that is over nothing is owed any more
+    if attempt < step.attempt or (attempt == step.attempt and not step.open):
+        return Verdict("stale", n=0 if isinstance(report, _OPENING) else step.closed_by(attempt))
     if attempt > step.attempt:
         return Verdict("unknown")
     before = len(decision.events)
@@ -47,34 +57,47 @@ def parse_attempt(attempt_id: str) -> tuple[int, int]:
     return 1 << 62, 0
 
 
+def abandon(decision: Decision, index: int) -> None:
+    """The grace is over and the attempt has not ended: it is closed, and left to itself."""
+    _Attempt(decision, index, decision.state.steps[index]).cancelled("abandoned")
+
+
+class _WhatNext(NamedTuple):
+    """What is tried once an attempt has failed; at most one of the first three."""
+
+    retry: bool = False
+    strategy: Strategy | None = None
+    fallback: str | None = None
+    exhausted: bool = False
+
+    @property
+    def instead(self) -> e.Instead | None:
+        if self.strategy is not None:
+            return "recovery"
+        return "fallback" if self.fallback is not None else None
+
+
 class _Attempt:
     """The open attempt of a step, and what is decided about it."""
 
-    __slots__ = ("attempt", "decision", "index", "step", "step_id")
+    __slots__ = ("attempt", "decision", "index", "run", "state", "step", "step_id")
 
     def __init__(self, decision: Decision, index: int, step: StepState) -> None:
         self.decision, self.index, self.step = decision, index, step
+        self.state = decision.state
         self.step_id = decision.state.graph.steps[index].id
-        self.attempt = step.attempt
+        self.attempt, self.run = step.attempt, decision.state.run
 
     def observe(self, report: r.Report) -> None:
         match report:
             case r.Completed():
                 self.started(report.started_at, report.worker)
-                self.decision.emit(
-                    e.TaskCompleted(
-                        step=self.step_id,
-                        attempt=self.attempt,
-                        run=self.decision.state.run,
-                        ended_at=report.ended_at,
-                        output=report.output,
-                    )
-                )
+                self.completed(report)
             case r.Started():
                 self.started(report.started_at, report.worker)
             case r.Failed():
                 self.started(report.started_at, report.worker)
-                self.failed(report.error, report.ended_at)
+                self.failed(report.error, report.ended_at, report.vars)
             case r.TimedOut():
                 self.started(report.started_at, report.worker)
                 self.timed_out(report.ended_at, report.ended)
@@ -83,65 +106,92 @@ class _Attempt:
             case r.Lost():
                 self.lost(report)
             case r.Withdrawn():
-                if self.decision.state.cancel:
-                    self.cancelled(None)
+                self.withdrawn()
+            case r.Before():
+                if self.index not in self.state.images and self.step.purpose in ("task", "fallback"):
+                    self.emit(e.BeforeImageRecorded, image=report.image)
+
+    def emit(self, kind: type[Any], **fields: Any) -> None:
+        self.decision.emit(kind(step=self.step_id, attempt=self.attempt, run=self.run, **fields))
+
+    # Observations ----------------------------------------------------------------------------------------------------
 
     def started(self, started_at: datetime | None, worker: str) -> None:
-        """`TaskStarted` is an event of every attempt that began, exactly once, whichever report tells it first."""
-        if started_at is not None and self.step.started_at is None:
-            self.decision.emit(
-                e.TaskStarted(
-                    step=self.step_id, attempt=self.attempt, run=self.decision.state.run, started_at=started_at, worker=worker
+        """The start is an event of every attempt that began, exactly once, whichever report tells it first."""
+        if started_at is None or self.step.started_at is not None:
+            return
+        match self.step.purpose:
+            case "recovery":
+                self.emit(e.RecoveryStarted, started_at=started_at, worker=worker)
+            case "compensation":
+                self.emit(e.CompensationStarted, started_at=started_at, worker=worker)
+            case _:
+                self.decision.emit(
+                    e.TaskStarted(step=self.step_id, attempt=self.attempt, run=self.run, started_at=started_at, worker=worker)
                 )
-            )
 
-    def failed(self, error: ErrorInfo, ended_at: datetime | None) -> None:
-        will_retry, exhausted = self._retry(error)
-        self.decision.emit(
-            e.TaskFailed(
-                step=self.step_id,
-                attempt=self.attempt,
-                run=self.decision.state.run,
-                error=error,
-                ended_at=ended_at,
-                will_retry=will_retry,
-                retries_exhausted=exhausted,
-            )
-        )
-        if will_retry:
-            self._schedule_retry(error)
+    def completed(self, report: r.Completed) -> None:
+        match self.step.purpose:
+            case "recovery":
+                self.advised(report.output, report.ended_at)
+            case "compensation":
+                self.emit(e.CompensationCompleted, ended_at=report.ended_at)
+            case _ if vars_too_large(self.state, report.vars):
+                self.failed(_vars_too_large(self.step_id, self.attempt), report.ended_at)
+            case _:
+                self.decision.emit(
+                    e.TaskCompleted(
+                        step=self.step_id,
+                        attempt=self.attempt,
+                        run=self.run,
+                        ended_at=report.ended_at,
+                        output=report.output,
+                        vars=report.vars,
+                    )
+                )
+                self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """`checkpoint_every="task"`: one after each that completed."""
+        if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
+            make_checkpoint(self.decision, "task")
 
     def timed_out(self, ended_at: datetime | None, ended: e.Ending | None) -> None:
-        timeout_ms = self.decision.state.policy_of(self.index).timeout_ms
+        timeout_ms = self.state.timeout_of(self.index)
+        message = f"{self.step_id} ran longer than its timeout of {timeout_ms} ms"
+        self._timed_out("task_timeout", message, timeout_ms, ended_at, ended)
+
+    def _timed_out(
+        self, code: str, message: str, timeout_ms: int, ended_at: datetime | None = None, ended: e.Ending | None = None
+    ) -> None:
         error = ErrorInfo(
             type="timeout_error",
-            code="task_timeout",
-            message=f"{self.step_id} ran longer than its timeout of {timeout_ms} ms",
+            code=code,
+            message=message,
             task_id=self.step_id,
             attempt=self.attempt,
             timestamp=self.decision.time,
         )
-        will_retry, exhausted = self._retry(error)
-        self.decision.emit(
-            e.TaskTimedOut(
-                step=self.step_id,
-                attempt=self.attempt,
-                run=self.decision.state.run,
-                timeout_ms=timeout_ms,
-                error=error,
-                ended_at=ended_at,
-                ended=ended,
-                will_retry=will_retry,
-                retries_exhausted=exhausted,
-            )
+        if self.step.purpose not in ("task", "fallback"):
+            self.failed(error, ended_at)
+            return
+        following = self.failure(error)
+        self.emit(
+            e.TaskTimedOut,
+            timeout_ms=timeout_ms,
+            error=error,
+            ended_at=ended_at,
+            ended=ended,
+            will_retry=following.retry,
+            retries_exhausted=following.exhausted,
+            instead=following.instead,
         )
-        if will_retry:
-            self._schedule_retry(error)
+        self.go_on(following, error)
 
     def stopped(self, report: r.Stopped) -> None:
         """Its worker ended the handler because it was told to: the end of a cancelled attempt, else a failure to retry."""
         self.started(report.started_at, report.worker)
-        if self.decision.state.cancel:
+        if self.state.stopping:
             self.cancelled(report.ended)
         else:
             stopped = ErrorInfo(
@@ -155,7 +205,7 @@ class _Attempt:
 
     def lost(self, report: r.Lost) -> None:
         """The attempt's holder was lost and another has it. Too many losses, or a start too long ago, end the attempt."""
-        policy = self.decision.state.policy_of(self.index)
+        timeout_ms = self.state.timeout_of(self.index)
         if report.losses >= limits.losses_per_attempt:
             error = ErrorInfo(
                 type="execution_error",
@@ -166,31 +216,176 @@ class _Attempt:
                 attempt=self.attempt,
             )
             self.failed(error, None)
-        elif policy.timeout_ms and self.step.started_time is not None:
-            allowed = timedelta(milliseconds=policy.timeout_ms + limits.timeout_grace_ms)
+        elif timeout_ms and self.step.started_time is not None:
+            allowed = timedelta(milliseconds=timeout_ms + limits.timeout_grace_ms)
             if self.decision.time - self.step.started_time > allowed:
                 self.timed_out(None, None)
 
+    def withdrawn(self) -> None:
+        """It was taken back before any worker had it."""
+        if self.state.stopping:
+            self.cancelled(None)
+        elif self.step.overdue:
+            wait = self.state.policy_of(self.index).queue_timeout_ms
+            self._timed_out("queue_timeout", f"no worker began {self.step_id} within {wait} ms", wait)
+
     def cancelled(self, ended: e.Ending | None) -> None:
-        self.decision.emit(e.TaskCancelled(step=self.step_id, attempt=self.attempt, run=self.decision.state.run, ended=ended))
-
-    def _retry(self, error: ErrorInfo) -> tuple[bool, bool]:
-        """Whether the attempt is repeated, and whether it would have been but for `max_retries`."""
-        state = self.decision.state
-        policy = state.policy_of(self.index)
-        if state.ending or not may_retry(policy, error):
-            return False, False
-        return (True, False) if self.attempt <= policy.max_retries else (False, True)
-
-    def _schedule_retry(self, error: ErrorInfo) -> None:
-        decision = self.decision
-        delay = delay_ms(decision.state.policy_of(self.index), self.attempt, error, decision.chance)
-        decision.emit(
-            e.TaskRetryScheduled(
-                step=self.step_id,
-                attempt=self.attempt + 1,
-                run=decision.state.run,
-                delay_ms=delay,
-                due=decision.time + timedelta(milliseconds=delay),
+        if self.step.purpose == "compensation":
+            error = ErrorInfo(
+                type="execution_error", code="cancelled", message="the rollback was cancelled", task_id=self.step_id
             )
+            self.emit(e.CompensationFailed, error=error)
+        else:
+            self.emit(e.TaskCancelled, ended=ended)
+
+    # Failures --------------------------------------------------------------------------------------------------------
+
+    def failed(self, error: ErrorInfo, ended_at: datetime | None, news: dict[str, Any] | None = None) -> None:
+        match self.step.purpose:
+            case "recovery":
+                self.recovered(RecoveryOutcome(False, "abort", f"the strategy failed: {error.message}"), ended_at)
+            case "compensation":
+                self.compensation_failed(error, ended_at)
+            case _:
+                following = self.failure(error)
+                self.emit(
+                    e.TaskFailed,
+                    error=error,
+                    ended_at=ended_at,
+                    will_retry=following.retry,
+                    retries_exhausted=following.exhausted,
+                    instead=following.instead,
+                    vars=news if news and not vars_too_large(self.state, news) else {},
+                )
+                self.go_on(following, error)
+
+    def failure(self, error: ErrorInfo) -> _WhatNext:
+        """THE failure order: what is tried after an attempt that ended with `error`."""
+        state, step = self.state, self.step
+        if state.ending:
+            return _WhatNext()
+        if strategy := self._strategy(error, before_retries=True):
+            return _WhatNext(strategy=strategy)
+        exhausted = False
+        if may_retry(state.policy_of(self.index), error):
+            if step.tries <= state.policy_of(self.index).max_retries:
+                return _WhatNext(retry=True)
+            exhausted = True
+        if strategy := self._strategy(error, before_retries=False):
+            return _WhatNext(strategy=strategy, exhausted=exhausted)
+        return _WhatNext(fallback=self._fallback(), exhausted=exhausted)
+
+    def _strategy(self, error: ErrorInfo, *, before_retries: bool) -> Strategy | None:
+        strategies = self.decision.around.strategies
+        if not strategies or self.step.fallback or self.step.recoveries >= limits.recoveries_per_step:
+            return None
+        return strategy_for(strategies, error, before_retries=before_retries)
+
+    def _fallback(self) -> str | None:
+        return None if self.step.fallback else self.state.graph.steps[self.index].fallback
+
+    def go_on(self, following: _WhatNext, error: ErrorInfo) -> None:
+        """What is tried next is begun. While the execution is paused it is handed out only once that is over."""
+        if following.retry:
+            delay = delay_ms(self.state.policy_of(self.index), self.step.tries, error, self.decision.chance)
+            self._retry_later(e.TaskRetryScheduled, delay)
+        elif following.strategy is not None:
+            strategy = following.strategy
+            self.decision.emit(
+                e.RecoveryInitiated(
+                    step=self.step_id,
+                    attempt=self.attempt + 1,
+                    run=self.run,
+                    strategy=strategy.id,
+                    name=strategy.name,
+                    queue=strategy.queue,
+                    timeout_ms=strategy.timeout_ms,
+                )
+            )
+        elif following.fallback is not None:
+            self._fall_back(following.fallback)
+
+    def _retry_later(self, kind: type[Any], delay: int) -> None:
+        due = self.decision.time + timedelta(milliseconds=delay)
+        self.decision.emit(kind(step=self.step_id, attempt=self.attempt + 1, run=self.run, delay_ms=delay, due=due))
+
+    def _fall_back(self, task: str) -> None:
+        following = self.attempt + 1
+        self.decision.emit(e.FallbackStarted(step=self.step_id, attempt=following, run=self.run, task=task))
+        self.decision.emit(e.TaskScheduled(step=self.step_id, attempt=following, run=self.run))
+
+    def compensation_failed(self, error: ErrorInfo, ended_at: datetime | None) -> None:
+        """An undoing has its retries, and nothing else; the rollback goes on with the next step in any case."""
+        state, step = self.state, self.step
+        policy = state.attempt_policy(self.index)
+        can = not state.stopping and may_retry(policy, error)
+        again = can and step.tries <= policy.max_retries
+        self.emit(e.CompensationFailed, error=error, ended_at=ended_at, will_retry=again, retries_exhausted=can and not again)
+        if again:
+            self._retry_later(e.CompensationRetryScheduled, delay_ms(policy, step.tries, error, self.decision.chance))
+
+    # Recovery --------------------------------------------------------------------------------------------------------
+
+    def advised(self, output: object, ended_at: datetime | None) -> None:
+        try:
+            outcome = outcome_of(output)
+        except ValidationError as error:
+            outcome = RecoveryOutcome(False, "abort", error.message)
+        self.recovered(outcome, ended_at)
+
+    def recovered(self, outcome: RecoveryOutcome, ended_at: datetime | None) -> None:
+        """Do what the strategy asks for, as far as that can be done; without success the rest of the failure order follows."""
+        then, message = self._following(outcome), outcome.message
+        checkpoint = last_checkpoint(self.state)
+        if outcome.success and outcome.action != "abort" and then == "fail" and not self.state.ending:
+            message = f"{message}; there is no {'checkpoint' if outcome.action == 'checkpoint_restore' else 'fallback'}".strip(
+                "; "
+            )
+        news = outcome.new_state.variables if outcome.new_state is not None else {}
+        if vars_too_large(self.state, news):
+            then, news, message = "fail", {}, f"{message}; its variables are too large".strip("; ")
+        self.emit(
+            e.RecoveryCompleted,
+            success=outcome.success,
+            action=outcome.action,
+            then=then,
+            message=message,
+            ended_at=ended_at,
+            vars=news,
         )
+        match then:
+            case "retry":
+                self.decision.emit(e.TaskScheduled(step=self.step_id, attempt=self.attempt + 1, run=self.run))
+            case "skip":
+                self.emit(e.TaskSkipped, reason="recovery")
+            case "fallback":
+                self._fall_back(self._fallback() or "")
+            case "restore":
+                assert checkpoint is not None
+                restore(self.decision, checkpoint, by="recovery", reason=message, news=news)
+
+    def _following(self, outcome: RecoveryOutcome) -> e.AfterRecovery:
+        fallback: e.AfterRecovery = "fallback" if self._fallback() is not None else "fail"
+        if self.state.ending or outcome.action == "abort":
+            return "fail"
+        if not outcome.success:
+            return fallback
+        match outcome.action:
+            case "fallback":
+                return fallback
+            case "checkpoint_restore":
+                return "restore" if self.state.checkpoints else "fail"
+            case action:
+                return action
+
+
+def _vars_too_large(step_id: str, attempt: int) -> ErrorInfo:
+    return ErrorInfo(
+        type="execution_error",
+        code="vars_too_large",
+        message=f"the execution's variables would be larger than {limits.vars_bytes} bytes",
+        hint="keep large values elsewhere, and a key to them in ctx.vars (limits.vars_bytes)",
+        retryable=False,
+        task_id=step_id,
+        attempt=attempt,
+    )

@@ -6,14 +6,17 @@ body. `id` names the command; the same id again is the same command (answered, n
 execution's commits need no confirmation: the commit that carries out a command names its id.
 """
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, DurationMs, ExecutionConfig, TaskInfo
+from esexec.domain.strategies import Strategy
 
+Time = Annotated[datetime, Meta(tz=True)]
 Text = Annotated[str, Meta(max_length=limits.text_chars)]
 
 
@@ -28,20 +31,74 @@ NO_PLAN = msgspec.Raw()
 
 
 class StartExecution(_Command, frozen=True, kw_only=True):
-    """Run a plan, or one task (a one-step plan whose params are `input`). Exactly one of `plan` and `task` is given."""
+    """Run a plan, or one task (a one-step plan whose params are `input`). Exactly one of `plan`, `plan_id` and `task` is given.
+
+    `plan_id`: of a plan that the namespace keeps. `start_at`, or `delay_ms` from when the command was stored: not before then.
+    `deadline`: no run may go on past it (what a handler starts inherits its parent's). `parent`: the execution and step whose
+    handler started this one. `forked_from`, `kept`: the execution that this one carries on from, and the outputs of the steps
+    that are taken as completed.
+    """
 
     plan: msgspec.Raw = NO_PLAN
+    plan_id: str | None = None
     task: str | None = None
     input: Any = None
     context: dict[str, Any] = {}
     config: ExecutionConfig = EMPTY_CONFIG
     metadata: dict[str, Any] = {}
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=limits.idempotency_key_chars)] | None = None
+    start_at: Time | None = None
+    delay_ms: DurationMs = 0
+    deadline: Time | None = None
+    parent: Annotated[str, Meta(max_length=limits.name_chars)] | None = None
+    forked_from: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
+    kept: dict[str, Any] = {}
 
 
 class CancelExecution(_Command, frozen=True, kw_only=True):
     """End an execution that has not ended."""
 
+    reason: Text = ""
+
+
+class PauseExecution(_Command, frozen=True, kw_only=True):
+    """Hand out nothing new. What runs may end and is recorded; due retries wait."""
+
+    reason: Text = ""
+
+
+class ResumeExecution(_Command, frozen=True, kw_only=True):
+    """Go on after a pause."""
+
+
+class RetryExecution(_Command, frozen=True, kw_only=True):
+    """Run an execution that has ended, but not completed, again: the steps that completed keep their outputs.
+
+    After a rollback all steps run again. `step`: of the failed steps only this one runs again. `as_new`: leave it as it is and
+    carry on in an execution of its own, called `new_id` (else as this command).
+    """
+
+    step: str | None = None
+    as_new: bool = False
+    new_id: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
+
+
+class RollbackExecution(_Command, frozen=True, kw_only=True):
+    """Undo what an execution that has ended did: its completed steps, in reverse order of completion."""
+
+    reason: Text = ""
+
+
+class CreateCheckpoint(_Command, frozen=True, kw_only=True):
+    """Give the state of now a name, to which the execution can be restored."""
+
+    metadata: dict[str, Any] = {}
+
+
+class RestoreCheckpoint(_Command, frozen=True, kw_only=True):
+    """Go back to a checkpoint: what completed after it runs again, without being undone. Nothing is deleted."""
+
+    checkpoint_id: Annotated[str, Meta(max_length=2 * limits.id_chars)]
     reason: Text = ""
 
 
@@ -54,16 +111,63 @@ class ConfigureNamespace(_Command, frozen=True, kw_only=True):
 class AnnounceTasks(_Command, frozen=True, kw_only=True):
     """A worker says which tasks it has and their settings (entity `_settings`)."""
 
-    tasks: dict[str, TaskSettings]
+    tasks: dict[str, TaskInfo]
     worker: str = ""
 
 
-Command = StartExecution | CancelExecution | ConfigureNamespace | AnnounceTasks
+class AddStrategy(_Command, frozen=True, kw_only=True):
+    """From now on failures in this namespace are offered to this recovery strategy (entity `_settings`).
+
+    One of the same id takes the place of the one before. Its code must be on the workers of its queue.
+    """
+
+    strategy: Strategy
+
+
+class RemoveStrategy(_Command, frozen=True, kw_only=True):
+    """Failures are not offered to this strategy any more (entity `_settings`)."""
+
+    strategy_id: Annotated[str, Meta(max_length=limits.task_name_chars)]
+
+
+PlanStatus = Literal["draft", "ready", "invalid", "archived"]
+
+
+class PutPlan(_Command, frozen=True, kw_only=True):
+    """Keep a plan under its id, so that executions can be started by that id; or change the status of one that is kept.
+
+    A `plan` that cannot be carried out is kept as `invalid`, with the reason. Without `plan` the one of `plan_id` gets `status`
+    (entity `_plans`).
+    """
+
+    plan: msgspec.Raw = NO_PLAN
+    plan_id: str | None = None
+    status: Literal["draft", "ready", "archived"] = "ready"
+    query: Text = ""
+
+
+ControlCommand = (
+    CancelExecution | PauseExecution | ResumeExecution | RetryExecution | RollbackExecution | CreateCheckpoint | RestoreCheckpoint
+)
+"""Commands on an execution that exists."""
+ExecutionCommand = StartExecution | ControlCommand
+SettingsCommand = ConfigureNamespace | AnnounceTasks | AddStrategy | RemoveStrategy
+"""Commands on `_settings`."""
+Command = ExecutionCommand | SettingsCommand | PutPlan
 
 VERBS: dict[str, type[Command]] = {
     "start": StartExecution,
     "cancel": CancelExecution,
+    "pause": PauseExecution,
+    "resume": ResumeExecution,
+    "retry": RetryExecution,
+    "rollback": RollbackExecution,
+    "checkpoint": CreateCheckpoint,
+    "restore": RestoreCheckpoint,
     "configure": ConfigureNamespace,
     "announce": AnnounceTasks,
+    "add_strategy": AddStrategy,
+    "remove_strategy": RemoveStrategy,
+    "put_plan": PutPlan,
 }
 """The last token of a command's subject, and what its body is."""

@@ -8,9 +8,8 @@ Nothing here is an exception: a wish that cannot be granted is a `Verdict`. Noth
 time, the latest server time of its messages, never before the history's last. Chance comes in as a number.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Literal, NamedTuple
+from datetime import datetime, timedelta
+from typing import Literal
 
 import msgspec
 
@@ -18,39 +17,37 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.advance import advance
-from esexec.domain.attempts import decide_report
+from esexec.domain.advance import advance, begin_run
+from esexec.domain.attempts import abandon, decide_report
+from esexec.domain.checkpoints import make_checkpoint
 from esexec.domain.compiled import canonical, graph_of, graph_of_task
-from esexec.domain.decision import APPLIED, Decision, Verdict, refused
+from esexec.domain.controls import decide_control
+from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, refused
 from esexec.domain.errors import ErrorInfo, PlanInvalid
 from esexec.domain.graph import Graph
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
-from esexec.domain.state import ExecutionState
+from esexec.domain.rollback import with_inverses
+from esexec.domain.settings import TaskInfo
+from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
+
+__all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
 
 Kind = Literal["report", "due", "continue", "nudge"]
 
-
-_SAYS_NOTHING = (None, TaskSettings())
-"""What was announced of a task that is not worth a place in the history: it is not known, or only its name is."""
-
-
-class Surroundings(NamedTuple):
-    """What a start takes from the namespace: its settings, and what workers announced of their tasks."""
-
-    namespace: ExecutionConfig = EMPTY_CONFIG
-    tasks: Mapping[str, TaskSettings] = {}
+_ONLY_A_NAME = TaskInfo()
+"""What was announced of a task that is not worth a place in the history."""
 
 
-def decide_start(decision: Decision, command: c.StartExecution, time: datetime, around: Surroundings) -> Verdict:
+def decide_start(decision: Decision, command: c.StartExecution, time: datetime) -> Verdict:
     """Create the execution and schedule its first steps; or say that it exists, or why it cannot be."""
     state = decision.state
     if state.exists:
         return _start_again(state, command)
     graph = _graph_of_start(command)
     if isinstance(graph, ErrorInfo):
-        return refused(graph)
-    known = around.tasks
-    used = {step.task: said for step in graph.steps if (said := known.get(step.task)) not in _SAYS_NOTHING} if known else {}
+        return Verdict("invalid", error=graph)
+    if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
+        return Verdict("invalid", error=_unknown_kept(unknown))
+    start_at = _start_at(command, time)
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),
@@ -59,27 +56,69 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime, 
             input=command.input,
             context=command.context,
             config=command.config,
-            tasks=used,
-            namespace=around.namespace,
+            tasks=_announced(graph, decision.around),
+            namespace=decision.around.namespace,
             metadata=command.metadata,
             idempotency_key=command.idempotency_key,
             owner=command.actor,
+            start_at=start_at if start_at is not None and start_at > decision.time else None,
+            deadline=command.deadline,
+            parent=command.parent,
+            forked_from=command.forked_from,
+            kept=command.kept,
         )
     )
-    decision.emit(e.ExecutionStarted())
+    if decision.state.created.start_at is None:
+        begin_run(decision)
     decision.cause(command.id, time)
     advance(decision)
     return APPLIED
 
 
+def _start_at(command: c.StartExecution, time: datetime) -> datetime | None:
+    """When it may begin at the earliest: a delay counts from when the command was stored."""
+    delayed = time + timedelta(milliseconds=command.delay_ms) if command.delay_ms else None
+    if command.start_at is None or delayed is None:
+        return command.start_at or delayed
+    return max(command.start_at, delayed)
+
+
+def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
+    """What workers announced of the tasks that may be called, and that is not nothing."""
+    known = around.tasks
+    if not known:
+        return {}
+    used: dict[str, TaskInfo] = {}
+    for step in graph.steps:
+        for task in (step.task, step.fallback):
+            if task is None or task in used:
+                continue
+            said = with_inverses(task, known)
+            if said is not None and said != _ONLY_A_NAME:
+                used[task] = said
+            undoes = step.compensate or (said.compensate if said is not None else None)
+            if undoes is not None and (of_it := known.get(undoes, _ONLY_A_NAME)) != _ONLY_A_NAME:
+                used[undoes] = of_it
+    return used
+
+
+def _unknown_kept(step_id: str) -> ErrorInfo:
+    return ErrorInfo(
+        type="validation_error",
+        code="unknown_step",
+        message=f"`kept` names {step_id[:80]!r}, which is no step of the plan",
+        hint="outputs are kept by step id",
+    )
+
+
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
     plan = bytes(command.plan)
-    if bool(plan) == (command.task is not None):
+    if bool(plan) == (command.task is not None):  # a `plan_id` was made a plan by then
         return ErrorInfo(
             type="validation_error",
             code="plan_or_task",
             message="a start needs either a plan or a task",
-            hint='give one of "plan" and "task"',
+            hint='give one of "plan", "plan_id" and "task"',
         )
     try:
         return graph_of_task(command.task) if command.task is not None else graph_of(plan)
@@ -102,6 +141,7 @@ def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
         and command.config == created.config
         and command.metadata == created.metadata
         and command.idempotency_key == created.idempotency_key
+        and command.kept == created.kept
     ):
         return Verdict("duplicate", n=1)
     return refused(
@@ -114,34 +154,6 @@ def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
     )
 
 
-def decide_cancel(decision: Decision, command: c.CancelExecution, time: datetime) -> Verdict:
-    """Ask for the end of the execution. An ended one stays as it is (`effective` is then false)."""
-    state = decision.state
-    if not state.exists:
-        return refused(unknown_execution(state.execution_id))
-    if command.id in state.applied:
-        return Verdict("repeated", n=state.applied[command.id])
-    if state.ended:
-        return Verdict("ineffective")
-    if state.cancel:
-        return Verdict("duplicate", n=state.n)
-    if state.last_control is not None and time < state.last_control:
-        return Verdict("superseded")
-    decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=command.reason))
-    decision.cause(command.id, time)
-    advance(decision)
-    return APPLIED
-
-
-def unknown_execution(execution_id: str) -> ErrorInfo:
-    return ErrorInfo(
-        type="validation_error",
-        code="not_found",
-        message=f"no execution {execution_id} is known",
-        hint="check the id and the namespace",
-    )
-
-
 def decide_due(decision: Decision, name: str, time: datetime) -> Verdict:
     """A timer fired. One that is open is believed, whatever the clock says; a closed one has had its effect."""
     state = decision.state
@@ -150,18 +162,57 @@ def decide_due(decision: Decision, name: str, time: datetime) -> Verdict:
     if timer is None:
         return _closed_timer(state, version)
     before = len(decision.events)
-    if timer.kind == "cancel_grace":
-        for index in [index for index in state.in_flight if state.steps[index].open]:
-            step_id, attempt = state.graph.steps[index].id, state.steps[index].attempt
-            decision.emit(e.TaskCancelled(step=step_id, attempt=attempt, run=state.run, ended="abandoned"))
-    elif not state.ending:
-        step = state.steps[timer.step]
-        decision.emit(e.TaskScheduled(step=state.graph.steps[timer.step].id, attempt=step.attempt + 1, run=state.run))
+    if not (state.paused and timer.kind in HELD_BY_A_PAUSE):  # else it is set again when the pause is over
+        _fired(decision, timer)
     advance(decision)
     if len(decision.events) == before:
-        return Verdict("ineffective")  # it ends early, and the rest of that is decided elsewhere
+        return Verdict("ineffective")  # held by a pause, or the rest is decided elsewhere
     decision.cause(f"due/{name}", time)
     return APPLIED
+
+
+def _fired(decision: Decision, timer: Timer) -> None:
+    state = decision.state
+    match timer.kind:
+        case "start":
+            begin_run(decision)
+        case "retry":
+            _try_again(decision, timer.step)
+        case "queue":
+            step = state.steps[timer.step]
+            if step.open and not step.overdue:
+                decision.emit(e.TaskOverdue(step=state.graph.steps[timer.step].id, attempt=step.attempt, run=state.run))
+        case "deadline":
+            if state.phase in ("executing", "failing") and not state.stopping:
+                decision.emit(e.DeadlineExceeded(error=_deadline_error(state), grace_ms=limits.cancel_grace_ms))
+        case "checkpoint":
+            if not state.cancel and state.phase != "rolling_back":
+                make_checkpoint(decision, "interval")
+        case "grace":
+            for index in [index for index in state.in_flight if state.steps[index].open]:
+                abandon(decision, index)
+
+
+def _try_again(decision: Decision, index: int) -> None:
+    """A retry is due: of the step's work, or of its undoing."""
+    state, step = decision.state, decision.state.steps[index]
+    step_id, attempt = state.graph.steps[index].id, step.attempt + 1
+    if step.compensation == "running":
+        if not state.cancel:
+            task = step.compensator or ""
+            decision.emit(e.CompensationScheduled(step=step_id, attempt=attempt, run=state.run, task=task))
+    elif not state.ending:
+        decision.emit(e.TaskScheduled(step=step_id, attempt=attempt, run=state.run))
+
+
+def _deadline_error(state: ExecutionState) -> ErrorInfo:
+    return ErrorInfo(
+        type="timeout_error",
+        code="execution_timeout",
+        message=f"{state.execution_id} did not end by its deadline {state.deadline:%Y-%m-%dT%H:%M:%S.%fZ}",
+        retryable=False,
+        timestamp=state.time,
+    )
 
 
 def _closed_timer(state: ExecutionState, version: int) -> Verdict:
@@ -185,28 +236,37 @@ def decide_continue(decision: Decision, after: int, time: datetime) -> Verdict:
     return APPLIED
 
 
+Message = c.ExecutionCommand | tuple[r.Report, str, str] | r.Due | r.Continue
+"""What is decided upon. A report comes as (report, step, "run-attempt")."""
+
+
+def decide_message(decision: Decision, message: Message, time: datetime) -> Verdict:
+    """One message into a decision, by what it is."""
+    match message:
+        case c.StartExecution():
+            return decide_start(decision, message, time)
+        case r.Due():
+            return decide_due(decision, message.name, time)
+        case r.Continue():
+            return decide_continue(decision, message.after, time)
+        case (report, step, attempt):
+            return decide_report(decision, report, step, attempt, time)
+        case _:
+            return decide_control(decision, message, time)
+
+
 def decide(
     state: ExecutionState,
-    message: c.StartExecution | c.CancelExecution | tuple[r.Report, str, str] | r.Due | r.Continue,
+    message: Message,
     now: datetime,
     *,
     chance: float = 0.0,
-    around: Surroundings | None = None,
+    around: Surroundings = NOWHERE,
 ) -> list[e.Event]:
-    """The events that follow from one message: the pure core in one call. A report comes as (report, step, "run-attempt").
+    """The events that follow from one message: the pure core in one call.
 
-    A message that is refused or changes nothing gives no events; who needs to know why calls the functions above.
+    A message that is refused or changes nothing gives no events; who needs to know why calls `decide_message`.
     """
-    decision = Decision(state, now, chance)
-    match message:
-        case c.StartExecution():
-            decide_start(decision, message, now, around or Surroundings())
-        case c.CancelExecution():
-            decide_cancel(decision, message, now)
-        case r.Due():
-            decide_due(decision, message.name, now)
-        case r.Continue():
-            decide_continue(decision, message.after, now)
-        case (report, step, attempt):
-            decide_report(decision, report, step, attempt, now)
+    decision = Decision(state, now, chance, around)
+    decide_message(decision, message, now)
     return decision.events

@@ -1,5 +1,6 @@
 """One commit in the making, and what can become of a message that is decided into it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -7,9 +8,14 @@ from esexec.domain import limits
 from esexec.domain.commit import Cause
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Event
-from esexec.domain.state import ExecutionState, begin, evolve, note_cause
+from esexec.domain.evolve import begin, evolve, note_cause
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
+from esexec.domain.state import ExecutionState
+from esexec.domain.strategies import Strategy
 
-VerdictKind = Literal["applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "open", "unknown", "refused"]
+VerdictKind = Literal[
+    "applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "open", "unknown", "refused", "invalid"
+]
 
 
 class Verdict(NamedTuple):
@@ -19,8 +25,8 @@ class Verdict(NamedTuple):
     duplicate: another message of the same meaning is (commit `n`). stale: it is about something that is closed, for
     good, by commit `n`. ineffective: allowed, but there is nothing left to change. superseded: a later wish was applied.
     open: it asks that everything open be repeated. unknown: it speaks of something that this history does not hold; only a
-    fresh read can tell whether that is true. refused: `error` says why; where the reason is something absent, a fresh
-    read must confirm it.
+    fresh read can tell whether that is true. refused: it is not allowed now, `error` says why; a fresh read must confirm it.
+    invalid: it is not allowed whatever the history says.
     """
 
     kind: VerdictKind
@@ -35,16 +41,35 @@ def refused(error: ErrorInfo) -> Verdict:
     return Verdict("refused", error=error)
 
 
+def not_now(code: str, message: str, hint: str) -> Verdict:
+    """The refusal of a wish that this state of the execution does not allow."""
+    return refused(ErrorInfo(type="validation_error", code=code, message=message, hint=hint))
+
+
+class Surroundings(NamedTuple):
+    """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies."""
+
+    namespace: ExecutionConfig = EMPTY_CONFIG
+    tasks: Mapping[str, TaskInfo] = {}
+    strategies: tuple[Strategy, ...] = ()
+
+
+NOWHERE = Surroundings()
+"""A namespace that says nothing."""
+
+
 class Decision:
     """The events of a commit that is being decided, on top of `state`, which they change as they are emitted.
 
-    `time` is the commit's. `unfinished`: there is more to decide than fits; a `continue` must follow.
+    `time` is the commit's. `around`: the namespace as it is now. `unfinished`: there is more to decide than fits; a `continue`
+    must follow.
     """
 
-    __slots__ = ("bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
+    __slots__ = ("around", "bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
 
-    def __init__(self, state: ExecutionState, time: datetime, chance: float = 0.0) -> None:
+    def __init__(self, state: ExecutionState, time: datetime, chance: float = 0.0, around: Surroundings = NOWHERE) -> None:
         self.state = state
+        self.around = around
         self.time = time if state.time is None or time > state.time else state.time
         self.chance = chance
         self.events: list[Event] = []

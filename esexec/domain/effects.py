@@ -1,31 +1,44 @@
 """What must happen after a commit: a pure function of its events and the current state.
 
 An effect names exactly one attempt or timer, and is due only while that is open. So the same function serves a fresh commit
-and the repetition of an old one: what has been dealt with since simply gives no effect any more.
+and the repetition of an old one: what has been dealt with since simply gives no effect any more. An effect holds all that is
+needed to carry it out, for the state goes on changing meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from esexec.domain import events as e
 from esexec.domain import limits, messages, references
 from esexec.domain.advance import has_more
-from esexec.domain.state import ExecutionState
+from esexec.domain.commands import StartExecution
+from esexec.domain.controls import kept_outputs
+from esexec.domain.errors import ErrorInfo, InternalError, ValidationError
+from esexec.domain.recovery import request_of
+from esexec.domain.rollback import undo_params
+from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 
 
 class DispatchAttempt(NamedTuple):
-    """Hand the open attempt of a step to its workers."""
+    """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome."""
 
-    step: int
+    step: str
+    run: int
     attempt: int
+    queue: str
+    priority: int
+    message: messages.Dispatch | ErrorInfo
 
 
 class SetTimer(NamedTuple):
-    """Wake the execution at `due`; `name` is the version of the event that asked for it."""
+    """Wake the execution at `due`, `wait_s` seconds after this commit; `name` is the version of the event that asked for it."""
 
     name: int
     due: datetime
+    wait_s: float
 
 
 class ClearTimer(NamedTuple):
@@ -34,11 +47,21 @@ class ClearTimer(NamedTuple):
     name: int
 
 
-class Withdraw(NamedTuple):
-    """Take the attempt's dispatch back if no worker has it, and tell the worker that may have it to stop."""
+class TakeBack(NamedTuple):
+    """Take an attempt's dispatch back if no worker has it.
 
-    step: int
+    `stop`: else tell the worker that may have it to stop. `tell`: report if it was taken back. A dispatch that is only held
+    (neither of them) will be handed out again.
+    """
+
+    step: str
+    run: int
     attempt: int
+    queue: str
+    priority: int
+    stop: bool
+    tell: bool
+    reason: str = ""
 
 
 class ContinueLater(NamedTuple):
@@ -47,91 +70,297 @@ class ContinueLater(NamedTuple):
     after: int
 
 
-Effect = DispatchAttempt | SetTimer | ClearTimer | Withdraw | ContinueLater
+class StartFork(NamedTuple):
+    """Start the execution that carries on from this one."""
+
+    new_id: str
+    command: StartExecution
+
+
+Effect = DispatchAttempt | SetTimer | ClearTimer | TakeBack | ContinueLater | StartFork
 
 
 def effects_of(
-    events: Sequence[e.Event], first_version: int, state: ExecutionState, *, unfinished: bool | None = None
+    events: Sequence[e.Event], first_version: int, state: ExecutionState, n: int, *, unfinished: bool | None = None
 ) -> list[Effect]:
-    """The effects of these events, the first of which is `first_version`, that are still open in `state`.
+    """The effects of the events of commit `n`, the first of which is `first_version`, that are still open in `state`.
 
     `unfinished`: whether the decision had to leave something; None: not known, so the state is asked.
     """
     effects: list[Effect] = []
     for version, event in enumerate(events, first_version):
-        kind = type(event)
-        if kind is e.TaskScheduled:
-            _dispatch(effects, state, event)  # type: ignore[arg-type]
-        elif kind is e.TaskRetryScheduled:
-            if (timer := state.timers.get(version)) is not None:
-                effects.append(SetTimer(version, timer.due))
-        elif kind is e.TaskCancelled:
-            if timer_of := state.steps[state.graph.index[event.step]].timer:  # type: ignore[union-attr]
-                effects.append(ClearTimer(timer_of))
-        elif kind is e.TaskStarted and state.cancel:
-            # Whoever has it was not told, or began all the same.
-            index = state.graph.index[event.step]  # type: ignore[union-attr]
-            if state.steps[index].open:
-                effects.append(Withdraw(index, state.steps[index].attempt))
-        elif kind is e.ExecutionCancelRequested:
-            if (timer := state.timers.get(version)) is not None:
-                effects.append(SetTimer(version, timer.due))
-                effects.extend(_withdrawals(state))
-        elif kind is e.ExecutionCancelled and state.cancel:
-            effects.append(ClearTimer(state.cancel))
+        if (follow := _FOLLOW.get(type(event))) is not None:
+            follow(effects, state, event, version)
+    if state.left:
+        effects.extend(_give_up(state, lane) for lane in state.left.get(n, ()))
+    if state.cleared:
+        effects.extend(ClearTimer(version) for version in state.cleared.get(n, ()))
     if has_more(state) if unfinished is None else unfinished:
         effects.append(ContinueLater(state.n))
     return effects
 
 
-def _dispatch(effects: list[Effect], state: ExecutionState, event: e.TaskScheduled) -> None:
-    index = state.graph.index[event.step]
-    step = state.steps[index]
-    if step.open and step.attempt == event.attempt and event.run == state.run and not state.cancel:
-        effects.append(DispatchAttempt(index, event.attempt))
-        if event.attempt > 1 and step.delay_ms < limits.backstop_timer_ms:
-            effects.append(ClearTimer(step.timer))  # a longer one has fired to get here, and is gone by itself
-
-
-def _withdrawals(state: ExecutionState) -> list[Effect]:
-    open_steps = [(index, state.steps[index]) for index in state.in_flight if state.steps[index].open]
-    return [Withdraw(index, step.attempt) for index, step in open_steps]
-
-
 def open_effects(state: ExecutionState) -> list[Effect]:
     """Everything that is open in a state: what a nudge repeats."""
-    if state.cancel and not state.ended:
-        effects = _withdrawals(state)
-    else:
-        open_steps = [(index, state.steps[index]) for index in state.in_flight if state.steps[index].open]
-        effects = [DispatchAttempt(index, step.attempt) for index, step in open_steps]
-    effects.extend(SetTimer(version, timer.due) for version, timer in state.timers.items())
+    effects: list[Effect] = []
+    if state.stopping and not state.ended:
+        effects.extend(_stops(state))
+    elif not state.paused:
+        effects.extend(
+            _overdue(state, index) if state.steps[index].overdue else _hand_out(state, index) for index in _open(state)
+        )
+    effects.extend(_set(state, version) for version in state.timers)
     if has_more(state):
         effects.append(ContinueLater(state.n))
     return effects
 
 
-def dispatch_of(state: ExecutionState, index: int, attempt: int) -> messages.Dispatch:
+# By event ------------------------------------------------------------------------------------------------------------
+
+
+def _timer(effects: list[Effect], state: ExecutionState, event: e.Event, version: int) -> None:
+    """The event's version may be the name of a timer."""
+    if version in state.timers:
+        effects.append(_set(state, version))
+
+
+def _set(state: ExecutionState, version: int) -> SetTimer:
+    due = state.timers[version].due
+    return SetTimer(version, due, (due - (state.time or due)).total_seconds())
+
+
+def _dispatch(
+    effects: list[Effect],
+    state: ExecutionState,
+    event: e.TaskScheduled | e.CompensationScheduled | e.RecoveryInitiated,
+    version: int,
+) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    is_open = step.open and step.attempt == event.attempt and event.run == state.run
+    if not is_open or state.stopping:
+        return
+    if not state.paused and not step.overdue:
+        effects.append(_hand_out(state, index))
+    if step.timer and step.delay_ms < limits.backstop_timer_ms:
+        effects.append(ClearTimer(step.timer))  # a longer one has fired to get here, and is gone by itself
+    if state.timers:
+        _timer(effects, state, event, version)
+
+
+def _stop_all(effects: list[Effect], state: ExecutionState, event: e.Event, version: int) -> None:
+    if version in state.timers:
+        effects.append(_set(state, version))
+        effects.extend(_stops(state))
+
+
+def _began(
+    effects: list[Effect], state: ExecutionState, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted, version: int
+) -> None:
+    """While the execution is being stopped: whoever has it was not told, or began all the same."""
+    if state.stopping:
+        index = state.graph.index[event.step]
+        if state.steps[index].open:
+            effects.append(_stop(state, index))
+
+
+def _overdue_one(effects: list[Effect], state: ExecutionState, event: e.TaskOverdue, version: int) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if step.open and step.overdue and step.attempt == event.attempt and event.run == state.run:
+        effects.append(_overdue(state, index))
+
+
+def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPaused, version: int) -> None:
+    """What nobody is known to have begun is not to begin while the execution is paused."""
+    if state.paused and not state.stopping:
+        effects.extend(_take_back(state, index, stop=False, tell=False) for index in _waiting(state))
+
+
+def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResumed, version: int) -> None:
+    """What was held is handed out, and the timers that had no effect during the pause are set again."""
+    if state.paused or state.ended:
+        return
+    if not state.stopping:
+        effects.extend(_hand_out(state, index) for index in _waiting(state))
+    effects.extend(_set(state, version) for version, timer in state.timers.items() if timer.kind in HELD_BY_A_PAUSE)
+
+
+def _forked(effects: list[Effect], state: ExecutionState, event: e.ExecutionForked, version: int) -> None:
+    effects.append(_fork(state, event.new_id))
+
+
+_FOLLOW: dict[type, Callable[[list[Effect], ExecutionState, Any, int], None]] = {
+    e.TaskScheduled: _dispatch,
+    e.CompensationScheduled: _dispatch,
+    e.RecoveryInitiated: _dispatch,
+    e.TaskStarted: _began,
+    e.RecoveryStarted: _began,
+    e.CompensationStarted: _began,
+    e.TaskRetryScheduled: _timer,
+    e.CompensationRetryScheduled: _timer,
+    e.TaskOverdue: _overdue_one,
+    e.ExecutionCreated: _timer,
+    e.ExecutionStarted: _timer,
+    e.ExecutionRetried: _timer,
+    e.DeadlineSet: _timer,
+    e.CheckpointCreated: _timer,
+    e.CheckpointRestored: _timer,
+    e.ExecutionCancelRequested: _stop_all,
+    e.DeadlineExceeded: _stop_all,
+    e.ExecutionPaused: _pause,
+    e.ExecutionResumed: _resume,
+    e.ExecutionForked: _forked,
+}
+"""What an event asks for; one that is missing here asks for nothing."""
+
+
+# Attempts ------------------------------------------------------------------------------------------------------------
+
+
+def _open(state: ExecutionState) -> list[int]:
+    return [index for index in state.in_flight if state.steps[index].open]
+
+
+def _waiting(state: ExecutionState) -> list[int]:
+    """Open attempts that nobody is known to have begun."""
+    return [index for index in _open(state) if state.steps[index].started_at is None and not state.steps[index].overdue]
+
+
+def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
+    step, policy = state.steps[index], state.attempt_policy(index)
+    message: messages.Dispatch | ErrorInfo
+    try:
+        message = dispatch_of(state, index)
+    except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
+        told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
+        message = told.info
+    return DispatchAttempt(state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, message)
+
+
+def _stops(state: ExecutionState) -> list[TakeBack]:
+    return [_stop(state, index) for index in _open(state)]
+
+
+def _stop(state: ExecutionState, index: int) -> TakeBack:
+    reason = state.cancel_reason if state.cancel else "the execution's deadline has passed"
+    return _take_back(state, index, stop=True, tell=True, reason=reason)
+
+
+def _overdue(state: ExecutionState, index: int) -> TakeBack:
+    return _take_back(state, index, stop=False, tell=True)
+
+
+def _take_back(state: ExecutionState, index: int, *, stop: bool, tell: bool, reason: str = "") -> TakeBack:
+    step, policy = state.steps[index], state.attempt_policy(index)
+    return TakeBack(
+        state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, stop=stop, tell=tell, reason=reason
+    )
+
+
+def _give_up(state: ExecutionState, lane: Lane) -> TakeBack:
+    """An attempt of a run that is over."""
+    step = state.graph.steps[lane.step].id
+    reason = "a checkpoint was restored"
+    return TakeBack(step, lane.run, lane.attempt, lane.queue, lane.priority, stop=True, tell=False, reason=reason)
+
+
+# Messages ------------------------------------------------------------------------------------------------------------
+
+
+def dispatch_of(state: ExecutionState, index: int) -> messages.Dispatch:
     """The message that hands the open attempt of a step to a worker, its references resolved.
 
     Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
     """
-    step, template = state.graph.steps[index], state.graph.templates[index]
-    policy, created = state.policy_of(index), state.created
+    spec, step, created = state.graph.steps[index], state.steps[index], state.created
+    if step.purpose == "recovery":
+        return _question(state, index)
+    if step.purpose == "compensation":
+        return _undoing(state, index)
+    policy, template = state.policy_of(index), state.graph.templates[index]
     if template is None:
-        params = step.params
+        params = spec.params
     else:
         params = references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)
     return messages.Dispatch(
         execution_id=state.execution_id,
-        step=step.id,
-        task=step.task,
-        attempt=attempt,
+        step=spec.id,
+        task=step.fallback or spec.task,
+        attempt=step.attempt,
         run=state.run,
         params=params,
         context=created.context,
-        timeout_ms=policy.timeout_ms,
-        max_attempts=policy.max_retries + 1,
+        timeout_ms=state.timeout_of(index),
+        max_attempts=step.attempt + policy.max_retries + 1 - step.tries if step.tries <= policy.max_retries else step.attempt,
         queue=policy.queue,
         priority=policy.priority,
+        purpose=step.purpose,
+        deadline=state.deadline,
+        vars=state.variables,
+        before=state.images.get(index, msgspec.UNSET) if state.images else msgspec.UNSET,
+    )
+
+
+def _question(state: ExecutionState, index: int) -> messages.Dispatch:
+    spec, step, policy = state.graph.steps[index], state.steps[index], state.attempt_policy(index)
+    assert step.recovery is not None
+    return messages.Dispatch(
+        execution_id=state.execution_id,
+        step=spec.id,
+        task=step.recovery.strategy,
+        attempt=step.attempt,
+        run=state.run,
+        context=state.created.context,
+        timeout_ms=policy.timeout_ms,
+        max_attempts=step.attempt,
+        queue=policy.queue,
+        priority=policy.priority,
+        purpose="recovery",
+        deadline=state.deadline,
+        vars=state.variables,
+        recovery=request_of(state, index),
+    )
+
+
+def _undoing(state: ExecutionState, index: int) -> messages.Dispatch:
+    spec, step, policy = state.graph.steps[index], state.steps[index], state.attempt_policy(index)
+    standing = state.standing[index]
+    assert step.compensator is not None
+    return messages.Dispatch(
+        execution_id=state.execution_id,
+        step=spec.id,
+        task=step.compensator,
+        attempt=step.attempt,
+        run=state.run,
+        params=undo_params(state, index, step.compensator),
+        context=state.created.context,
+        timeout_ms=state.timeout_of(index),
+        max_attempts=max(step.attempt, step.attempt + policy.max_retries + 1 - step.tries),
+        queue=policy.queue,
+        priority=policy.priority,
+        purpose="compensation",
+        vars=state.variables,
+        output=None if standing.output is msgspec.UNSET else standing.output,
+        before=state.images.get(index, msgspec.UNSET),
+    )
+
+
+def _fork(state: ExecutionState, new_id: str) -> StartFork:
+    """The start of an execution that carries on from this one. Its id is told by the new execution's, so it is given once."""
+    created = state.created
+    return StartFork(
+        new_id,
+        StartExecution(
+            id=f"fork-{new_id}"[: limits.id_chars],
+            confirm=False,
+            actor=created.owner,
+            plan=created.plan,
+            input=created.input,
+            context=created.context,
+            config=created.config,
+            metadata=created.metadata,
+            forked_from=state.execution_id,
+            kept=kept_outputs(state),
+        ),
     )

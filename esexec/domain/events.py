@@ -10,11 +10,18 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
+from esexec.domain.strategies import RecoveryVerb, Strategy
 
 SkipReason = Literal["dependency_failed", "recovery", "condition", "cancelled"]
 Ending = Literal["cancelled", "killed", "abandoned"]
 """How a late or cancelled handler was ended: its coroutine cancelled, its process killed, its thread left to itself."""
+
+Instead = Literal["recovery", "fallback"]
+"""What is tried once a step's attempts have failed, in this order, before the step is failed."""
+AfterRecovery = Literal["retry", "skip", "fallback", "fail", "restore"]
+"""What follows from a strategy's advice."""
+CheckpointBy = Literal["command", "interval", "task"]
 
 
 class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True, gc=False):
@@ -27,7 +34,9 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, 
 class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=True):
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
-    `tasks`: what workers had announced of the plan's tasks. `namespace`: the namespace's settings at that time.
+    `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `namespace`: the
+    namespace's settings at that time. `start_at`: nothing happens before. `deadline`, `parent`, `forked_from`, `kept`: as in
+    the start.
     """
 
     plan: msgspec.Raw
@@ -36,15 +45,20 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     input: Any = None
     context: dict[str, Any] = {}
     config: ExecutionConfig = EMPTY_CONFIG
-    tasks: dict[str, TaskSettings] = {}
+    tasks: dict[str, TaskInfo] = {}
     namespace: ExecutionConfig = EMPTY_CONFIG
     metadata: dict[str, Any] = {}
     idempotency_key: str | None = None
     owner: str | None = None
+    start_at: datetime | None = None
+    deadline: datetime | None = None
+    parent: str | None = None
+    forked_from: str | None = None
+    kept: dict[str, Any] = {}
 
 
 class ExecutionStarted(_Event, tag="execution_started", frozen=True, kw_only=True):
-    """The first step may be scheduled."""
+    """The first step may be scheduled. The timer of the first checkpoint, if there is an interval, is named by this version."""
 
 
 class ExecutionCompleted(_Event, tag="execution_completed", frozen=True, kw_only=True):
@@ -52,10 +66,15 @@ class ExecutionCompleted(_Event, tag="execution_completed", frozen=True, kw_only
 
 
 class ExecutionFailed(_Event, tag="execution_failed", frozen=True, kw_only=True):
-    """At least one step failed and nothing is in flight any more. `error` is that of the first step that failed."""
+    """At least one step failed, or the deadline passed, and nothing is in flight any more. `error` is that of the first failure.
+
+    `rollback_status` `partial`: it was rolled back, and not everything that was to be undone was; `not_undone` names the steps.
+    """
 
     error: ErrorInfo
     failed_steps: tuple[str, ...] = ()
+    rollback_status: Literal["partial"] | None = None
+    not_undone: tuple[str, ...] = ()
 
 
 class ExecutionCancelRequested(_Event, tag="execution_cancel_requested", frozen=True, kw_only=True):
@@ -70,6 +89,95 @@ class ExecutionCancelled(_Event, tag="execution_cancelled", frozen=True, kw_only
 
     reason: str = ""
     abandoned: tuple[str, ...] = ()
+    rollback_status: Literal["partial"] | None = None
+    not_undone: tuple[str, ...] = ()
+
+
+class ExecutionPaused(_Event, tag="execution_paused", frozen=True, kw_only=True):
+    """Nothing new is handed out from now on; what waits for a worker is taken back."""
+
+    reason: str = ""
+
+
+class ExecutionResumed(_Event, tag="execution_resumed", frozen=True, kw_only=True):
+    """The pause is over: what waited is handed out, and due retries are due."""
+
+
+class ExecutionRetried(_Event, tag="execution_retried", frozen=True, kw_only=True):
+    """It runs again, as run `run`: completed steps keep their outputs, unless they were undone. `step`: only this failed one."""
+
+    run: int
+    step: str | None = None
+
+
+class ExecutionForked(_Event, tag="execution_forked", frozen=True, kw_only=True):
+    """A retry as an execution of its own was asked for: `new_id` is started with what this one completed."""
+
+    new_id: str
+
+
+class DeadlineSet(_Event, tag="execution_deadline_set", frozen=True, kw_only=True):
+    """This run must end by `deadline`. The timer that sees to it is named by this event's version."""
+
+    deadline: datetime
+
+
+class DeadlineExceeded(_Event, tag="execution_deadline_exceeded", frozen=True, kw_only=True):
+    """The deadline passed: the execution fails. What is queued is withdrawn, what runs is told, until `grace_ms` is over."""
+
+    error: ErrorInfo
+    grace_ms: int
+
+
+# Checkpoints -----------------------------------------------------------------------------------------------------------
+
+
+class CheckpointCreated(_Event, tag="checkpoint_created", frozen=True, kw_only=True):
+    """The state before this event has a name: `<execution>.<version>`, the version being this event's."""
+
+    checkpoint_id: str
+    by: CheckpointBy = "command"
+    metadata: dict[str, Any] = {}
+
+
+class CheckpointFailed(_Event, tag="checkpoint_failed", frozen=True, kw_only=True):
+    """A checkpoint could not be made. A message, not a failure: the execution goes on; automatic checkpoints end here."""
+
+    message: str
+    by: CheckpointBy = "command"
+
+
+class CheckpointRestored(_Event, tag="checkpoint_restored", frozen=True, kw_only=True):
+    """It goes on from a checkpoint, as run `run`. What was completed since runs again, and is not undone.
+
+    `abandoned`: the attempts of the run before that were open, as `step/attempt`: nobody waits for them any more. `vars`: what
+    a recovery strategy set; they stand over the checkpoint's.
+    """
+
+    checkpoint_id: str
+    run: int
+    by: Literal["command", "recovery"] = "command"
+    reason: str = ""
+    abandoned: tuple[str, ...] = ()
+    vars: dict[str, Any] = {}
+
+
+# Rollback --------------------------------------------------------------------------------------------------------------
+
+
+class RollbackStarted(_Event, tag="rollback_started", frozen=True, kw_only=True):
+    """What was completed is undone from now on, one step after the other, in reverse order of completion."""
+
+    by: Literal["failure", "command"] = "failure"
+    reason: str = ""
+
+
+class ExecutionRolledBack(_Event, tag="execution_rolled_back", frozen=True, kw_only=True):
+    """Everything that can be undone was. `undone`: how many steps; `skipped`: those that nothing undoes; `error`: if it failed."""
+
+    undone: int
+    skipped: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
 
 
 # Tasks: one attempt of one step ----------------------------------------------------------------------------------------
@@ -82,7 +190,10 @@ class _TaskEvent(_Event, frozen=True, kw_only=True):
 
 
 class TaskScheduled(_TaskEvent, tag="task_scheduled", frozen=True, kw_only=True):
-    """The attempt is handed to the workers of its queue."""
+    """The attempt is handed to the workers of its queue (while the execution is paused, once it is resumed).
+
+    If it may not wait for ever, the timer that ends its waiting is named by this event's version.
+    """
 
 
 class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
@@ -93,23 +204,29 @@ class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
 
 
 class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
-    """The attempt returned `output`."""
+    """The attempt returned `output`, and set these of the execution's variables."""
 
     ended_at: datetime
     output: Any = None
+    vars: dict[str, Any] = {}
 
 
 class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
-    """The attempt ended with an error. The step is failed only if `will_retry` is false."""
+    """The attempt ended with an error. The step is failed only if `will_retry` is false and nothing is tried `instead`."""
 
     error: ErrorInfo
     ended_at: datetime | None = None
     will_retry: bool = False
     retries_exhausted: bool = False
+    instead: Instead | None = None
+    vars: dict[str, Any] = {}
 
 
 class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
-    """The attempt ran past its timeout; takes the place of `TaskFailed`, never beside it. `ended` says how it was stopped."""
+    """The attempt ran past its timeout; takes the place of `TaskFailed`, never beside it. `ended` says how it was stopped.
+
+    With the error code `queue_timeout` no worker began it in time.
+    """
 
     timeout_ms: int
     error: ErrorInfo
@@ -117,6 +234,7 @@ class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
     ended: Ending | None = None
     will_retry: bool = False
     retries_exhausted: bool = False
+    instead: Instead | None = None
 
 
 class TaskRetryScheduled(_TaskEvent, tag="task_retry_scheduled", frozen=True, kw_only=True):
@@ -142,6 +260,93 @@ class TaskCancelled(_TaskEvent, tag="task_cancelled", frozen=True, kw_only=True)
     ended: Ending | None = None
 
 
+class TaskOverdue(_TaskEvent, tag="task_overdue", frozen=True, kw_only=True):
+    """No worker is known to have begun the attempt in time: it is taken back, and timed out if nobody had it."""
+
+
+class FallbackStarted(_TaskEvent, tag="task_fallback_started", frozen=True, kw_only=True):
+    """From this attempt on the step is done by another task, `task`, with attempts of its own."""
+
+    task: str
+
+
+class BeforeImageRecorded(_TaskEvent, tag="before_image_recorded", frozen=True, kw_only=True):
+    """What something was before the step changed it. Only the first image of a step is recorded."""
+
+    image: Any = None
+
+
+class RecoveryInitiated(_TaskEvent, tag="recovery_initiated", frozen=True, kw_only=True):
+    """A recovery strategy is asked what to do about the step's failure; asking it is an attempt of the step's, `attempt`."""
+
+    strategy: str
+    name: str = ""
+    queue: str = "default"
+    timeout_ms: int = 30_000
+
+
+class RecoveryStarted(_TaskEvent, tag="recovery_started", frozen=True, kw_only=True):
+    """The strategy's code began, at `started_at` by its worker's clock."""
+
+    started_at: datetime
+    worker: str = ""
+
+
+class RecoveryCompleted(_TaskEvent, tag="recovery_completed", frozen=True, kw_only=True):
+    """The strategy asked for `action`; one that threw, timed out or was lost asks to abort. `then` is what follows.
+
+    With `fail` the step is failed; an abort also ends the execution.
+    """
+
+    success: bool
+    action: RecoveryVerb
+    then: AfterRecovery
+    message: str = ""
+    ended_at: datetime | None = None
+    vars: dict[str, Any] = {}
+
+
+class CompensationScheduled(_TaskEvent, tag="compensation_scheduled", frozen=True, kw_only=True):
+    """The undoing of the step, by `task`, is handed to its workers."""
+
+    task: str
+
+
+class CompensationStarted(_TaskEvent, tag="compensation_started", frozen=True, kw_only=True):
+    """The handler that undoes the step began, at `started_at` by its worker's clock."""
+
+    started_at: datetime
+    worker: str = ""
+
+
+class CompensationCompleted(_TaskEvent, tag="compensation_completed", frozen=True, kw_only=True):
+    """The step is undone."""
+
+    ended_at: datetime
+
+
+class CompensationFailed(_TaskEvent, tag="compensation_failed", frozen=True, kw_only=True):
+    """An attempt to undo the step failed, or timed out. The step stays as it is only if `will_retry` is false."""
+
+    error: ErrorInfo
+    ended_at: datetime | None = None
+    will_retry: bool = False
+    retries_exhausted: bool = False
+
+
+class CompensationRetryScheduled(_TaskEvent, tag="compensation_retry_scheduled", frozen=True, kw_only=True):
+    """The next attempt (`attempt`) to undo the step is due at `due`. Its timer is named by this event's version."""
+
+    delay_ms: int
+    due: datetime
+
+
+class CompensationSkipped(_TaskEvent, tag="compensation_skipped", frozen=True, kw_only=True):
+    """The step is not undone, because nothing is known that undoes it, or what it was before was not recorded."""
+
+    reason: Literal["no_compensation", "no_before_image"]
+
+
 # What executions share ---------------------------------------------------------------------------------------------------
 
 
@@ -161,8 +366,37 @@ class NamespaceConfigured(_Event, tag="namespace_configured", frozen=True, kw_on
 class TasksAnnounced(_Event, tag="tasks_announced", frozen=True, kw_only=True):
     """Workers announced these tasks: what is said of each replaces what was said of it before."""
 
-    tasks: dict[str, TaskSettings]
+    tasks: dict[str, TaskInfo]
     worker: str = ""
+
+
+class StrategyAdded(_Event, tag="strategy_added", frozen=True, kw_only=True):
+    """Failures in the namespace are offered to this recovery strategy; it takes the place of one of the same id."""
+
+    strategy: Strategy
+
+
+class StrategyRemoved(_Event, tag="strategy_removed", frozen=True, kw_only=True):
+    """Failures are not offered to this strategy any more."""
+
+    strategy_id: str
+
+
+class PlanStored(_Event, tag="plan_stored", frozen=True, kw_only=True):
+    """A plan's document, in an entity of its own (`_plan-<hash>`), for ever."""
+
+    plan_id: str
+    plan: msgspec.Raw
+
+
+class PlanListed(_Event, tag="plan_listed", frozen=True, kw_only=True):
+    """A plan that the namespace keeps, or its new status. `problem`: why it is `invalid`. `query`: what it was made from."""
+
+    plan_id: str
+    name: str
+    status: Literal["draft", "ready", "invalid", "archived"]
+    problem: ErrorInfo | None = None
+    query: str = ""
 
 
 ExecutionEvent = (
@@ -180,8 +414,31 @@ ExecutionEvent = (
     | TaskRetryScheduled
     | TaskSkipped
     | TaskCancelled
+    | ExecutionPaused
+    | ExecutionResumed
+    | ExecutionRetried
+    | ExecutionForked
+    | DeadlineSet
+    | DeadlineExceeded
+    | CheckpointCreated
+    | CheckpointFailed
+    | CheckpointRestored
+    | RollbackStarted
+    | ExecutionRolledBack
+    | TaskOverdue
+    | FallbackStarted
+    | BeforeImageRecorded
+    | RecoveryInitiated
+    | RecoveryStarted
+    | RecoveryCompleted
+    | CompensationScheduled
+    | CompensationStarted
+    | CompensationCompleted
+    | CompensationFailed
+    | CompensationRetryScheduled
+    | CompensationSkipped
 )
-SharedEvent = KeyBound | NamespaceConfigured | TasksAnnounced
+SharedEvent = KeyBound | NamespaceConfigured | TasksAnnounced | StrategyAdded | StrategyRemoved | PlanStored | PlanListed
 Event = ExecutionEvent | SharedEvent
 
 
@@ -191,4 +448,4 @@ def type_of(event: Event) -> str:
 
 
 TYPES: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in get_args(Event))
-"""Every event type, in the order of this file."""
+"""Every event type."""

@@ -123,9 +123,7 @@ def _put(state: PlansState, raw: bytes, command: c.PutPlan) -> list[e.Event] | E
         )
     return [
         e.PlanStored(plan_id=document.plan_id, plan=msgspec.Raw(document.raw)),
-        e.PlanListed(
-            plan_id=document.plan_id, name=document.name, status=status, problem=document.problem, query=command.query
-        ),
+        e.PlanListed(plan_id=document.plan_id, name=document.name, status=status, problem=document.problem, query=command.query),
     ]
 
 

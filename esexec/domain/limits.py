@@ -55,6 +55,22 @@ delay_ms: Final = 365 * 24 * 3600 * 1000
 priority_max: Final = 10
 """Highest priority; the lowest is 0."""
 
+# Lifecycle -----------------------------------------------------------------------------------------------------------
+recoveries_per_step: Final = 10
+"""Recovery strategies run for one step, until somebody retries or restores the execution; then the step fails."""
+checkpoints_per_execution: Final = 10_000
+"""Checkpoints of one execution; a further one is not made, and says so."""
+vars_bytes: Final = 64 * 1024
+"""Largest variables of an execution (`ctx.vars`), as JSON. An attempt that would exceed it fails with `vars_too_large`."""
+image_bytes: Final = 128 * 1024
+"""Largest before-image (`ctx.before`)."""
+fork_bytes: Final = 256 * 1024
+"""Largest outputs that a retry as a new execution can take along."""
+strategies: Final = 100
+"""Recovery strategies of a namespace."""
+plans_stored: Final = 10_000
+"""Plans that a namespace keeps."""
+
 # Time ----------------------------------------------------------------------------------------------------------------
 cancel_grace_ms: Final = 10_000
 """How long a cancelled execution waits for its running attempts."""
@@ -68,6 +84,8 @@ started_report_after_ms: Final = 50
 """A task that runs longer than this reports its start on its own."""
 losses_per_attempt: Final = 10
 """An attempt whose worker was lost this often ends as `WORKER_LOST`."""
+checkpoint_interval_min_ms: Final = 100
+"""Shortest interval of checkpoints; a shorter one is taken as this."""
 backstop_timer_ms: Final = 1_000
 """Delays below this also run on a timer inside the executor; the durable timer is then only the backstop."""
 

@@ -1,16 +1,34 @@
 """What the engine tells others: a dispatch for a worker, an answer for a client, a signal for whoever runs an attempt."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from esexec.domain.errors import ErrorInfo
 
+Purpose = Literal["task", "fallback", "compensation", "recovery"]
+"""What an attempt is for: the step's own work, the work of its fallback, the undoing of it, or a recovery strategy's advice."""
+
+
+class RecoveryRequest(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """What a recovery strategy is asked. `failed_attempt`: the one that ended with `error`; `recoveries`: of this step, this one
+    included. `state`: as `checkpoints.StateView`. `plan`: the plan's document."""
+
+    error: ErrorInfo
+    failed_attempt: int
+    recoveries: int
+    plan: msgspec.Raw
+    state: Any
+
 
 class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """One attempt for a worker. References in `params` are resolved. `timeout_ms` 0 = none.
 
-    `max_attempts`: how many there can be, so that a handler can tell its last. Unknown fields are ignored by workers.
+    `max_attempts`: how many there can be, so that a handler can tell its last. `deadline`: of the execution. `vars`: its
+    variables. `before`: the step's before-image, absent if there is none. For a compensation `params` are those of the step it
+    undoes with its output's fields over them, bound by name as far as the task has parameters; `output` is that output. For a
+    recovery `task` is the strategy's id. Unknown fields are ignored by workers.
     """
 
     execution_id: str
@@ -24,6 +42,12 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     max_attempts: int = 4
     queue: str = "default"
     priority: int = 5
+    purpose: Purpose = "task"
+    deadline: datetime | None = None
+    vars: dict[str, Any] = {}
+    output: Any = None
+    before: Any = msgspec.UNSET
+    recovery: RecoveryRequest | None = None
 
 
 AnswerStatus = Literal["accepted", "duplicate", "superseded", "refused"]
@@ -53,3 +77,13 @@ class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True
     attempt: int
     run: int = 1
     reason: str = ""
+
+
+class ImageSignal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The before-image of a step that stands: sent on `live.<execution>.before`, in answer to a `before` report."""
+
+    execution_id: str
+    step: str
+    attempt: int
+    run: int = 1
+    image: Any = None

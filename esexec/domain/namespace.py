@@ -78,7 +78,9 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
         return []
     match command:
         case c.ConfigureNamespace():
-            said = {name: value for name in command.config.__struct_fields__ if (value := getattr(command.config, name)) is not None}
+            said = {
+                name: value for name in command.config.__struct_fields__ if (value := getattr(command.config, name)) is not None
+            }
             config = msgspec.structs.replace(state.config, **said)
             return [] if config == state.config else [e.NamespaceConfigured(config=config)]
         case c.AnnounceTasks():

@@ -28,19 +28,21 @@ class Started(_Report, tag="started", frozen=True, kw_only=True):
 
 
 class Completed(_Report, tag="completed", frozen=True, kw_only=True):
-    """The handler returned."""
+    """The handler returned. `vars`: the execution's variables that it set."""
 
     started_at: Time
     ended_at: Time
     output: Any = None
+    vars: dict[str, Any] = {}
 
 
 class Failed(_Report, tag="failed", frozen=True, kw_only=True):
-    """The handler raised, or could not be called (then without `started_at`)."""
+    """The handler raised, or could not be called (then without `started_at`). `vars`: as in `Completed`."""
 
     error: ErrorInfo
     started_at: Time | None = None
     ended_at: Time | None = None
+    vars: dict[str, Any] = {}
 
 
 class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
@@ -69,7 +71,16 @@ class Withdrawn(_Report, tag="withdrawn", frozen=True, kw_only=True):
     """The dispatch was taken back before any worker had it (sent by executors)."""
 
 
-Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn
+class Before(_Report, tag="before", frozen=True, kw_only=True):
+    """What something was before the handler changes it, for its undoing. The first image of a step stands.
+
+    Answered on `live.<execution>.before` with the image that stands, once it is in the history; sent again until it is.
+    """
+
+    image: Any = None
+
+
+Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn | Before
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):

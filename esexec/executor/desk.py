@@ -16,12 +16,14 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import limits
 from esexec.domain import reports as r
+from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings, decide
 from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
-from esexec.domain.messages import Answer
-from esexec.domain.state import ExecutionState, fold
+from esexec.domain.evolve import fold
+from esexec.domain.messages import Answer, Dispatch, ImageSignal
+from esexec.domain.state import ExecutionState
 from esexec.executor import keys
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
@@ -32,10 +34,21 @@ from esexec.world import now
 logger = logging.getLogger("esexec.executor")
 
 _DISPATCH = msgspec.json.Encoder()
+_TWO_PLANS = ErrorInfo(
+    type="validation_error",
+    code="plan_or_task",
+    message="a start needs either a plan or a task",
+    hint='give one of "plan", "plan_id" and "task"',
+)
+_LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes + limits.image_bytes
+"""Params with the context, the variables and the before-image that travel along."""
 _DELIVERIES_OF_UNKNOWN = 20
 """A report about an attempt that no history knows is looked for this often before it is parked."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
+
+PlanOf = Callable[[str], Awaitable[bytes | ErrorInfo]]
+"""The document of a plan that the namespace keeps, or why no execution can be started by that id."""
 
 StartWaits = Callable[[str], Awaitable[bool]]
 """Whether a start of this execution is on its way: then it is too early to say that there is no such execution."""
@@ -43,6 +56,10 @@ StartWaits = Callable[[str], Awaitable[bool]]
 
 async def _none_waits(entity: str) -> bool:
     return False
+
+
+async def _no_plans(plan_id: str) -> bytes | ErrorInfo:
+    return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
 
 
 class Done(Protocol):
@@ -54,13 +71,15 @@ class Done(Protocol):
 class Outbox(Protocol):
     """Where effects go. Each method returns once the message is on its way; `done` is called when it stands."""
 
-    async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None: ...
-    async def report(self, state: ExecutionState, index: int, attempt: int, report: r.Report, done: Done) -> None: ...
-    async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None: ...
-    async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None: ...
-    async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None: ...
-    async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None: ...
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None: ...
+    async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None: ...
+    async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None: ...
+    async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None: ...
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None: ...
+    async def continue_later(self, entity: str, after: int, done: Done) -> None: ...
+    async def start(self, entity: str, command: c.StartExecution, done: Done) -> None: ...
     async def answer(self, answer: Answer) -> None: ...
+    async def tell_image(self, signal: ImageSignal) -> None: ...
     async def stop_attempt(self, execution: str, step: str, attempt: str) -> None: ...
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
 
@@ -76,9 +95,10 @@ class Desk:
         *,
         cache_size: int = limits.cached_entities,
         start_waits: StartWaits = _none_waits,
+        plan_of: PlanOf = _no_plans,
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
-        self._start_waits = start_waits
+        self._start_waits, self._plan_of = start_waits, plan_of
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
         self._weights: dict[str, int] = {}
@@ -121,47 +141,49 @@ class Desk:
 
     async def carry_out(self, mailbox: Mailbox, batch: Batch, effect: fx.Effect) -> None:
         """Send an effect on its way; `mailbox.one_done(batch)` is called when it stands."""
-        state = batch.state
-        done = partial(mailbox.one_done, batch)
+        entity, done = mailbox.entity, partial(mailbox.one_done, batch)
         match effect:
-            case fx.DispatchAttempt(index, attempt):
-                await self._dispatch(state, index, attempt, done)
+            case fx.DispatchAttempt():
+                await self._dispatch(entity, effect, done)
             case fx.SetTimer():
-                await self.outbox.set_timer(state, effect, done)
+                await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
-                await self.outbox.clear_timer(state, effect, done)
-            case fx.Withdraw(index, attempt):
-                await self.outbox.withdraw(state, index, attempt, done)
+                await self.outbox.clear_timer(entity, effect, done)
+            case fx.TakeBack():
+                await self.outbox.take_back(entity, effect, done)
             case fx.ContinueLater(after):
-                await self.outbox.continue_later(state, after, done)
+                await self.outbox.continue_later(entity, after, done)
+            case fx.StartFork(new_id, command):
+                await self.outbox.start(new_id, command, done)
 
-    async def _dispatch(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
+    async def _dispatch(self, entity: str, effect: fx.DispatchAttempt, done: Done) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
-        try:
-            data = _DISPATCH.encode(fx.dispatch_of(state, index, attempt))
-            if len(data) > limits.params_bytes + limits.input_bytes:  # the context travels along
-                raise ValidationError(
-                    f"the params of {state.graph.steps[index].id} are {len(data)} bytes with references resolved",
-                    code="params_too_large",
-                    hint=f"at most {limits.params_bytes} bytes (limits.params_bytes); pass a key or a path instead",
-                )
-        except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
-            told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
-            info = msgspec.structs.replace(told.info, retryable=False, task_id=state.graph.steps[index].id, attempt=attempt)
-            await self.outbox.report(state, index, attempt, r.Failed(error=info), done)
+        message = effect.message
+        if isinstance(message, ErrorInfo):
+            error: ErrorInfo | None = message
         else:
-            await self.outbox.dispatch(state, index, attempt, data, done)
+            data, error = _encoded(message)
+            if error is None:
+                await self.outbox.dispatch(entity, effect, data, done)
+                return
+        assert error is not None
+        info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
+        await self.outbox.report(entity, effect, r.Failed(error=info), done)
 
     async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int) -> None:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""
         match verdict.kind:
             case "applied":
+                await self._tell_image(mailbox, envelope)
                 await self._answer(envelope)
+                await envelope.ack()
+            case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
+                await self._tell_image(mailbox, envelope)
                 await envelope.ack()
             case "duplicate" if type(envelope.content) is not c.CancelExecution:  # of which the end makes something else
                 await self.let_go(envelope, verdict)  # the effects are owed to the first of its meaning, which is still held
             case "repeated" | "stale":
-                if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost):
+                if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost | r.Before):
                     await self.outbox.stop_attempt(envelope.entity, envelope.step, envelope.attempt)
                 under_way = next((one for one in mailbox.carrying if one.commit is not None and one.commit.n == verdict.n), None)
                 if under_way is not None and not under_way.done:
@@ -170,7 +192,7 @@ class Desk:
                     await self.let_go(envelope, verdict)
                 else:
                     self.spawn(self._doubt(envelope, verdict, n), envelope)
-            case "refused" if verdict.error is not None and verdict.error.code not in ("not_found", "conflict"):
+            case "invalid":
                 await self.let_go(envelope, verdict)
             case _:
                 self.spawn(self._doubt(envelope, verdict, n), envelope)
@@ -184,7 +206,7 @@ class Desk:
                 await self._answer(envelope, effective=False)
             case "superseded":
                 await self._answer(envelope, "superseded", effective=False)
-            case "refused":
+            case "refused" | "invalid":
                 await self._answer(envelope, "refused", effective=False, error=verdict.error)
             case _:
                 await self._answer(envelope)
@@ -212,6 +234,18 @@ class Desk:
                 original_id=execution_id,
             )
         )
+
+    async def _tell_image(self, mailbox: Mailbox, envelope: Envelope) -> None:
+        """The handler that asked to keep what was before waits for this; it asks again if it is lost."""
+        state = mailbox.state
+        if not isinstance(envelope.content, r.Before) or state is None or not state.exists:
+            return
+        index = state.graph.index.get(envelope.step)
+        if index is not None and index in state.images:
+            run, attempt = parse_attempt(envelope.attempt)
+            await self.outbox.tell_image(
+                ImageSignal(execution_id=envelope.entity, step=envelope.step, attempt=attempt, run=run, image=state.images[index])
+            )
 
     # What is rare --------------------------------------------------------------------------------------------------------
 
@@ -338,9 +372,19 @@ class Desk:
 
     # Idempotency keys ------------------------------------------------------------------------------------------------------
 
-    def bind_key(self, envelope: Envelope) -> None:
-        """Bind a start's key to its execution (after it was found valid), or find out whose it is; then go on with it."""
-        self.spawn(self._bind_key(envelope), envelope)
+    def complete(self, envelope: Envelope) -> None:
+        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it."""
+        start = envelope.content
+        assert isinstance(start, c.StartExecution)
+        self.spawn(self._bind_key(envelope) if start.plan_id is None else self._fetch_plan(envelope, start), envelope)
+
+    async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
+        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else _TWO_PLANS
+        if isinstance(found, ErrorInfo):
+            await self.let_go(envelope, Verdict("invalid", error=found))
+        else:
+            envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None)
+            await self.take(envelope)
 
     async def _bind_key(self, envelope: Envelope) -> None:
         start = envelope.content
@@ -381,3 +425,19 @@ class Desk:
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
         await self._answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)
+
+
+def _encoded(dispatch: Dispatch) -> tuple[bytes, ErrorInfo | None]:
+    """The dispatch's bytes, or why they cannot be sent."""
+    try:
+        data = _DISPATCH.encode(dispatch)
+    except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
+        return b"", InternalError(f"the params cannot be sent: {error!r}").info
+    largest = limits.message_bytes - limits.headers_bytes if dispatch.purpose == "recovery" else _LARGEST_DISPATCH
+    if len(data) <= largest:
+        return data, None
+    return data, ValidationError(
+        f"the params of {dispatch.step} are {len(data)} bytes with references resolved",
+        code="params_too_large",
+        hint=f"at most {limits.params_bytes} bytes (limits.params_bytes); pass a key or a path instead",
+    ).info

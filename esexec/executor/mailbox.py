@@ -11,10 +11,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from esexec.domain import commands as c
-from esexec.domain import decider, limits
+from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
+from esexec.domain.decider import decide_continue, decide_control, decide_due, decide_start
 from esexec.domain.decision import Decision, Verdict
 from esexec.domain.effects import Effect, effects_of, open_effects
 from esexec.domain.state import ExecutionState
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 class Batch:
     """One commit under way (or, without one, effects that are repeated): its messages with their verdicts, and how many
-    effects are still open before the messages may be let go. `state` is what the effects are carried out with."""
+    effects are still open before the messages may be let go."""
 
     __slots__ = ("commit", "data", "done", "effects", "messages", "open", "state", "unfinished")
 
@@ -87,8 +88,8 @@ class Mailbox:
     async def _decide(self) -> None:
         while self.waiting and self.appending is None and not self.busy:
             first = self.waiting[0]
-            if _needs_key(first):
-                self.desk.bind_key(self.waiting.popleft())
+            if _needs_more(first):
+                self.desk.complete(self.waiting.popleft())
                 continue
             if self.state is None:
                 if type(first.content) is not c.StartExecution or self.refusals:
@@ -103,9 +104,9 @@ class Mailbox:
         """One decision over what has gathered; after a poisonous message the state is gone and the rest still waits."""
         waiting = self.waiting
         time = waiting[0].time if len(waiting) == 1 else max([envelope.time for envelope in waiting])
-        decision = Decision(state, time, chance())
+        decision = Decision(state, time, chance(), self.desk.surroundings)
         decided: list[tuple[Envelope, Verdict]] = []
-        while self.waiting and not decision.full and not _needs_key(self.waiting[0]) and not (decided and self.one_by_one):
+        while self.waiting and not decision.full and not _needs_more(self.waiting[0]) and not (decided and self.one_by_one):
             envelope = self.waiting.popleft()
             decision.bytes += len(envelope.data)
             try:
@@ -131,21 +132,20 @@ class Mailbox:
 
     def _decide_one(self, decision: Decision, envelope: Envelope) -> Verdict:
         content = envelope.content
+        if isinstance(content, r.Report):
+            return decide_report(decision, content, envelope.step, envelope.attempt, envelope.time)
+        if isinstance(content, c.ControlCommand):
+            return decide_control(decision, content, envelope.time)
         match content:
             case c.StartExecution():
-                return decider.decide_start(decision, content, envelope.time, self.desk.surroundings)
-            case c.CancelExecution():
-                return decider.decide_cancel(decision, content, envelope.time)
+                return decide_start(decision, content, envelope.time)
             case r.Due():
-                return decider.decide_due(decision, content.name, envelope.time)
+                return decide_due(decision, content.name, envelope.time)
             case r.Continue():
-                return decider.decide_continue(decision, content.after, envelope.time)
+                return decide_continue(decision, content.after, envelope.time)
             case r.Nudge():
                 return Verdict("open")
-            case c.ConfigureNamespace() | c.AnnounceTasks():
-                raise TypeError("not a command of an execution")
-            case _:
-                return decide_report(decision, content, envelope.step, envelope.attempt, envelope.time)
+        raise TypeError("not a command of an execution")
 
     async def _append(self, state: ExecutionState, decision: Decision, decided: list[tuple[Envelope, Verdict]]) -> None:
         batch = self.appending = Batch(state, decided)
@@ -188,7 +188,9 @@ class Mailbox:
             state.position, state.prev = position, hash_of(batch.data)
             state.weight += len(batch.data)
             self.refusals = 0
-            batch.effects = effects_of(batch.commit.events, batch.commit.version, state, unfinished=batch.unfinished)
+            batch.effects = effects_of(
+                batch.commit.events, batch.commit.version, state, batch.commit.n, unfinished=batch.unfinished
+            )
             await self.carry(batch)
         if self.waiting:
             await self.decide()
@@ -228,14 +230,16 @@ class Mailbox:
         if commit is None:
             batch.effects = open_effects(self.state)
         else:
-            batch.effects = effects_of(commit.events, commit.version, self.state)
+            batch.effects = effects_of(commit.events, commit.version, self.state, commit.n)
         await self.carry(batch)
 
 
-def _needs_key(envelope: Envelope) -> bool:
-    """Whether it is a start whose idempotency key must be bound first."""
+def _needs_more(envelope: Envelope) -> bool:
+    """Whether it is a start whose plan must be fetched, or whose idempotency key must be bound, first."""
     content = envelope.content
-    return type(content) is c.StartExecution and content.idempotency_key is not None and not envelope.bound
+    if type(content) is not c.StartExecution:
+        return False
+    return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
 
 
 def _actor_of(decided: list[tuple[Envelope, Verdict]]) -> str | None:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, Unavailable
 from esexec.domain.ids import is_token
-from esexec.domain.messages import Answer, CancelSignal
-from esexec.domain.state import ExecutionState
+from esexec.domain.messages import Answer, CancelSignal, ImageSignal
 from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection
@@ -68,10 +68,9 @@ class NatsOutbox:
         """The server may have been another one: make sure of each lane again with its next dispatch."""
         self._lanes.clear()
 
-    async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None:
-        policy, step = state.policy_of(index), state.graph.steps[index].id
-        subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
-        await self._dispatch(subject, data, (policy.queue, policy.priority), done)
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None:
+        subject = self._subjects.task(to.queue, to.priority, entity, to.step, to.run, to.attempt)
+        await self._dispatch(subject, data, (to.queue, to.priority), done)
 
     async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
         # No closure that names itself: that would be a cycle per dispatch for the collector.
@@ -90,21 +89,19 @@ class NatsOutbox:
         self._lanes.add(lane)
         await done()
 
-    async def report(self, state: ExecutionState, index: int, attempt: int, report: r.Report, done: Done) -> None:
-        queue, step = state.policy_of(index).queue, state.graph.steps[index].id
-        subject = self._subjects.report(state.execution_id, queue, step, state.run, attempt)
+    async def report(self, entity: str, about: fx.DispatchAttempt | fx.TakeBack, report: r.Report, done: Done) -> None:
+        subject = self._subjects.report(entity, about.queue, about.step, about.run, about.attempt)
         await self._store(subject, _encode(report), None, done)
 
-    async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None:
-        execution, name = state.execution_id, str(timer.name)
+    async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None:
+        name = str(timer.name)
         headers = {
             "Nats-Schedule": f"@at {timer.due.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}Z",
-            "Nats-Schedule-Target": self._subjects.due(execution, name),
+            "Nats-Schedule-Target": self._subjects.due(entity, name),
         }
-        await self._store(self._subjects.timer(execution, name), b"", header_block(headers), done)
-        wait = (timer.due - (state.time or timer.due)).total_seconds()
-        if wait * 1000 < limits.backstop_timer_ms:
-            self._soon(max(wait, 0.0), execution, name)
+        await self._store(self._subjects.timer(entity, name), b"", header_block(headers), done)
+        if timer.wait_s * 1000 < limits.backstop_timer_ms:
+            self._soon(max(timer.wait_s, 0.0), entity, name)
 
     def _soon(self, wait: float, execution: str, name: str) -> None:
         """A timer that the server would fire too coarsely also runs here; the first to fire is believed."""
@@ -116,39 +113,61 @@ class NatsOutbox:
         handle = asyncio.get_running_loop().call_later(wait, fire)
         self._timers.add(handle)
 
-    async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None:
-        subject = self._subjects.timer(state.execution_id, str(timer.name))
+    async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None:
+        subject = self._subjects.timer(entity, str(timer.name))
         self._insist(partial(self._purge, self._subjects.timers_stream, subject, done))
 
     async def _purge(self, stream: str, subject: str, done: Done) -> None:
         await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
         await done()
 
-    async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
-        step = state.graph.steps[index].id
-        await self._signal(state.execution_id, step, state.run, attempt, state.cancel_reason)
-        self._insist(partial(self._withdraw, state, index, attempt, done))
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+        if what.stop:
+            await self._signal(entity, what.step, what.run, what.attempt, what.reason)
+        self._insist(partial(self._take_back, entity, what, done))
 
-    async def _withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
+    async def _take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
         """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else its holder is told.
 
         Deleted by its sequence, because a purge by subject moves the lane on past what it never delivered.
         """
-        policy, step = state.policy_of(index), state.graph.steps[index].id
-        subject = self._subjects.task(policy.queue, policy.priority, state.execution_id, step, state.run, attempt)
+        subject = self._subjects.task(what.queue, what.priority, entity, what.step, what.run, what.attempt)
         waiting = await read_leader(self._connection, self._subjects.tasks_stream, subject)
         if waiting is None:
-            await done()
+            await self._taken_back_before(entity, what, done)
             return
-        before = await self._delivered(policy.queue, policy.priority)
+        before = await self._delivered(what.queue, what.priority)
+        if not what.stop and before.up_to >= waiting.sequence:
+            await done()  # somebody has it, and may go on
+            return
         deleted = await self._delete_dispatch(waiting.sequence)
-        after = await self._delivered(policy.queue, policy.priority)
+        after = await self._delivered(what.queue, what.priority)
         untouched = before.times == after.times and before.up_to < waiting.sequence
         if deleted and (untouched or after.up_to < waiting.sequence):
-            await self.report(state, index, attempt, r.Withdrawn(), done)
-        else:
+            await self._taken_back(entity, what, done)
+        elif what.stop:
             # It may have been handed out after the first signal; from here on it is not handed out any more.
-            await self._signal(state.execution_id, step, state.run, attempt, state.cancel_reason)
+            await self._signal(entity, what.step, what.run, what.attempt, what.reason)
+            await done()
+        else:
+            # It was handed out in between, and its lease went with it: put it back, so that it is not lost with its holder.
+            await self._dispatch(subject, waiting.data, (what.queue, what.priority), done)
+
+    async def _taken_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+        if what.tell:
+            await self.report(entity, what, r.Withdrawn(), done)
+        else:
+            await done()
+
+    async def _taken_back_before(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+        """It does not wait any more. Either it was reported, or an executor took it back and died before it could tell."""
+        if what.stop or not what.tell:
+            await done()
+            return
+        report = self._subjects.report_stored(entity, what.queue, what.step, what.run, what.attempt)
+        if await read_leader(self._connection, self._subjects.inbox_stream, report) is None:
+            await self.report(entity, what, r.Withdrawn(), done)
+        else:
             await done()
 
     async def _delete_dispatch(self, sequence: int) -> bool:
@@ -170,8 +189,14 @@ class NatsOutbox:
             raise
         return _Delivered(int(info["delivered"]["stream_seq"]), int(info["delivered"]["consumer_seq"]))
 
-    async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None:
-        await self._store(self._subjects.continue_in(state.execution_id, after), b"", None, done)
+    async def continue_later(self, entity: str, after: int, done: Done) -> None:
+        await self._store(self._subjects.continue_in(entity, after), b"", None, done)
+
+    async def start(self, entity: str, command: c.StartExecution, done: Done) -> None:
+        await self._store(self._subjects.command(entity, "start"), _encode(command), None, done)
+
+    async def tell_image(self, signal: ImageSignal) -> None:
+        await self._tell(self._subjects.live(signal.execution_id, "before"), _encode(signal))
 
     async def answer(self, answer: Answer) -> None:
         await self._tell(self._subjects.reply(answer.execution_id, answer.command_id), _encode(answer))

@@ -144,6 +144,10 @@ class Subjects:
         """Where a worker publishes what became of an attempt."""
         return f"{self._prefix}.in.{execution}.report.{queue}.{step}.{run}-{attempt}"
 
+    def report_stored(self, execution: str, queue: str, step: str, run: int, attempt: int) -> str:
+        """Where a report is stored, whatever its partition: to look for it."""
+        return f"{self._prefix}.inbox.*.{execution}.report.{queue}.{step}.{run}-{attempt}"
+
     def due_in(self, execution: str, name: str) -> str:
         """Where an executor forwards a timer that fired."""
         return f"{self._prefix}.in.{execution}.due.{name}"

@@ -1,0 +1,126 @@
+"""What undoes a step, and with which params: the plan of a rollback, which is a pure function of the state.
+
+A step is undone by the first of: `Step(compensate=…)`; what its task was announced with; the inverse by name, where workers have
+it: `create_x` → `delete_x`, and from a before-image `delete_x` → `create_x` and `update_x` → `update_x`. What did the work in a
+step's stead, its fallback, is undone by what the fallback was announced with.
+"""
+
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from esexec.domain import references
+from esexec.domain.errors import ValidationError
+from esexec.domain.events import CompensationSkipped
+from esexec.domain.settings import TaskInfo
+from esexec.domain.state import ExecutionState
+
+_INVERSES = {"create_": "delete_", "delete_": "create_", "update_": "update_"}
+_FROM_AN_IMAGE = ("delete_", "update_")
+
+
+class Undo(NamedTuple):
+    """A step of a rollback, as a dry run shows it. `task`: what undoes it; None: nothing does, `reason` says why.
+
+    `params`: what it is called with, as far as it has parameters of those names; None where they cannot be told. `certain`: the
+    step completed; else nobody knows whether an attempt did its work.
+    """
+
+    step: str
+    task: str | None
+    reason: str | None = None
+    params: dict[str, Any] | None = None
+    certain: bool = True
+
+
+def inverse_of(task: str, known: Container[str]) -> str | None:
+    """The task that undoes `task` by its name, if it is among those that are known."""
+    for verb, inverse in _INVERSES.items():
+        if task.startswith(verb) and (name := inverse + task.removeprefix(verb)) in known:
+            return name
+    return None
+
+
+def with_inverses(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
+    """What was announced of a task, with its inverse by name where it has no compensation of its own."""
+    said = known.get(task)
+    if said is not None and said.compensate is not None:
+        return said
+    inverse = inverse_of(task, known)
+    if inverse is None:
+        return said
+    return msgspec.structs.replace(said if said is not None else TaskInfo(), compensate=inverse)
+
+
+def compensation_of(state: ExecutionState, index: int) -> str | CompensationSkipped:
+    """The task that undoes what a step did; or the event that says why nothing does."""
+    step, standing = state.graph.steps[index], state.standing[index]
+    done_by = standing.fallback or step.task
+    said = state.created.tasks.get(done_by)
+    announced = said.compensate if said is not None else None
+    task = announced if standing.fallback else (step.compensate or announced)
+    if task is None:
+        return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_compensation")
+    if _needs_image(done_by, task) and index not in state.images:
+        return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_before_image")
+    return task
+
+
+def _needs_image(task: str, inverse: str) -> bool:
+    """Whether this is an inverse by name that puts back what was."""
+    verb = next((verb for verb in _FROM_AN_IMAGE if task.startswith(verb)), None)
+    return verb is not None and inverse == _INVERSES[verb] + task.removeprefix(verb)
+
+
+def can_undo(state: ExecutionState) -> bool:
+    """Whether there is anything that a rollback would do."""
+    return any(isinstance(compensation_of(state, index), str) for index in state.standing)
+
+
+def undo_params(state: ExecutionState, index: int, task: str) -> dict[str, Any]:
+    """What the compensation of a step is called with: its params, its output's fields over them, and for an inverse from a
+    before-image the image's fields over those.
+
+    Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
+    """
+    step, template, standing = state.graph.steps[index], state.graph.templates[index], state.standing[index]
+    if template is None:
+        params = step.params
+    else:
+        created = state.created
+        params = references.resolve(
+            template, input=created.input, context=created.context, output_of=lambda step_id: _output(state, step_id)
+        )
+    together = dict(params) if isinstance(params, dict) else {}
+    if isinstance(standing.output, dict):
+        together |= standing.output
+    image = state.images.get(index)
+    if isinstance(image, dict) and _needs_image(standing.fallback or step.task, task):
+        together |= image
+    return together
+
+
+def _output(state: ExecutionState, step_id: str) -> Any:
+    """The output that a step had when those after it ran: that of what it did last, also in a run that is over."""
+    index = state.graph.index[step_id]
+    standing = state.standing.get(index)
+    if standing is None or standing.output is msgspec.UNSET:
+        return state.steps[index].output
+    return standing.output
+
+
+def rollback_plan(state: ExecutionState) -> list[Undo]:
+    """What a rollback of the execution as it is now would do, in that order."""
+    return [_undo(state, index) for index in reversed(state.standing)]
+
+
+def _undo(state: ExecutionState, index: int) -> Undo:
+    step, certain = state.graph.steps[index].id, state.standing[index].output is not msgspec.UNSET
+    task = compensation_of(state, index)
+    if isinstance(task, CompensationSkipped):
+        return Undo(step, None, task.reason, certain=certain)
+    try:
+        return Undo(step, task, params=undo_params(state, index, task), certain=certain)
+    except ValidationError as error:
+        return Undo(step, task, error.message, certain=certain)

@@ -1,0 +1,60 @@
+"""Recovery strategies as the core knows them: when one applies, and what it can ask for. Their code is the user's, on workers.
+
+A strategy is tried once a step has failed for good (`before_retries`: after every failed attempt), if the error may be recovered
+from. The first that was added and applies is taken.
+"""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from esexec.domain import limits
+from esexec.domain.errors import ErrorInfo
+
+RecoveryVerb = Literal["retry", "skip", "fallback", "abort", "checkpoint_restore"]
+"""What a strategy can ask for."""
+
+
+class Strategy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A recovery strategy of the namespace. `applicable_errors`: error codes, exact or as globs (`HTTP_5*`), in any case.
+
+    `queue`: whose workers have its code. `timeout_ms`: of one call; 0 = none.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=limits.task_name_chars)]
+    name: Annotated[str, Meta(max_length=limits.name_chars)] = ""
+    description: Annotated[str, Meta(max_length=limits.text_chars)] = ""
+    applicable_errors: Annotated[tuple[Annotated[str, Meta(max_length=limits.name_chars)], ...], Meta(max_length=100)] = ("*",)
+    queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")] = "default"
+    timeout_ms: Annotated[int, Meta(ge=0, le=limits.timeout_ms)] = 30_000
+    before_retries: bool = False
+
+    def applies_to(self, error: ErrorInfo) -> bool:
+        """Whether this error is one of those it handles."""
+        code = error.code.lower()
+        return any(fnmatchcase(code, pattern.lower()) for pattern in self.applicable_errors)
+
+
+def strategy_for(strategies: Iterable[Strategy], error: ErrorInfo, *, before_retries: bool) -> Strategy | None:
+    """The first strategy that is to be asked about this error, if any."""
+    if not error.recoverable:
+        return None
+    return next((one for one in strategies if one.before_retries == before_retries and one.applies_to(error)), None)
+
+
+class NewState(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a strategy may change of the execution's state: `variables` take the place of those of the same name."""
+
+    variables: dict[str, Any] = {}
+
+
+class RecoveryOutcome(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a strategy returned: the output of its attempt. Further fields are not looked at."""
+
+    success: bool
+    action: RecoveryVerb
+    message: str = ""
+    new_state: NewState | None = None
