@@ -3,10 +3,10 @@
 The roles exchange nothing but NATS messages, exactly as they do in processes of their own.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from esexec.client import Client
 from esexec.executor import Executor
@@ -27,13 +27,14 @@ def connect(
 async def local(
     *,
     tasks: Tasks = (),
+    strategies: Iterable[Any] = (),
     queues: Mapping[str, int] | None = None,
     namespace: str = "default",
     store: str | Path = ".esexec",
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
 ) -> AsyncIterator[Client]:
-    """A client beside an embedded server, an executor and a worker with `tasks`, all ended with the block.
+    """A client beside an embedded server, an executor and a worker with `tasks` and `strategies`, all ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
     """
@@ -42,6 +43,7 @@ async def local(
             server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))
             url = server.url
         await stack.enter_async_context(Executor(url, namespace=namespace))
-        if tasks:
-            await stack.enter_async_context(Worker(url, tasks=tasks, queues=queues, namespace=namespace))
+        if tasks or strategies:
+            worker = Worker(url, tasks=tasks, strategies=strategies, queues=queues, namespace=namespace)
+            await stack.enter_async_context(worker)
         yield await stack.enter_async_context(Client(url, namespace=namespace))

@@ -17,7 +17,7 @@ from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_t
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
-from esexec.tasks import Task
+from esexec.tasks import Task, collect_strategies
 from esexec.worker import Worker
 
 T = TypeVar("T")
@@ -44,11 +44,12 @@ async def executor(call: Call) -> None:
 
 
 async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
-    """Run a worker: it runs the tasks of a module. As many as you like; SIGTERM drains it."""
+    """Run a worker: it runs the tasks and recovery strategies of a module. As many as you like; SIGTERM drains it."""
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
+    strategies = collect_strategies(tasks).values()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace)
+        role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
         await _up(call, server, stack, role)
         _ready(call, server, {"worker": role.name, "tasks": sorted(found), "queues": queues})
         await asyncio.Event().wait()
@@ -64,13 +65,14 @@ async def dev(
 ) -> None:
     """Run everything for development: the embedded server, an executor, and a worker if there are --tasks."""
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
+    strategies = collect_strategies(tasks or ()).values()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         decider = Executor(server.url, namespace=call.namespace)
         await _up(call, server, stack, decider)
         roles: dict[str, Any] = {"executor": decider.name}
-        if found:
-            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace)
+        if found or strategies:
+            role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
             await _up(call, server, stack, role)
             roles |= {"worker": role.name, "tasks": sorted(found), "queues": queues}
         _ready(call, server, roles)
