@@ -17,6 +17,19 @@ async def greet(name: str) -> dict[str, str]:
 
 
 @esexec.task
+async def ungreet(greeting: str) -> None:
+    """Takes a greeting back."""
+
+
+@esexec.task(max_retries=0)
+async def fail_until(exists: Path) -> str:
+    """Fails unless there is a file."""
+    if not await asyncio.to_thread(exists.exists):
+        raise RuntimeError("not yet")
+    return "there it is"
+
+
+@esexec.task
 async def hold(until: Path) -> str:
     """Goes on until there is a file."""
     while not await asyncio.to_thread(until.exists):

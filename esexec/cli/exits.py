@@ -38,16 +38,21 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "done; what was waited for completed",
-    Exit.FAILED: "the execution failed or was cancelled",
+    Exit.FAILED: "the execution failed, was cancelled or rolled back",
     Exit.USAGE: "wrong usage, plan, input, id or tasks",
-    Exit.NOT_FOUND: "no such execution",
-    Exit.REFUSED: "refused: conflict, overloaded, too late",
+    Exit.NOT_FOUND: "no such execution, checkpoint or step",
+    Exit.REFUSED: "refused: conflict, overloaded, not in this state",
     Exit.UNAVAILABLE: "no server, no answer in time, or the wait timed out",
     Exit.CORRUPT: "a history is not intact",
     Exit.FAULT: "a fault of esexec itself",
     Exit.INTERRUPTED: "interrupted",
 }
 
+_BY_CODE = {
+    "jetstream_error": Exit.UNAVAILABLE,
+    "unknown_checkpoint": Exit.NOT_FOUND,
+    "unknown_step": Exit.NOT_FOUND,
+}
 _BY_KIND: tuple[tuple[type[EsexecError], Exit], ...] = (
     (NotFound, Exit.NOT_FOUND),
     (Refused, Exit.REFUSED),
@@ -62,8 +67,8 @@ _BY_KIND: tuple[tuple[type[EsexecError], Exit], ...] = (
 def exit_of(error: BaseException) -> Exit:
     """The exit code for an exception that ended a verb."""
     if isinstance(error, EsexecError):
-        if error.code == "jetstream_error":
-            return Exit.UNAVAILABLE
+        if error.code in _BY_CODE:
+            return _BY_CODE[error.code]
         return next((code for kind, code in _BY_KIND if isinstance(error, kind)), Exit.FAULT)
     return Exit.FAULT
 

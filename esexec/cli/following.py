@@ -11,8 +11,13 @@ from esexec.client import Client
 from esexec.results import ExecutionResult
 
 
-async def follow_to_end(call: Call, client: Client, execution_id: str, *, wait_timeout: float | None = None) -> ExecutionResult:
-    """Show how it goes and what came of it; with `--json` only wait. Raises `AwaitTimeout`, `NotFound`."""
+async def follow_to_end(
+    call: Call, client: Client, execution_id: str, *, wait_timeout: float | None = None, again: bool = False
+) -> ExecutionResult:
+    """Show how it goes and what came of it; with `--json` only wait. Raises `AwaitTimeout`, `NotFound`.
+
+    `again`: a command has just set it going again; what was before that is not told.
+    """
     if call.json:
         return await client.wait(execution_id, wait_timeout=wait_timeout)
     from esexec.cli.progress import follow
@@ -20,7 +25,7 @@ async def follow_to_end(call: Call, client: Client, execution_id: str, *, wait_t
     from esexec.cli.terminal import show, terminal
 
     console = terminal()
-    following = asyncio.ensure_future(follow(client.monitor(execution_id), console))
+    following = asyncio.ensure_future(follow(client.monitor(execution_id), console, again=again))
     try:
         result = await client.wait(execution_id, wait_timeout=wait_timeout)
         await following

@@ -1,8 +1,10 @@
 """What is given on the command line → values: input, tasks, queues. Whatever is wrong with it is a `ValidationError`."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from esexec.domain import limits
 from esexec.domain.errors import EsexecError, ValidationError
 from esexec.domain.explain import did_you_mean
 from esexec.domain.ids import is_user_id
+from esexec.domain.settings import PRESETS
 from esexec.plans import Plan
 from esexec.tasks import Task, collect
 
@@ -37,6 +40,72 @@ PriorityOption = Annotated[
         "--priority", min=0, max=limits.priority_max, help="0 to 10; 10 goes first, 5 is usual.", metavar="N", show_default=False
     ),
 ]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stands in the history.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
+CheckpointArgument = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint's id.", show_default=False)]
+
+# When it starts, when it must have ended, when its state is kept; and settings by name.
+StartAtOption = Annotated[
+    str | None, typer.Option("--start-at", metavar="TIME", help="Not before: 2027-01-31T08:00:00Z, or with another offset.")
+]
+DelayOption = Annotated[str | None, typer.Option("--delay", metavar="DURATION", help="Not before that much time has passed.")]
+DeadlineOption = Annotated[
+    str | None, typer.Option("--deadline", metavar="TIME|DURATION", help="It fails if it has not ended by then.")
+]
+ExecutionTimeoutOption = Annotated[
+    str | None, typer.Option("--execution-timeout", metavar="DURATION", help="Of the whole, from its first step.")
+]
+CheckpointIntervalOption = Annotated[
+    str | None, typer.Option("--checkpoint-interval", metavar="DURATION", help="A checkpoint that often.")
+]
+CheckpointEveryOption = Annotated[
+    str | None, typer.Option("--checkpoint-every", metavar="task", help="A checkpoint after every task that completed.")
+]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help=f"Settings for a kind of work: {', '.join(PRESETS)}.")
+]
+
+
+def read_time(text: str, option: str) -> datetime:
+    """The value of an option that takes a time."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.utcoffset() is None:
+        hint = "as in 2027-01-31T08:00:00Z or 2027-01-31T09:00:00+01:00"
+        what = "is no time" if time is None else "has no offset from UTC"
+        raise ValidationError(f"{option}: {text[:80]!r} {what}", code="bad_time", hint=hint)
+    return time
+
+
+def read_deadline(text: str, option: str) -> datetime | str:
+    """A time, or a duration as it stands."""
+    return read_time(text, option) if re.match(r"\d{4}-", text) else text
+
+
+def time_options(start_at: str | None, deadline: str | None, **others: Any) -> dict[str, Any]:
+    """Options of a start, from what was given of them."""
+    said = {name: value for name, value in others.items() if value is not None}
+    if start_at is not None:
+        said["start_at"] = read_time(start_at, "--start-at")
+    if deadline is not None:
+        said["deadline"] = read_deadline(deadline, "--deadline")
+    return said
+
+
+def read_metadata(given: Iterable[str] | None) -> dict[str, Any]:
+    """`K=V` → metadata; a value that is JSON is that, anything else is text."""
+    metadata: dict[str, Any] = {}
+    for text in given or ():
+        key, found, value = text.partition("=")
+        if not found or not key:
+            raise ValidationError(f"--meta {text[:80]!r} is no pair", code="bad_metadata", hint="--meta KEY=VALUE")
+        try:
+            metadata[key] = json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            metadata[key] = value
+    return metadata
 
 
 def read_input(text: str | None) -> Any:

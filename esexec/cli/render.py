@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -11,21 +11,62 @@ from rich.text import Text
 
 from esexec.cli.progress import LOOKS
 from esexec.cli.terminal import columns, text
+from esexec.client import Checkpoint
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.rollback import Undo
 from esexec.log.verify import Verification
 from esexec.results import ExecutionResult, ExecutionStatus, TaskResult
-from projections.timeline import TimelineEntry, duration
+from projections.timeline import TimelineEntry, duration, not_undone
 
 _VALUE_LINES: Final = 40
 _CELL_CHARS: Final = 300
 _FRAME: Final = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _DIM: Final = "bright_black"
 
-_ATTEMPT_ENDS: Final = ("task_completed", "task_failed", "task_timed_out", "task_cancelled")
+_STARTS: Final = ("task_started", "recovery_started", "compensation_started")
+_ATTEMPT_ENDS: Final = (
+    "task_completed",
+    "task_failed",
+    "task_timed_out",
+    "task_cancelled",
+    "recovery_completed",
+    "compensation_completed",
+    "compensation_failed",
+)
+_BAD: Final = ("task_failed", "task_timed_out", "execution_failed", "compensation_failed", "execution_deadline_exceeded")
+_ODD: Final = (
+    "cancel",
+    "retr",
+    "paused",
+    "recovery",
+    "fallback",
+    "restored",
+    "rollback",
+    "rolled_back",
+    "compensation",
+    "checkpoint_failed",
+)
+_UNDOING: Final = {
+    "running": "is being undone",
+    "completed": "undone",
+    "failed": "could not be undone",
+    "skipped": "nothing undoes it",
+}
 _ENDS: Final = {
     ExecutionStatus.COMPLETED: ("✓", "bold green"),
     ExecutionStatus.FAILED: ("✗", "bold red"),
     ExecutionStatus.CANCELLED: ("–", "bold yellow"),
+    ExecutionStatus.ROLLED_BACK: ("↺", "bold yellow"),
+    ExecutionStatus.PAUSED: ("‖", "bold yellow"),
+}
+
+
+_PHASES: Final = {
+    "scheduled": "not due yet",
+    "failing": "failing",
+    "cancelling": "cancelling",
+    "recovering": "recovering",
+    "rolling_back": "rolling back",
 }
 
 
@@ -36,7 +77,15 @@ def outcome(result: ExecutionResult, *, stacks: bool = False) -> RenderableType:
     steps = f", {result.completed_steps} of {result.total_steps} steps completed"
     retries = sum(task.retries for task in result.results)
     more = f", {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
-    parts: list[RenderableType] = [Text.assemble(text(f"{sign} {result.status}", style), text(f"{took}{steps}{more}"))]
+    undone = sum(task.compensation == "completed" for task in result.results)
+    more += f", {undone} undone" if undone else ""
+    words = str(result.status).replace("_", " ") + (f" ({_PHASES[phase]})" if (phase := result.current_phase) in _PHASES else "")
+    parts: list[RenderableType] = [Text.assemble(text(f"{sign} {words}", style), text(f"{took}{steps}{more}"))]
+    if result.pause_reason:
+        parts.append(text(f"paused: {result.pause_reason}"))
+    if result.rollback_status == "partial":
+        left = [task.task_id for task in result.results if task.compensation in ("failed", "skipped")]
+        parts.append(text(f"rolled back in part; not undone: {', '.join(left)}"[:_CELL_CHARS], "red"))
     if result.ok and result.result is not None:
         parts += ["", text("result", "bold"), value(result.result)]
     if result.error is not None:
@@ -91,10 +140,17 @@ def execution(result: ExecutionResult) -> RenderableType:
     facts = {
         "execution": result.execution_id,
         "plan": f"{result.name} ({result.plan_id[:12]})",
+        "run": str(result.run) if result.run > 1 else None,
         "created": _when(result.created_at),
+        "not before": _when(result.start_at),
+        "deadline": _when(result.deadline),
         "ended": _when(result.completed_at),
         "owner": result.owner,
         "idempotency key": result.idempotency_key,
+        "started by": result.parent,
+        "carries on from": result.forked_from,
+        "checkpoints": f"{len(result.checkpoints)}, last {result.checkpoints[-1]}" if result.checkpoints else None,
+        "variables": msgspec.json.encode(result.variables).decode()[:_CELL_CHARS] if result.variables else None,
     }
     known = [(text(name, _DIM), text(fact)) for name, fact in facts.items() if fact]
     steps = columns(*(_step(task) for task in result.results))
@@ -104,7 +160,13 @@ def execution(result: ExecutionResult) -> RenderableType:
 def _step(task: TaskResult) -> tuple[Text, ...]:
     sign, style = LOOKS[task.status]
     took = duration(task.duration_ms) if task.duration_ms is not None else ""
-    more = [f"attempt {task.attempt}"] if task.attempt > 1 else []
+    more = [f"attempt {task.retries + 1}"] if task.retries else []
+    if task.fallback:
+        more.append(f"by its fallback {task.fallback}")
+    if task.recoveries:
+        more.append(f"{task.recoveries} {'recovery' if task.recoveries == 1 else 'recoveries'}")
+    if task.compensation:
+        more.append(_UNDOING[task.compensation])
     if task.next_retry_at is not None:
         more.append(f"again at {task.next_retry_at:%H:%M:%S}")
     if task.error is not None and task.status != "completed":
@@ -115,14 +177,71 @@ def _step(task: TaskResult) -> tuple[Text, ...]:
 
 
 def _when(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    return None if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def rollback_plan(undos: Iterable[tuple[Undo, datetime | None]]) -> RenderableType:
+    """What a rollback would do, in its order: step, since when it is completed, what undoes it, with which params."""
+    head = tuple(text(word, _DIM) for word in ("", "step", "completed", "undone by", "params"))
+    rows = [
+        (
+            text(f"{order:>4}", _DIM),
+            text(undo.step),
+            text(_when(completed_at) or "not known", _DIM),
+            text(undo.task or "–", "" if undo.task else "yellow"),
+            text(_undo_words(undo)),
+        )
+        for order, (undo, completed_at) in enumerate(undos, 1)
+    ]
+    return columns(head, *rows) if rows else text("nothing to undo")
+
+
+def _undo_words(undo: Undo) -> str:
+    if undo.params is not None:
+        return msgspec.json.encode(undo.params).decode()[:_CELL_CHARS]
+    return not_undone(undo.reason or "")
+
+
+def checkpoints(found: Iterable[Checkpoint]) -> RenderableType:
+    """A line for each checkpoint: id, time, what made it, metadata."""
+    rows = [
+        (
+            text(one.id),
+            text(_when(one.timestamp), _DIM),
+            text(one.by),
+            text(msgspec.json.encode(one.metadata).decode()[:_CELL_CHARS] if one.metadata else ""),
+        )
+        for one in found
+    ]
+    return columns(*rows) if rows else text("no checkpoints")
+
+
+def checkpoint(found: Checkpoint) -> RenderableType:
+    """A checkpoint and the state it stands for."""
+    facts = {
+        "checkpoint": found.id,
+        "made": f"{_when(found.timestamp)} by {found.by}",
+        "commit": f"{found.n} at {found.position}, {found.hash}",
+        "metadata": msgspec.json.encode(found.metadata).decode()[:_CELL_CHARS] if found.metadata else None,
+    }
+    parts: list[RenderableType] = [columns(*((text(name, _DIM), text(fact)) for name, fact in facts.items() if fact)), ""]
+    if found.state is not None:
+        parts.append(columns(*(_task(step, view.status) for step, view in found.state.task_states.items())))
+        if found.state.variables:
+            parts += ["", text("variables", "bold"), value(found.state.variables)]
+    return Group(*parts)
+
+
+def _task(step: str, status: str) -> tuple[Text, ...]:
+    sign, style = LOOKS[status]
+    return text(sign, style), text(step), text(status, style)
 
 
 def story(entries: Iterable[TimelineEntry]) -> RenderableType:
     """A timeline in short: since when, what happened. Left out: what is merely scheduled, starts that were told with the end."""
-    told = [entry for entry in entries if entry.type != "task_scheduled"]
+    told = [entry for entry in entries if entry.type not in ("task_scheduled", "compensation_scheduled")]
     ends = {(entry.n, entry.step, entry.attempt) for entry in told if entry.type in _ATTEMPT_ENDS}
-    told = [entry for entry in told if entry.type != "task_started" or (entry.n, entry.step, entry.attempt) not in ends]
+    told = [entry for entry in told if entry.type not in _STARTS or (entry.n, entry.step, entry.attempt) not in ends]
     return columns(*((text(_offset(entry), _DIM), text(entry.description, _tone(entry))) for entry in told))
 
 
@@ -145,9 +264,9 @@ def _offset(entry: TimelineEntry) -> str:
 
 
 def _tone(entry: TimelineEntry) -> str:
-    if entry.type in ("task_failed", "task_timed_out", "execution_failed"):
+    if entry.type in _BAD:
         return "red"
-    return "yellow" if entry.type == "task_retry_scheduled" or "cancel" in entry.type else ""
+    return "yellow" if any(part in entry.type for part in _ODD) else ""
 
 
 def verified(report: Verification) -> Text:

@@ -10,19 +10,28 @@ from esexec.cli.call import Call
 from esexec.cli.exits import Exit
 from esexec.cli.following import exit_of_result, fields_of, follow_to_end
 from esexec.cli.given import (
+    CheckpointEveryOption,
+    CheckpointIntervalOption,
     ConcurrencyOption,
+    DeadlineOption,
+    DelayOption,
     ExecutionIdOption,
+    ExecutionTimeoutOption,
     InputOption,
     PlanArgument,
+    PresetOption,
+    StartAtOption,
     TasksOption,
     check_tasks,
     load_tasks,
     queues_of,
     read_input,
+    time_options,
 )
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.plans import Plan
+from esexec.tasks import collect_strategies
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +45,13 @@ async def run(
     input: InputOption = None,
     execution_id: ExecutionIdOption = None,
     concurrency: ConcurrencyOption = 10,
+    start_at: StartAtOption = None,
+    delay: DelayOption = None,
+    deadline: DeadlineOption = None,
+    execution_timeout: ExecutionTimeoutOption = None,
+    checkpoint_interval: CheckpointIntervalOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
+    preset: PresetOption = None,
 ) -> Exit:
     """Run a plan: show how it goes, its result and its timeline, and verify its history.
 
@@ -45,12 +61,22 @@ async def run(
 
     what, found, given = Plan.from_file(plan), load_tasks(tasks), read_input(input)
     check_tasks(what, found)
-    slots = dict.fromkeys(queues_of(what, found), concurrency)
+    options = time_options(
+        start_at,
+        deadline,
+        delay=delay,
+        execution_timeout=execution_timeout,
+        checkpoint_interval=checkpoint_interval,
+        checkpoint_every=checkpoint_every,
+        preset=preset,
+    )
+    strategies = collect_strategies(tasks).values()
+    slots = dict.fromkeys(queues_of(what, found) | {one.queue for one in strategies}, concurrency)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        opened = local(tasks=found.values(), queues=slots, namespace=call.namespace, url=server.url)
+        opened = local(tasks=found.values(), strategies=strategies, queues=slots, namespace=call.namespace, url=server.url)
         client = await stack.enter_async_context(opened)
-        handle = await client.start(what, given, execution_id=execution_id)
+        handle = await client.start(what, given, execution_id=execution_id, **options)
         try:
             return await _see_through(call, client, handle.id)
         except asyncio.CancelledError:

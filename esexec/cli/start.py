@@ -8,9 +8,26 @@ import typer
 from esexec.cli.call import Call, Server
 from esexec.cli.exits import Exit
 from esexec.cli.following import exit_of_result, fields_of, follow_to_end
-from esexec.cli.given import ExecutionIdArgument, ExecutionIdOption, InputOption, PriorityOption, read_input
+from esexec.cli.given import (
+    CheckpointEveryOption,
+    CheckpointIntervalOption,
+    DeadlineOption,
+    DelayOption,
+    ExecutionIdArgument,
+    ExecutionIdOption,
+    ExecutionTimeoutOption,
+    InputOption,
+    PresetOption,
+    PriorityOption,
+    ReasonOption,
+    StartAtOption,
+    WaitOption,
+    read_input,
+    time_options,
+)
 from esexec.cli.verb import verb
 from esexec.client import Handle
+from esexec.client.commands import is_plan_id
 from esexec.domain.errors import AwaitTimeout, NotConfirmed, Refused, ValidationError
 from esexec.plans import Plan
 
@@ -32,7 +49,15 @@ async def start(
     ] = None,
     priority: PriorityOption = None,
     execution_id: ExecutionIdOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    plan_id: Annotated[str | None, typer.Option("--plan-id", metavar="ID", help="A plan that the namespace keeps.")] = None,
+    start_at: StartAtOption = None,
+    delay: DelayOption = None,
+    deadline: DeadlineOption = None,
+    execution_timeout: ExecutionTimeoutOption = None,
+    checkpoint_interval: CheckpointIntervalOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
+    preset: PresetOption = None,
+    wait: WaitOption = False,
     wait_timeout: Annotated[
         float | None, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait; it goes on after that.")
     ] = None,
@@ -41,9 +66,18 @@ async def start(
 
     Executors and workers elsewhere carry it out (esexec dev, esexec executor, esexec worker).
     """
-    what = _what(plan, task)
+    what = _what(plan, task, plan_id)
     given = read_input(input)
     options: dict[str, Any] = {"idempotency_key": idempotency_key, "priority": priority, "execution_id": execution_id}
+    options |= time_options(
+        start_at,
+        deadline,
+        delay=delay,
+        execution_timeout=execution_timeout,
+        checkpoint_interval=checkpoint_interval,
+        checkpoint_every=checkpoint_every,
+        preset=preset,
+    )
     async with call.client(new_store=True, decides=True) as (client, server):
         try:
             handle = await client.start(what, given, **options)
@@ -67,10 +101,12 @@ async def start(
         return exit_of_result(result)
 
 
-def _what(plan: Path | None, task: str | None) -> Plan | str:
-    if (plan is None) == (task is None):
-        raise ValidationError("give either a plan file or --task NAME", code="usage", hint="esexec start --help")
-    return task if task is not None else Plan.from_file(plan or "")
+def _what(plan: Path | None, task: str | None, plan_id: str | None) -> Plan | str:
+    if sum(one is not None for one in (plan, task, plan_id)) != 1:
+        raise ValidationError("give either a plan file, --task NAME or --plan-id ID", code="usage", hint="esexec start --help")
+    if plan_id is not None and not is_plan_id(plan_id):
+        raise ValidationError(f"{plan_id[:80]!r} is no plan's id", code="bad_plan_id", hint="64 hexadecimal digits")
+    return plan_id or task or Plan.from_file(plan or "")
 
 
 def _hint(call: Call, server: Server, handle: Handle) -> None:
@@ -83,7 +119,7 @@ def _hint(call: Call, server: Server, handle: Handle) -> None:
 async def cancel(
     call: Call,
     execution_id: ExecutionIdArgument,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stands in the history.")] = "",
+    reason: ReasonOption = "",
 ) -> None:
     """Cancel an execution: what waits is withdrawn, what runs is told to stop. Refused (4) if it ended otherwise before."""
     async with call.client(decides=True) as (client, _):

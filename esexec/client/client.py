@@ -10,13 +10,18 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Self, Unpack
 
-from esexec.client.commands import Startable, StartOptions, encode_command, start_command
+from esexec.client.checkpoints import Checkpoints
+from esexec.client.commands import Startable, StartOptions, checked_id, encode_command, start_command
+from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import SILENCE, Asked, Feed, Watch
 from esexec.client.handle import Handle
+from esexec.client.plans import Planner, Plans
+from esexec.client.strategies import Strategies, namespace_of
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
     AwaitTimeout,
+    Conflict,
     EsexecError,
     NotConfirmed,
     NotFound,
@@ -26,11 +31,13 @@ from esexec.domain.errors import (
     to_exception,
 )
 from esexec.domain.events import Event
-from esexec.domain.ids import is_user_id
+from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.reading import read_config
-from esexec.domain.state import ExecutionState, fold
+from esexec.domain.rollback import Undo, rollback_plan
+from esexec.domain.settings import ExecutionConfig
+from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
 from esexec.log.verify import Verification, verify
@@ -40,7 +47,7 @@ from esexec.nats.publisher import STREAM_FULL, Ack, Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of, update_of
-from esexec.world import new_id
+from esexec.world import new_id as fresh_id
 
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
@@ -49,7 +56,8 @@ CONFIRM_S = 5.0
 class Client:
     """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
 
-    `owner`: the identity given along with every command. Raises `Unavailable` on entry if no server answers.
+    `owner`: the identity given along with every command. `planner`: makes plans from queries (`plans.create`).
+    Raises `Unavailable` on entry if no server answers.
     """
 
     def __init__(
@@ -60,11 +68,13 @@ class Client:
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
         patience: float = 0.0,
+        planner: Planner | None = None,
         **auth: Unpack[Auth],
     ) -> None:
         self.url = url or os.environ.get("NATS_URL") or "nats://127.0.0.1:4222"
         self.owner = owner
-        self.executions = Executions(self)
+        self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
+        self.plans, self.strategies = Plans(self, planner), Strategies(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -125,7 +135,7 @@ class Client:
 
         Raises as `start` does; `AwaitTimeout` after `wait_timeout` seconds (None: never).
         """
-        execution_id, command = start_command(what, input, options, self.owner)
+        execution_id, command = start_command(what, input, options, self.owner, waits=True)
         watch = await self._feed.open(execution_id)
         try:
             # One wait instead of two: the start is confirmed or refused, or the execution has ended.
@@ -157,11 +167,11 @@ class Client:
 
     def handle(self, execution_id: str) -> Handle:
         """A handle for an execution that somebody started. Raises `ValidationError` for what is no id."""
-        return Handle(self, _checked(execution_id))
+        return Handle(self, checked_id(execution_id))
 
     async def wait(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
         """The result once it has ended. Raises `AwaitTimeout`; the execution is not touched by that."""
-        watch = await self._feed.open(_checked(execution_id))
+        watch = await self._feed.open(checked_id(execution_id))
         try:
             return result_of(await self._ended(watch, wait_timeout))
         finally:
@@ -172,7 +182,8 @@ class Client:
             await self._feed.catch_up(watch)
         if not watch.state.ended:
             try:
-                await asyncio.wait_for(watch.ended(), wait_timeout)
+                while not watch.state.ended:  # somebody may retry it in the very moment of its end
+                    await asyncio.wait_for(watch.ended(), wait_timeout)
             except TimeoutError:
                 await self._feed.catch_up(watch)
                 if not watch.state.ended:
@@ -187,13 +198,13 @@ class Client:
 
         Raises `NotFound` if there is no such execution.
         """
-        watch = await self._feed.open(_checked(execution_id))
+        watch = await self._feed.open(checked_id(execution_id))
         news: asyncio.Queue[Commit] = asyncio.Queue()
         watch.heard.append(news.put_nowait)
         try:
             past = await self._read_commits(execution_id)
             if not past:
-                raise _not_found(execution_id)
+                raise not_found(execution_id)
             state = ExecutionState(execution_id)
             yield _advanced(state, past)
             await self._feed.catch_up(watch)
@@ -217,7 +228,7 @@ class Client:
         """As `get`; raises `NotFound`."""
         found = await self.get(execution_id)
         if found is None:
-            raise _not_found(execution_id)
+            raise not_found(execution_id)
         return found
 
     async def status(self, execution_id: str) -> ExecutionStatus:
@@ -231,16 +242,16 @@ class Client:
 
     async def history(self, execution_id: str) -> list[Commit]:
         """Its commits from the first to the last. Raises `NotFound`, `CorruptHistory`."""
-        commits = await self._read_commits(_checked(execution_id))
+        commits = await self._read_commits(checked_id(execution_id))
         if not commits:
-            raise _not_found(execution_id)
+            raise not_found(execution_id)
         return commits
 
     async def verify(self, execution_id: str) -> Verification:
         """Whether its history is whole and lawful, and where it breaks if not. Raises `NotFound`."""
-        history = await self._log.load_raw(_checked(execution_id, ours=True))
+        history = await self._log.load_raw(checked_id(execution_id, ours=True))
         if not history:
-            raise _not_found(execution_id)
+            raise not_found(execution_id)
         return verify(execution_id, history)
 
     async def list_ids(self, *, shared: bool = False) -> list[str]:
@@ -248,7 +259,7 @@ class Client:
         return sorted([entity async for entity in self._log.entities() if shared or not entity.startswith("_")])
 
     async def _state(self, execution_id: str) -> ExecutionState:
-        watch = Watch(self._feed, _checked(execution_id))
+        watch = Watch(self._feed, checked_id(execution_id))
         return await self._feed.catch_up(watch)
 
     async def _read_commits(self, execution_id: str) -> list[Commit]:
@@ -258,20 +269,114 @@ class Client:
 
     async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
         """Ask for the end of an execution: True if that took effect, False if it had ended. Raises `NotFound`."""
-        watch = await self._feed.open(_checked(execution_id))
+        return await self._tell(execution_id, "cancel", c.CancelExecution(id=fresh_id(), reason=reason, actor=self.owner))
+
+    async def pause(self, execution_id: str, reason: str = "") -> bool:
+        """Hand out nothing new; what runs may end. True if that took effect, False if it was paused already.
+
+        Raises `NotFound`, or `Refused` (`ended`, `ending`).
+        """
+        return await self._tell(execution_id, "pause", c.PauseExecution(id=fresh_id(), reason=reason, actor=self.owner))
+
+    async def resume(self, execution_id: str) -> bool:
+        """Go on after a pause. True if that took effect, False if it was not paused.
+
+        Raises `NotFound`, or `Refused` (`ended`).
+        """
+        return await self._tell(execution_id, "resume", c.ResumeExecution(id=fresh_id(), actor=self.owner))
+
+    async def retry(
+        self, execution_id: str, *, step: str | None = None, as_new: bool = False, new_id: str | None = None
+    ) -> Handle:
+        """Run again what ended without completing: its completed steps keep their outputs, unless they were undone.
+
+        `step`: of the failed steps only this one. `as_new`: as an execution of its own (called `new_id`, if that matters),
+        which the handle then is of.
+
+        Raises `NotFound`, or `Refused` (`not_ended`, `nothing_to_retry`, `unknown_step`, `fork_too_large`).
+        """
+        if new_id is not None:
+            checked_id(new_id)
+        as_new = as_new or new_id is not None
+        command = c.RetryExecution(id=fresh_id(), step=step, as_new=as_new, new_id=new_id, actor=self.owner)
+        await self._tell(execution_id, "retry", command)
+        if not as_new:
+            return Handle(self, execution_id)
+        return await self._forked(execution_id, new_id or command.id)
+
+    async def rollback(self, execution_id: str, reason: str = "") -> Handle:
+        """Undo what an execution that has ended did; wait for the handle to see what came of it.
+
+        Raises `NotFound`, or `Refused` (`not_ended`, `nothing_to_compensate`).
+        """
+        await self._tell(execution_id, "rollback", c.RollbackExecution(id=fresh_id(), reason=reason, actor=self.owner))
+        return Handle(self, execution_id)
+
+    async def rollback_plan(self, execution_id: str) -> list[Undo]:
+        """What a rollback of it would do now, in its order, and why some steps would stay as they are. Raises `NotFound`."""
+        state = await self._state(execution_id)
+        if not state.exists:
+            raise not_found(execution_id)
+        return rollback_plan(state)
+
+    async def _tell(self, execution_id: str, verb: str, command: c.ControlCommand) -> bool:
+        """Give a command to an execution: whether it took effect. Raises what it was refused with, or `NotConfirmed`."""
+        watch = await self._feed.open(checked_id(execution_id))
         try:
-            command = c.CancelExecution(id=new_id(), reason=reason, actor=self.owner)
-            answer = await self._command(watch, "cancel", command)
-            return answer is None or answer.effective
+            answer = await self._command(watch, verb, command)
+            effective = answer is None or answer.effective
+            if effective and command.id not in watch.state.applied:
+                await self._feed.catch_up(watch)  # the answer overtook the commit: who waits next must not see the state before
+            return effective
         finally:
             await self._feed.release(watch)
 
+    async def _forked(self, execution_id: str, new_execution_id: str) -> Handle:
+        """The handle of an execution that carries on from another, once it is there."""
+        watch, begun = await self._feed.open(new_execution_id), asyncio.Event()
+
+        def heard(_: Commit) -> None:
+            begun.set()
+
+        watch.heard.append(heard)
+        try:
+            await self._feed.catch_up(watch)
+            if not watch.state.exists:
+                await asyncio.wait_for(begun.wait(), self._confirm_s)
+        except TimeoutError:
+            error = NotConfirmed(f"{new_execution_id} has not begun within {self._confirm_s:g} s; it will", hint="wait for it")
+            error.handle = Handle(self, new_execution_id)
+            raise error from None
+        finally:
+            watch.heard.remove(heard)
+            await self._feed.release(watch)
+        if watch.state.created.forked_from != execution_id:
+            raise Conflict(f"execution {new_execution_id} exists with other content", hint="choose another id, or leave it out")
+        return Handle(self, new_execution_id)
+
     async def configure(self, **settings: Any) -> None:
         """Set the namespace's level of the settings (`max_retries=5`, `timeout="1m"`, …); what is not given stays."""
-        command = c.ConfigureNamespace(id=new_id(), config=read_config(settings, in_seconds=True), actor=self.owner)
-        watch = await self._feed.open(SETTINGS_ENTITY)
+        command = c.ConfigureNamespace(id=fresh_id(), config=read_config(settings, in_seconds=True), actor=self.owner)
+        await self._tell_shared(SETTINGS_ENTITY, "configure", command)
+
+    async def configuration(self) -> ExecutionConfig:
+        """The namespace's level of the settings; what was never said is None."""
+        return (await namespace_of(self)).config
+
+    async def add_recovery_strategy(self, strategy: Any) -> str:
+        """See `Strategies.add`."""
+        return await self.strategies.add(strategy)
+
+    async def remove_recovery_strategy(self, strategy_id: str) -> bool:
+        """See `Strategies.remove`."""
+        return await self.strategies.remove(strategy_id)
+
+    async def _tell_shared(self, entity: str, verb: str, command: c.SettingsCommand | c.PutPlan) -> bool:
+        """Give a command to what executions share: whether it changed anything. Raises as `_tell`."""
+        watch = await self._feed.open(entity)
         try:
-            await self._command(watch, "configure", command)
+            answer = await self._command(watch, verb, command)
+            return answer is None or answer.effective
         finally:
             await self._feed.release(watch)
 
@@ -291,14 +396,14 @@ class Client:
         finally:
             del watch.asked[command.id]
         if got is not None and got.status in ("refused", "superseded"):
-            raise _refusal(got)
+            raise _refusal(got, command)
         return got  # type: ignore[no-any-return]
 
     async def _look_for(self, watch: Watch, command: c.Command, stored: bool) -> Answer | None:
         """No answer came: perhaps only the message was lost. The log knows."""
         entity = watch.state.execution_id
         try:
-            if entity != SETTINGS_ENTITY and self._connection is not None and self._connection.is_connected:
+            if entity[0] != "_" and self._connection is not None and self._connection.is_connected:
                 await self._feed.catch_up(watch)
                 if command.id in watch.state.applied:
                     return None
@@ -330,47 +435,16 @@ async def _stored(asked: Asked, ack: Ack) -> None:
         asked.refused(Refused(f"the server refused the command: {ack.error.description}"))
 
 
-class Executions:
-    """`client.executions`: the same answers, by the documents' names."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def get(self, execution_id: str) -> ExecutionResult | None:
-        """See `Client.get`."""
-        return await self._client.get(execution_id)
-
-    async def status(self, execution_id: str) -> ExecutionStatus:
-        """See `Client.status`."""
-        return await self._client.status(execution_id)
-
-    async def result(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> Any:
-        """See `Handle.result`."""
-        return await self._client.handle(execution_id).result(wait_timeout=wait_timeout)
-
-    async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
-        """See `Client.cancel`."""
-        return await self._client.cancel(execution_id, reason=reason)
-
-
-def _checked(execution_id: str, *, ours: bool = False) -> str:
-    if not is_user_id(execution_id) and not (ours and is_user_id(execution_id.lstrip("_"))):
-        raise ValidationError(
-            f"{str(execution_id)[:80]!r} is no execution id",
-            code="bad_execution_id",
-            hint="1 to 64 letters, digits, - and _; not _ first",
-        )
-    return execution_id
-
-
-def _not_found(execution_id: str) -> NotFound:
+def not_found(execution_id: str) -> NotFound:
+    """What to raise for an execution that has no history."""
     return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
 
 
-def _refusal(answer: Answer) -> EsexecError:
+def _refusal(answer: Answer, command: c.Command) -> EsexecError:
     if answer.error is None:
         return Refused(f"the command was {answer.status} by a later one", code=answer.status)
-    return to_exception(answer.error, otherwise=Refused if answer.error.type != "validation_error" else ValidationError)
+    is_wrong = answer.error.type == "validation_error" and not isinstance(command, c.ControlCommand)
+    return to_exception(answer.error, otherwise=ValidationError if is_wrong else Refused)
 
 
 def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:

@@ -1,45 +1,55 @@
 """From what a caller writes to the command that travels: plans, tasks, options."""
 
+import re
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, TypedDict
+from datetime import datetime
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
+from esexec.client import times
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_task_name, is_user_id
 from esexec.domain.reading import read_config
-from esexec.domain.settings import EMPTY_CONFIG
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig
 from esexec.domain.shape import check_shape
-from esexec.plans import Plan
+from esexec.plans import Duration, Plan
 from esexec.tasks import Task
 from esexec.tasks.foreign import enc_hook
 from esexec.world import new_id
 
 Startable = Plan | Task[..., Any] | str | Mapping[str, Any]
-"""A plan, a plan as a mapping, a task, or a task's name."""
+"""A plan, a plan as a mapping, a task, a task's name, or the id of a plan that the namespace keeps (64 hexadecimal digits)."""
 
-Duration = str | int | float | timedelta
+_PLAN_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
 
 
 class StartOptions(TypedDict, total=False):
-    """What can be said of one start. Settings given here win over all other levels; durations as in `Step`.
+    """What can be said of one start. Settings given here win over all other levels, and over `config`; durations as in `Step`.
 
-    `timeout` is one attempt's; how long the caller waits is `wait_timeout` elsewhere.
+    `timeout` is one attempt's; how long the caller waits is `wait_timeout` elsewhere. `start_at`, or `delay` from now: not
+    before then. `deadline`, a time or a duration from now: no run goes on past it. `execution_timeout`: of a whole run, from its
+    first step. Times carry their offset from UTC. What is started inside a handler may not outlive the execution it belongs to.
     """
 
     context: Mapping[str, Any] | None
     execution_id: str | None
     idempotency_key: str | None
     metadata: Mapping[str, Any] | None
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any] | ExecutionConfig | None
+    preset: str | None
+    start_at: datetime | None
+    delay: Duration | None
+    deadline: datetime | Duration | None
     priority: int
     queue: str
     timeout: Duration
+    timeout_growth: float
+    queue_timeout: Duration
     max_retries: int
     retry_delay: Duration
     initial_retry_delay: Duration
@@ -51,22 +61,26 @@ class StartOptions(TypedDict, total=False):
     parallel_execution_limit: int
     continue_on_error: bool
     enable_rollback: bool
+    on_missing_compensation: Literal["skip", "fail"]
+    execution_timeout: Duration
+    checkpoint_interval: Duration
+    checkpoint_every: Literal["task"]
 
 
-_NO_SETTINGS = frozenset({"context", "execution_id", "idempotency_key", "metadata", "config"})
+_NO_SETTINGS = frozenset(
+    {"context", "execution_id", "idempotency_key", "metadata", "config", "preset", "start_at", "delay", "deadline"}
+)
 
 
-def start_command(what: Startable, input: Any, options: StartOptions, owner: str | None) -> tuple[str, c.StartExecution]:
-    """The execution's id and the command. Raises `ValidationError` (`PlanInvalid` for a mapping that is no plan)."""
-    execution_id = options.get("execution_id") or new_id()
-    if not is_user_id(execution_id):
-        raise ValidationError(
-            f"{execution_id[:80]!r} is no execution id", code="bad_execution_id", hint="letters, digits, - and _; not _ first"
-        )
-    plan, task = _plan_and_task(what)
-    settings = {name: value for name, value in options.items() if name not in _NO_SETTINGS and value is not None}
-    if config := options.get("config"):
-        settings = {**config, **settings}
+def start_command(
+    what: Startable, input: Any, options: StartOptions, owner: str | None, *, waits: bool = False
+) -> tuple[str, c.StartExecution]:
+    """The execution's id and the command. `waits`: the caller waits for its end.
+
+    Raises `ValidationError` (`PlanInvalid` for a mapping that is no plan).
+    """
+    execution_id = checked_id(options.get("execution_id") or new_id())
+    plan, task, plan_id = _what(what)
     key = options.get("idempotency_key")
     if key is not None and not 0 < len(key) <= limits.idempotency_key_chars:
         raise ValidationError(
@@ -78,26 +92,63 @@ def start_command(what: Startable, input: Any, options: StartOptions, owner: str
         id=new_id(),
         confirm=False,
         plan=plan,
+        plan_id=plan_id,
         task=task,
         input=input,
         context=dict(options.get("context") or {}),
-        config=read_config(settings, in_seconds=True) if settings else EMPTY_CONFIG,
+        config=_config(options),
         metadata=dict(options.get("metadata") or {}),
         idempotency_key=key,
         actor=owner,
+        **times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits),
     )
 
 
-def _plan_and_task(what: Startable) -> tuple[msgspec.Raw, str | None]:
+def is_plan_id(text: str) -> bool:
+    """Whether this is the id of a plan, and so no task's name."""
+    return _PLAN_ID.fullmatch(text) is not None
+
+
+def checked_id(execution_id: str, *, ours: bool = False) -> str:
+    """The id, if an execution may be called so (`ours`: or what executions share). Raises `ValidationError`."""
+    if not isinstance(execution_id, str) or not (is_user_id(execution_id) or (ours and is_user_id(execution_id.lstrip("_")))):
+        raise ValidationError(
+            f"{str(execution_id)[:80]!r} is no execution id",
+            code="bad_execution_id",
+            hint="1 to 64 letters, digits, - and _; not _ first",
+        )
+    return execution_id
+
+
+def _what(what: Startable) -> tuple[msgspec.Raw, str | None, str | None]:
+    """The plan, the task, the id of a kept plan: one of the three."""
     if isinstance(what, Plan):
-        return msgspec.Raw(what.graph.raw), None
+        return msgspec.Raw(what.graph.raw), None, None
     if isinstance(what, Task):
-        return c.NO_PLAN, what.name
+        return c.NO_PLAN, what.name, None
     if isinstance(what, str):
+        if is_plan_id(what):
+            return c.NO_PLAN, None, what
         if not is_task_name(what):
             raise ValidationError(f"{what[:100]!r} is no task name", code="bad_task_name", hint="letters, digits and _ . : / -")
-        return c.NO_PLAN, what
-    return msgspec.Raw(Plan.from_dict(what).graph.raw), None
+        return c.NO_PLAN, what, None
+    return msgspec.Raw(Plan.from_dict(what).graph.raw), None, None
+
+
+def _config(options: StartOptions) -> ExecutionConfig:
+    """The call's level of the settings: what is said by name over `config`, both over a preset."""
+    said: dict[str, Any] = {name: value for name, value in options.items() if name not in _NO_SETTINGS and value is not None}
+    given, preset = options.get("config"), options.get("preset")
+    if given is None and preset is None:
+        return read_config(said, in_seconds=True) if said else EMPTY_CONFIG
+    written = dict(msgspec.to_builtins(given) if isinstance(given, ExecutionConfig) else given or {})
+    if preset is not None:
+        written["preset"] = preset
+    base = read_config(written, in_seconds=True)
+    if not said:
+        return base
+    over = msgspec.structs.asdict(read_config(said, in_seconds=True))
+    return msgspec.structs.replace(base, **{field: value for field, value in over.items() if value is not None})
 
 
 def encode_command(command: c.Command) -> bytes:
@@ -114,4 +165,6 @@ def encode_command(command: c.Command) -> bytes:
     if isinstance(command, c.StartExecution) and data.count(b"{") + data.count(b"[") > limits.nesting_depth:
         for field, value in (("input", command.input), ("context", command.context), ("metadata", command.metadata)):
             check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field)
+    elif isinstance(command, c.CreateCheckpoint):
+        check_shape(msgspec.to_builtins(command.metadata, enc_hook=enc_hook), path="metadata")
     return data

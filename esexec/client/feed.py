@@ -16,8 +16,9 @@ import msgspec
 
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
+from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer
-from esexec.domain.state import ExecutionState, fold
+from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.port import Log
 from esexec.nats.connection import Connection, Msg

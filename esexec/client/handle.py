@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending
 
 if TYPE_CHECKING:
+    from esexec.client.checkpoints import Checkpoint
     from esexec.client.client import Client
 
 
 class Handle:
     """Follows one execution. `duplicate`: the start found it there already (idempotency key, or the same start again).
 
-    Nothing here touches the execution but `cancel`. `wait_timeout` is how long the caller waits, in seconds (None: for ever).
+    Nothing here touches the execution but `cancel`, `pause`, `resume`, `retry`, `rollback` and `checkpoint`. `wait_timeout` is
+    how long the caller waits, in seconds (None: for ever).
     """
 
     __slots__ = ("_client", "duplicate", "id")
@@ -59,6 +61,26 @@ class Handle:
     async def cancel(self, reason: str = "") -> bool:
         """Ask for its end: True if that took effect, False if it had ended before."""
         return await self._client.cancel(self.id, reason=reason)
+
+    async def pause(self, reason: str = "") -> bool:
+        """Hand out nothing new: True if that took effect, False if it was paused already. See `Client.pause`."""
+        return await self._client.pause(self.id, reason)
+
+    async def resume(self) -> bool:
+        """Go on after a pause: True if that took effect, False if it was not paused. See `Client.resume`."""
+        return await self._client.resume(self.id)
+
+    async def retry(self, *, step: str | None = None, as_new: bool = False, new_id: str | None = None) -> "Handle":
+        """Run again what ended without completing. See `Client.retry`."""
+        return await self._client.retry(self.id, step=step, as_new=as_new, new_id=new_id)
+
+    async def rollback(self, reason: str = "") -> "Handle":
+        """Undo what it did, once it has ended. See `Client.rollback`."""
+        return await self._client.rollback(self.id, reason)
+
+    async def checkpoint(self, metadata: dict[str, Any] | None = None) -> "Checkpoint":
+        """Give its state of now a name. See `Checkpoints.create`."""
+        return await self._client.checkpoints.create(self.id, metadata)
 
     def monitor(self) -> AsyncIterator[ExecutionUpdate]:
         """Its updates from the beginning to the end."""

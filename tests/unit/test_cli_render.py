@@ -6,18 +6,22 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from esexec.cli import render
 from esexec.cli.given import read_input, read_queues
 from esexec.cli.progress import Progress, follow
 from esexec.cli.terminal import is_live
 from esexec.cli.text import clean
+from esexec.client import Checkpoint
+from esexec.domain import commands as c
+from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.errors import ErrorInfo, ValidationError
-from esexec.domain.state import fold
+from esexec.domain.evolve import fold
+from esexec.domain.rollback import Undo
 from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
 from projections.timeline import timeline
-from tests.given import EXECUTION, History, completed, failed, given, start, started, step
+from tests.given import EXECUTION, History, at, completed, failed, fatal, given, start, started, step
 
 HOSTILE = "\x1b]0;title\x07\x1b[31m[bold]red[/bold]\u202e\x9b2J\r\n\tend"
 
@@ -116,6 +120,34 @@ def test_large_plans_show_where_things_happen() -> None:
     assert lines[-1].endswith("50 of 100 steps")
 
 
+def test_an_undoing_is_seen() -> None:
+    """In a rollback each step says what undoes it, that it is undone, or that nothing undoes it."""
+    history = given(start(step("a"), step("b", compensate="undo_b"), step("c")), completed("a"), completed("b"), fatal("c"))
+    lines = drawn(history, width=80)
+    assert lines[1] == "↺  b  undo_b undoes it"
+    assert lines[-1] == "rolling back"
+    history.happen(completed("b", None, 2))
+    lines = drawn(history, width=80)
+    assert lines[:3] == ["✓  a  kept: nothing undoes it", "↺  b  undone", "✗  c  failed: FATAL"]
+
+
+def test_a_new_run_shows_what_it_keeps() -> None:
+    """After a retry the steps that are kept stay completed, the others begin again."""
+    history = given(start("a", "b", config={"enable_rollback": False}), completed("a"), fatal("b"))
+    assert drawn(history, width=80)[1] == "✗  b  failed: FATAL"
+    history.happen(c.RetryExecution(id="k"))
+    lines = drawn(history, width=80)
+    assert lines[0].startswith("✓  a")
+    assert lines[1] == "○  b  queued"
+    assert lines[-1].endswith("1 of 2 steps")
+
+
+def test_a_standstill_is_explained() -> None:
+    """A paused execution says so and why; one that is not due says when it is."""
+    assert drawn(given(start("a"), c.PauseExecution(id="k", reason="lunch")))[-1] == "paused: lunch"
+    assert drawn(given(start("a", start_at=at(60))))[-1] == "starts at 2026-01-01 00:01:00 UTC"
+
+
 # Plain -----------------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +173,21 @@ async def test_plain_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None
     assert lines[0] == "  0 %  execution of p created"
     assert not any("started" in line and line.startswith("  0 %  a") for line in lines)
     assert any("a is tried again in" in line for line in lines)
+
+
+async def test_what_goes_on_is_told_from_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever has just retried an execution is told what follows, not how it failed before."""
+    history = given(start("a"), fatal("a"), c.RetryExecution(id="k"))
+    past = update_of(history.state, history.events)
+
+    async def from_the_middle() -> AsyncIterator[ExecutionUpdate]:
+        yield past
+        history.happen((completed("a")[0], "a", "2-1"))
+        yield update_of(history.state, list(history.commits[-1].events))
+
+    await follow(from_the_middle(), Console(width=10_000), again=True)
+    words = [line.split("%  ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert words == ["execution retried, as run 2", "a completed in 1.0 s", "execution completed"]
 
 
 # Results ---------------------------------------------------------------------------------------------------------------
@@ -190,6 +237,70 @@ def test_a_story_leaves_out_what_says_nothing() -> None:
     console.print(render.story(entries))
     words = [line.split(" s  ", 1)[1].rstrip() for line in shown(console).splitlines()]
     assert words == ["execution of p created", "execution started", "a completed in 1.0 s", "execution completed"]
+
+
+def lines_of(content: RenderableType) -> list[str]:
+    console = Console(file=io.StringIO(), width=200, no_color=True)
+    console.print(content)
+    return [line.rstrip() for line in shown(console).splitlines()]
+
+
+def test_everything_known_is_shown() -> None:
+    """Run, times and origins are shown where there are any; so is how a step was undone."""
+    history = given(
+        start(step("a", compensate="undo"), step("b"), start_at=at(-1), deadline=at(90), parent="e0/s", forked_from="e9"),
+        c.CreateCheckpoint(id="k"),
+        completed("a", 1),
+        fatal("b"),
+        completed("a", None, 2),
+    )
+    words = "\n".join([*lines_of(render.execution(result(history))), *lines_of(render.outcome(result(history)))])
+    for said in (
+        "deadline         2026-01-01 00:01:30 UTC",
+        "started by       e0/s",
+        "carries on from  e9",
+        "checkpoints      1, last e1.",
+    ):
+        assert said in words
+    assert "↺ rolled back" in words
+    assert "1 undone" in words
+    assert "error [FATAL]" in words
+
+
+def test_a_pause_is_shown() -> None:
+    """A paused execution is shown with its reason."""
+    lines = lines_of(render.outcome(result(given(start("a"), c.PauseExecution(id="k", reason="lunch")))))
+    assert lines[0].startswith("‖ paused")
+    assert lines[1] == "paused: lunch"
+
+
+def test_a_dry_run_is_a_table() -> None:
+    """The plan of a rollback has a line per step in the order of undoing: since when, by what, with which params."""
+    undos = [Undo("b", "undo_b", params={"id": 1}), Undo("a", None, "no_compensation"), Undo("c", "undo_c", certain=False)]
+    lines = lines_of(render.rollback_plan([(undo, at(0) if undo.certain else None) for undo in undos]))
+    assert [line.split() for line in lines] == [
+        ["step", "completed", "undone", "by", "params"],
+        ["1", "b", "2026-01-01", "00:00:00", "UTC", "undo_b", '{"id":1}'],
+        ["2", "a", "2026-01-01", "00:00:00", "UTC", "–", "nothing", "is", "known", "that", "undoes", "it"],
+        ["3", "c", "not", "known", "undo_c"],
+    ]
+    assert lines_of(render.rollback_plan([])) == ["nothing to undo"]
+
+
+def test_checkpoints_are_shown() -> None:
+    """A checkpoint is shown with when it was made and by what; alone with every step and the variables."""
+    state = StateView(
+        task_states={"a": TaskView(status="completed"), "b": TaskView(status="pending")}, variables={"city": "Lyon"}
+    )
+    made = Checkpoint(
+        id="e1.7", execution_id="e1", timestamp=at(0), n=3, version=7, position=9, hash="f00", by="task", state=state
+    )
+    assert [line.split() for line in lines_of(render.checkpoints([made]))] == [["e1.7", "2026-01-01", "00:00:00", "UTC", "task"]]
+    assert lines_of(render.checkpoints([])) == ["no checkpoints"]
+    lines = lines_of(render.checkpoint(made))
+    assert "✓  a  completed" in lines
+    assert "·  b  pending" in lines
+    assert "city  Lyon" in lines
 
 
 # What is given ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""When a start may begin and must have ended: times with their offset, durations from now, and what a handler hands on."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from esexec.domain.durations import milliseconds
+from esexec.domain.errors import ValidationError
+from esexec.plans import Duration
+from esexec.tasks import current_context
+from esexec.world import now
+
+
+def of_start(
+    start_at: datetime | None, delay: Duration | None, deadline: datetime | Duration | None, *, waits: bool
+) -> dict[str, Any]:
+    """The fields of a start that concern time, and the step whose handler it is given in. `waits`: the caller waits for its end.
+
+    Raises `ValidationError`: `naive_time`, `start_at_and_delay`, `invalid_duration`.
+    """
+    if start_at is not None and delay is not None:
+        raise ValidationError("a start has either start_at or delay", code="start_at_and_delay", hint="leave one of them out")
+    said: dict[str, Any] = {}
+    if start_at is not None:
+        said["start_at"] = _time("start_at", start_at)
+    if delay is not None:
+        said["delay_ms"] = milliseconds(delay, name="delay")
+    ends = [] if deadline is None else [_deadline(deadline)]
+    context = current_context()
+    if context is not None:
+        said["parent"] = f"{context.execution_id}/{context.step}"
+        ends += [end for end in (context.execution_deadline, context.deadline if waits else None) if end is not None]
+    if ends:
+        said["deadline"] = min(ends)
+    return said
+
+
+def _deadline(value: datetime | Duration) -> datetime:
+    if isinstance(value, datetime):
+        return _time("deadline", value)
+    return now() + timedelta(milliseconds=milliseconds(value, name="deadline"))
+
+
+def _time(name: str, value: datetime) -> datetime:
+    if not isinstance(value, datetime):
+        raise ValidationError(f"{name} is no time: {value!r:.80}", code="invalid_time", hint="give a datetime with its time zone")
+    if value.utcoffset() is None:
+        raise ValidationError(
+            f"{name} {value:%Y-%m-%d %H:%M:%S} has no time zone",
+            code="naive_time",
+            hint="datetime.now(UTC) + …, or .astimezone() to mean this machine's time",
+        )
+    return value.astimezone(UTC)

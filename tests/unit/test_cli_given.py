@@ -1,0 +1,73 @@
+"""What is given on the command line of times, metadata and options of a start."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from esexec.cli.exits import Exit, exit_of
+from esexec.cli.given import read_deadline, read_metadata, read_time, time_options
+from esexec.domain.errors import NotFound, Refused, ValidationError
+
+
+@pytest.mark.parametrize("text", ["2027-01-31T08:00:00Z", "2027-01-31T09:00:00+01:00", "2027-01-31 08:00Z"])
+def test_times(text: str) -> None:
+    """A time is read with its offset from UTC."""
+    assert read_time(text, "--start-at") == datetime(2027, 1, 31, 8, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2027-01-31T08:00:00", "2027-01-31", "tomorrow", "", "10m"])
+def test_times_that_cannot_be(text: str) -> None:
+    """Without an offset, or as no time at all, it is refused with an example."""
+    with pytest.raises(ValidationError) as refused:
+        read_time(text, "--start-at")
+    assert refused.value.code == "bad_time"
+    assert "2027-" in (refused.value.hint or "")
+
+
+def test_a_deadline_is_a_time_or_a_duration() -> None:
+    """What begins like a date is a time; anything else is left to be a duration from now."""
+    assert read_deadline("2027-01-31T08:00:00Z", "--deadline") == datetime(2027, 1, 31, 8, tzinfo=UTC)
+    assert read_deadline("10m", "--deadline") == "10m"
+
+
+def test_only_what_was_given_is_said() -> None:
+    """Options that were left out are left out."""
+    assert time_options(None, None, delay=None, preset=None) == {}
+    assert time_options(None, "1h", delay="5s", preset="bulk") == {"deadline": "1h", "delay": "5s", "preset": "bulk"}
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata"),
+    [
+        (None, {}),
+        (["why=before the change", "n=3", "ok=true", 'l=["a"]'], {"why": "before the change", "n": 3, "ok": True, "l": ["a"]}),
+        (["a=b=c", "empty=", "n=NaN"], {"a": "b=c", "empty": "", "n": "NaN"}),
+    ],
+)
+def test_metadata(given: list[str] | None, metadata: dict[str, Any]) -> None:
+    """A value that is JSON is that; anything else is text."""
+    assert read_metadata(given) == metadata
+
+
+@pytest.mark.parametrize("text", ["alone", "=x", ""])
+def test_metadata_that_cannot_be(text: str) -> None:
+    """A pair needs its name."""
+    with pytest.raises(ValidationError) as refused:
+        read_metadata([text])
+    assert refused.value.code == "bad_metadata"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused("", code="ended"), Exit.REFUSED),
+        (Refused("", code="nothing_to_retry"), Exit.REFUSED),
+        (Refused("", code="unknown_checkpoint"), Exit.NOT_FOUND),
+        (Refused("", code="unknown_step"), Exit.NOT_FOUND),
+        (NotFound(""), Exit.NOT_FOUND),
+    ],
+)
+def test_exit_codes_of_refusals(error: Exception, code: Exit) -> None:
+    """What a state does not allow is refused (4); what is named and not there is not found (3)."""
+    assert exit_of(error) is code
