@@ -109,7 +109,7 @@ def _put(state: PlansState, raw: bytes, command: c.PutPlan) -> list[e.Event] | E
     try:
         document = document_of(raw)
     except PlanInvalid as error:
-        return error.info
+        return msgspec.structs.replace(error.info, hint=error.hint or "a plan is a JSON object; see docs/reference/plan.md")
     status: PlanStatus = "invalid" if document.problem is not None else command.status
     known = state.plans.get(document.plan_id)
     if known is not None:

@@ -166,8 +166,8 @@ def _fitting(report: r.Report) -> r.Report:
 
 
 def _too_large(size: int) -> r.Failed:
-    message, hint = f"a report of {size} bytes is too large", f"an output may have {limits.output_bytes} bytes (limits.output_bytes)"
-    return _cannot_be_kept("output_too_large", message, hint)
+    hint = f"an output may have {limits.output_bytes} bytes (limits.output_bytes)"
+    return _cannot_be_kept("output_too_large", f"a report of {size} bytes is too large", hint)
 
 
 def _cannot_be_kept(code: str, message: str, hint: str) -> r.Failed:

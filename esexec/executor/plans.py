@@ -1,4 +1,4 @@
-"""The plans that the namespace keeps: commands on `_plans` are decided here, and a start that names a plan by its id is given it."""
+"""The plans that the namespace keeps: commands on `_plans` are decided here; a start that names a plan by its id is given it."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class PlansDesk(EntityDesk[PlansState]):
     # Keeping a plan ------------------------------------------------------------------------------------------------------
 
     async def _store_first(self, events: list[e.Event], envelope: Envelope) -> list[e.Event]:
-        """The document comes first. One that nothing lists (the executor died in between) does no harm: it is found by the next."""
+        """The document comes first. One that nothing lists (somebody died in between) does no harm: the next finds it."""
         for event in events:
             if isinstance(event, e.PlanStored):
                 await self._store(event, envelope)
