@@ -381,10 +381,18 @@ class Desk:
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
         found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else _TWO_PLANS
         if isinstance(found, ErrorInfo):
+            found = await self._plan_of_original(envelope, start) or found
+        if isinstance(found, ErrorInfo):
             await self.let_go(envelope, Verdict("invalid", error=found))
         else:
             envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None)
             await self.take(envelope)
+
+    async def _plan_of_original(self, envelope: Envelope, start: c.StartExecution) -> bytes | None:
+        """The plan that this start, or an earlier one of its key, was given when it was ready: what was started stays started."""
+        owner = await keys.owner_of(self.log, start.idempotency_key) if start.idempotency_key is not None else None
+        state = await self._fold(owner or envelope.entity, certain=True)
+        return bytes(state.created.plan) if state.exists and state.created.plan_id == start.plan_id else None
 
     async def _bind_key(self, envelope: Envelope) -> None:
         start = envelope.content

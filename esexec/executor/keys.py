@@ -54,6 +54,15 @@ async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: 
         n, position, prev = n + 1, stored.position, hash_of(stored.data)
 
 
+async def owner_of(log: Log, key: str) -> str | None:
+    """The execution that the key was bound to last, if it ever was; nothing is bound."""
+    entity, n, owner = key_entity(key), 1, None
+    while (stored := await log.read(entity, n)) is not None:
+        bound = codec.decode(stored.data).events[0]
+        owner, n = bound.execution_id if isinstance(bound, e.KeyBound) else owner, n + 1
+    return owner
+
+
 def _key_of(first_commit: bytes) -> str | None:
     created = codec.decode(first_commit).events[0]
     return created.idempotency_key if isinstance(created, e.ExecutionCreated) else None
