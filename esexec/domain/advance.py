@@ -10,7 +10,7 @@ from heapq import heappop
 from esexec.domain import events as e
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.rollback import can_undo, compensation_of
+from esexec.domain.rollback import can_undo, compensation_of, step_of
 from esexec.domain.state import SETTLED, ExecutionState
 
 NAMED = 100
@@ -46,6 +46,8 @@ def set_deadline(decision: Decision) -> None:
     state = decision.state
     timeout = state.execution_policy.execution_timeout_ms
     named = state.created.deadline
+    if not timeout and named is None:
+        return
     deadlines = [decision.time + timedelta(milliseconds=timeout)] if timeout else []
     if named is not None and (state.run == 1 or named > decision.time):  # whoever retries it later knows about the deadline
         deadlines.append(named)
@@ -166,13 +168,14 @@ def _roll_back(decision: Decision) -> None:
         if decision.full:
             decision.unfinished = True
             return
-        index = rollback.order[rollback.cursor]
-        task = compensation_of(state, index)
+        done = rollback.order[rollback.cursor]
+        task = compensation_of(state, done)
         if isinstance(task, e.CompensationSkipped):
             decision.emit(task)
         elif state.paused:
             return
         else:
+            index = step_of(done)
             step = state.steps[index]
             decision.emit(
                 e.CompensationScheduled(step=state.graph.steps[index].id, attempt=step.attempt + 1, run=state.run, task=task)
@@ -186,7 +189,8 @@ def _roll_back(decision: Decision) -> None:
 
 
 def _not_undone(state: ExecutionState) -> tuple[str, ...]:
-    return tuple(state.graph.steps[index].id for index in [*reversed(state.standing)][:NAMED])
+    left = dict.fromkeys(step_of(done) for done in reversed(state.standing))
+    return tuple(state.graph.steps[index].id for index in [*left][:NAMED])
 
 
 # What is left ------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,14 @@ _OPENING = (r.Started, r.Lost, r.Before)
 """Reports that close nothing, so that no effect of the closing commit is owed to them."""
 
 
+_STARTED = {
+    "task": e.TaskStarted,
+    "fallback": e.TaskStarted,
+    "recovery": e.RecoveryStarted,
+    "compensation": e.CompensationStarted,
+}
+
+
 def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id: str, time: datetime) -> Verdict:
     """Record what a report says of the attempt `attempt_id` (`<run>-<attempt>`) of a step, and what follows."""
     state = decision.state
@@ -120,15 +128,8 @@ class _Attempt:
         """The start is an event of every attempt that began, exactly once, whichever report tells it first."""
         if started_at is None or self.step.started_at is not None:
             return
-        match self.step.purpose:
-            case "recovery":
-                self.emit(e.RecoveryStarted, started_at=started_at, worker=worker)
-            case "compensation":
-                self.emit(e.CompensationStarted, started_at=started_at, worker=worker)
-            case _:
-                self.decision.emit(
-                    e.TaskStarted(step=self.step_id, attempt=self.attempt, run=self.run, started_at=started_at, worker=worker)
-                )
+        kind: Any = _STARTED[self.step.purpose]
+        self.decision.emit(kind(step=self.step_id, attempt=self.attempt, run=self.run, started_at=started_at, worker=worker))
 
     def completed(self, report: r.Completed) -> None:
         match self.step.purpose:
@@ -136,7 +137,7 @@ class _Attempt:
                 self.advised(report.output, report.ended_at)
             case "compensation":
                 self.emit(e.CompensationCompleted, ended_at=report.ended_at)
-            case _ if vars_too_large(self.state, report.vars):
+            case _ if report.vars and vars_too_large(self.state, report.vars):
                 self.failed(_vars_too_large(self.step_id, self.attempt), report.ended_at)
             case _:
                 self.decision.emit(
@@ -149,12 +150,8 @@ class _Attempt:
                         vars=report.vars,
                     )
                 )
-                self.checkpoint()
-
-    def checkpoint(self) -> None:
-        """`checkpoint_every="task"`: one after each that completed."""
-        if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
-            make_checkpoint(self.decision, "task")
+                if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
+                    make_checkpoint(self.decision, "task")
 
     def timed_out(self, ended_at: datetime | None, ended: e.Ending | None) -> None:
         timeout_ms = self.state.timeout_of(self.index)

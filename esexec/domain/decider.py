@@ -47,7 +47,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         return Verdict("invalid", error=graph)
     if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
         return Verdict("invalid", error=_unknown_kept(unknown))
-    start_at = _start_at(command, time)
+    start_at = _start_at(command, time) if command.delay_ms or command.start_at is not None else None
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),

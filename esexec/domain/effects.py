@@ -18,7 +18,8 @@ from esexec.domain.commands import StartExecution
 from esexec.domain.controls import kept_outputs
 from esexec.domain.errors import ErrorInfo, InternalError, ValidationError
 from esexec.domain.recovery import request_of
-from esexec.domain.rollback import undo_params
+from esexec.domain.rollback import undo_params, undone_output
+from esexec.domain.settings import Policy
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 
 
@@ -231,7 +232,7 @@ def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
     step, policy = state.steps[index], state.attempt_policy(index)
     message: messages.Dispatch | ErrorInfo
     try:
-        message = dispatch_of(state, index)
+        message = dispatch_of(state, index, policy)
     except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
         told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
         message = told.info
@@ -268,17 +269,18 @@ def _give_up(state: ExecutionState, lane: Lane) -> TakeBack:
 # Messages ------------------------------------------------------------------------------------------------------------
 
 
-def dispatch_of(state: ExecutionState, index: int) -> messages.Dispatch:
-    """The message that hands the open attempt of a step to a worker, its references resolved.
+def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None) -> messages.Dispatch:
+    """The message that hands the open attempt of a step to a worker, its references resolved. `policy`: its settings, if known.
 
     Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
     """
     spec, step, created = state.graph.steps[index], state.steps[index], state.created
+    policy = policy or state.attempt_policy(index)
     if step.purpose == "recovery":
-        return _question(state, index)
+        return _question(state, index, policy)
     if step.purpose == "compensation":
-        return _undoing(state, index)
-    policy, template = state.policy_of(index), state.graph.templates[index]
+        return _undoing(state, index, policy)
+    template = state.graph.templates[index]
     if template is None:
         params = spec.params
     else:
@@ -291,8 +293,8 @@ def dispatch_of(state: ExecutionState, index: int) -> messages.Dispatch:
         run=state.run,
         params=params,
         context=created.context,
-        timeout_ms=state.timeout_of(index),
-        max_attempts=step.attempt + policy.max_retries + 1 - step.tries if step.tries <= policy.max_retries else step.attempt,
+        timeout_ms=state.timeout_of(index) if step.timed_out else policy.timeout_ms,
+        max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
         queue=policy.queue,
         priority=policy.priority,
         purpose=step.purpose,
@@ -302,8 +304,8 @@ def dispatch_of(state: ExecutionState, index: int) -> messages.Dispatch:
     )
 
 
-def _question(state: ExecutionState, index: int) -> messages.Dispatch:
-    spec, step, policy = state.graph.steps[index], state.steps[index], state.attempt_policy(index)
+def _question(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
+    spec, step = state.graph.steps[index], state.steps[index]
     assert step.recovery is not None
     return messages.Dispatch(
         execution_id=state.execution_id,
@@ -323,25 +325,25 @@ def _question(state: ExecutionState, index: int) -> messages.Dispatch:
     )
 
 
-def _undoing(state: ExecutionState, index: int) -> messages.Dispatch:
-    spec, step, policy = state.graph.steps[index], state.steps[index], state.attempt_policy(index)
-    standing = state.standing[index]
-    assert step.compensator is not None
+def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
+    spec, step = state.graph.steps[index], state.steps[index]
+    assert step.compensator is not None and state.rollback is not None
+    done = state.rollback.order[state.rollback.cursor]
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
         task=step.compensator,
         attempt=step.attempt,
         run=state.run,
-        params=undo_params(state, index, step.compensator),
+        params=undo_params(state, done, step.compensator),
         context=state.created.context,
         timeout_ms=state.timeout_of(index),
-        max_attempts=max(step.attempt, step.attempt + policy.max_retries + 1 - step.tries),
+        max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
         queue=policy.queue,
         priority=policy.priority,
         purpose="compensation",
         vars=state.variables,
-        output=None if standing.output is msgspec.UNSET else standing.output,
+        output=undone_output(state, done),
         before=state.images.get(index, msgspec.UNSET),
     )
 

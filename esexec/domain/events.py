@@ -173,7 +173,7 @@ class RollbackStarted(_Event, tag="rollback_started", frozen=True, kw_only=True)
 
 
 class ExecutionRolledBack(_Event, tag="execution_rolled_back", frozen=True, kw_only=True):
-    """Everything that can be undone was. `undone`: how many steps; `skipped`: those that nothing undoes; `error`: if it failed."""
+    """Everything that can be undone was. `undone`: how many steps; `skipped`: those that nothing undoes; `error`: the failure."""
 
     undone: int
     skipped: tuple[str, ...] = ()

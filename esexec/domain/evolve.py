@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from heapq import heappush
 from typing import Any
 
-import msgspec
-
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Commit
@@ -24,7 +22,6 @@ from esexec.domain.state import (
     ExecutionStatus,
     Lane,
     Rollback,
-    Standing,
     StepState,
     StepStatus,
     Timer,
@@ -112,7 +109,8 @@ def _started(state: ExecutionState, event: e.ExecutionStarted) -> None:
     state.status, state.phase, state.started_at = "running", "executing", state.time
     if state.created.start_at is not None:
         _close_timer(state, 1, fired=True)
-    _next_checkpoint(state)
+    if state.execution_policy.checkpoint_interval_ms:
+        _next_checkpoint(state)
 
 
 def _completed(state: ExecutionState, event: e.ExecutionCompleted) -> None:
@@ -263,21 +261,23 @@ def _find_ready(state: ExecutionState) -> None:
 def _task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    step.status, step.purpose = "pending", "fallback" if step.fallback else "task"
+    step.status = "pending"
     step.scheduled += 1
-    _open(state, index, step, event.attempt)
+    _open(step, event.attempt)
     if event.attempt == 1:
         state.in_flight[index] = None
         state.serial_busy = state.serial_busy or not state.graph.parallel[index]
-    elif step.timer:
-        _close_timer(state, step.timer, fired=True)
+    else:
+        step.purpose = "fallback" if step.fallback else "task"
+        if step.timer:
+            _close_timer(state, step.timer, fired=True)
     if wait := state.policy_of(index).queue_timeout_ms:
         assert state.time is not None
         step.queue_timer = state.version
         state.timers[state.version] = Timer("queue", state.time + timedelta(milliseconds=wait), index)
 
 
-def _open(state: ExecutionState, index: int, step: StepState, attempt: int) -> None:
+def _open(step: StepState, attempt: int) -> None:
     step.attempt, step.open, step.overdue = attempt, True, False
     step.tries += 1
     step.started_at = step.started_time = step.next_retry_at = None
@@ -308,9 +308,11 @@ def _task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     if event.vars:
         state.variables = state.variables | event.vars
     _close(state, step, event.ended_at)
-    if index in state.standing:
-        del state.standing[index]
-    state.standing[index] = Standing(event.output, step.fallback)
+    done = index if step.fallback is None else ~index
+    if done in state.standing:
+        del state.standing[done]
+        state.uncertain.discard(done)
+    state.standing[done] = step
     _settle(state, index, step, "completed")
     _release_dependents(state, index)
 
@@ -344,8 +346,11 @@ def _task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) ->
 
 def _perhaps_done(state: ExecutionState, index: int) -> None:
     """Nobody knows whether the attempt did its work: if it is rolled back, it is undone."""
-    if index not in state.standing:
-        state.standing[index] = Standing(msgspec.UNSET, state.steps[index].fallback)
+    step = state.steps[index]
+    done = index if step.fallback is None else ~index
+    if done not in state.standing:
+        state.standing[done] = step
+        state.uncertain.add(done)
 
 
 def _give_up(state: ExecutionState, index: int, step: StepState, *, abort: bool = False) -> None:
@@ -425,7 +430,7 @@ def _recovery_initiated(state: ExecutionState, event: e.RecoveryInitiated) -> No
     step.purpose, step.recovery, step.timer = "recovery", event, 0
     step.recoveries += 1
     tries = step.tries
-    _open(state, index, step, event.attempt)
+    _open(step, event.attempt)
     step.tries = tries  # advice is not a try
     state.recovering += 1
 
@@ -508,7 +513,7 @@ def _compensation_scheduled(state: ExecutionState, event: e.CompensationSchedule
     if step.compensation != "running":
         step.tries, step.timed_out, step.timer = 0, 0, 0
     step.purpose, step.compensation, step.compensator = "compensation", "running", event.task
-    _open(state, index, step, event.attempt)
+    _open(step, event.attempt)
     state.in_flight[index] = None
     if step.timer:
         _close_timer(state, step.timer, fired=True)
@@ -518,9 +523,12 @@ def _compensation_completed(state: ExecutionState, event: e.CompensationComplete
     index, step, rollback = _undoing(state, event.step)
     _close(state, step, None)
     step.compensation = "completed"
+    done = rollback.order[rollback.cursor]
     state.undone[index] = state.version
-    state.standing.pop(index, None)
-    state.images.pop(index, None)
+    state.standing.pop(done, None)
+    state.uncertain.discard(done)
+    if index not in state.standing and ~index not in state.standing:
+        state.images.pop(index, None)
     rollback.undone += 1
     _next_undo(state, index, rollback)
 

@@ -12,7 +12,7 @@ from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, did_you_mean, invalid_value, shown
 from esexec.domain.plan import Plan, Step
 from esexec.domain.references import Template, compile_params
-from esexec.domain.settings import EMPTY_CONFIG
+from esexec.domain.settings import EMPTY_CONFIG, TaskSettings
 from esexec.domain.shape import check_shape
 
 _DECODER = msgspec.json.Decoder(Plan)
@@ -22,8 +22,8 @@ _CYCLE_SHOWN = 10
 class Graph(msgspec.Struct, frozen=True, eq=False):
     """A plan that can be carried out. `raw` is `plan` as it is stored; `parallel` includes the plan's own switch.
 
-    `dependencies` hold stated ones and those that references imply, without duplicates. `templates`: None where the params
-    are constant. `sinks`: steps that nothing waits for.
+    `plain`: steps without settings of their own, in a plan without any. `dependencies` hold stated ones and those that
+    references imply, without duplicates. `templates`: None where the params are constant. `sinks`: steps that nothing waits for.
     """
 
     plan: Plan
@@ -34,6 +34,7 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     dependencies: tuple[tuple[int, ...], ...]
     dependents: tuple[tuple[int, ...], ...]
     parallel: tuple[bool, ...]
+    plain: tuple[bool, ...]
     templates: tuple[Template | None, ...]
     sinks: tuple[int, ...]
 
@@ -57,6 +58,7 @@ def compile_plan(plan: Plan) -> Graph:
         dependencies=dependencies,
         dependents=dependents,
         parallel=tuple(plan.parallel or step.parallel for step in plan.steps),
+        plain=tuple(plan.config is EMPTY_CONFIG and _says_nothing(step) for step in plan.steps),
         templates=templates,
         sinks=tuple(position for position, waiting in enumerate(dependents) if not waiting),
     )
@@ -129,6 +131,10 @@ def _check_task(name: str, path: str) -> None:
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def _says_nothing(step: Step) -> bool:
+    return all(getattr(step, name) is None for name in TaskSettings.__struct_fields__)
 
 
 def _index(plan: Plan) -> dict[str, int]:

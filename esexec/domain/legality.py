@@ -186,7 +186,7 @@ def _about_scheduled(state: ExecutionState, index: int, event: e.TaskScheduled, 
 
 def _about_undoing(state: ExecutionState, index: int, event: Any, where: str) -> str | None:
     step, rollback = state.steps[index], state.rollback
-    if rollback is None or rollback.cursor == len(rollback.order) or rollback.order[rollback.cursor] != index:
+    if rollback is None or rollback.next != index:
         return f"{where}: it is not its turn to be undone"
     match event:
         case e.CompensationSkipped():

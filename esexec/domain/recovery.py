@@ -41,4 +41,4 @@ def outcome_of(output: object) -> RecoveryOutcome:
 
 def vars_too_large(state: ExecutionState, news: dict[str, object]) -> bool:
     """Whether the execution's variables would outgrow their limit with these."""
-    return bool(news) and len(msgspec.json.encode(state.variables | news)) > limits.vars_bytes
+    return len(msgspec.json.encode(state.variables | news)) > limits.vars_bytes

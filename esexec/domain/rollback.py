@@ -1,8 +1,8 @@
 """What undoes a step, and with which params: the plan of a rollback, which is a pure function of the state.
 
 A step is undone by the first of: `Step(compensate=…)`; what its task was announced with; the inverse by name, where workers have
-it: `create_x` → `delete_x`, and from a before-image `delete_x` → `create_x` and `update_x` → `update_x`. What did the work in a
-step's stead, its fallback, is undone by what the fallback was announced with.
+it: `create_x` → `delete_x`, and from a before-image `delete_x` → `create_x` and `update_x` → `update_x`. What a
+fallback did in a step's stead is undone by what the fallback was announced with.
 """
 
 from collections.abc import Container, Mapping
@@ -53,18 +53,27 @@ def with_inverses(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
     return msgspec.structs.replace(said if said is not None else TaskInfo(), compensate=inverse)
 
 
-def compensation_of(state: ExecutionState, index: int) -> str | CompensationSkipped:
-    """The task that undoes what a step did; or the event that says why nothing does."""
-    step, standing = state.graph.steps[index], state.standing[index]
-    done_by = standing.fallback or step.task
-    said = state.created.tasks.get(done_by)
+def step_of(done: int) -> int:
+    """The step that an entry of `standing` is about; `~index` stands for what its fallback did."""
+    return done if done >= 0 else ~done
+
+
+def compensation_of(state: ExecutionState, done: int) -> str | CompensationSkipped:
+    """The task that undoes an entry of `standing`; or the event that says why nothing does."""
+    index = step_of(done)
+    step, task = state.graph.steps[index], _done_by(state, done)
+    said = state.created.tasks.get(task)
     announced = said.compensate if said is not None else None
-    task = announced if standing.fallback else (step.compensate or announced)
-    if task is None:
+    undoes = (step.compensate or announced) if done >= 0 else announced
+    if undoes is None:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_compensation")
-    if _needs_image(done_by, task) and index not in state.images:
+    if _needs_image(task, undoes) and index not in state.images:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_before_image")
-    return task
+    return undoes
+
+
+def _done_by(state: ExecutionState, done: int) -> str:
+    return state.graph.steps[done].task if done >= 0 else state.standing[done].fallback or ""
 
 
 def _needs_image(task: str, inverse: str) -> bool:
@@ -75,16 +84,17 @@ def _needs_image(task: str, inverse: str) -> bool:
 
 def can_undo(state: ExecutionState) -> bool:
     """Whether there is anything that a rollback would do."""
-    return any(isinstance(compensation_of(state, index), str) for index in state.standing)
+    return any(isinstance(compensation_of(state, done), str) for done in state.standing)
 
 
-def undo_params(state: ExecutionState, index: int, task: str) -> dict[str, Any]:
-    """What the compensation of a step is called with: its params, its output's fields over them, and for an inverse from a
+def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
+    """What the compensation `task` is called with: the step's params, its output's fields over them, and for an inverse from a
     before-image the image's fields over those.
 
     Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
     """
-    step, template, standing = state.graph.steps[index], state.graph.templates[index], state.standing[index]
+    index = step_of(done)
+    step, template = state.graph.steps[index], state.graph.templates[index]
     if template is None:
         params = step.params
     else:
@@ -93,34 +103,39 @@ def undo_params(state: ExecutionState, index: int, task: str) -> dict[str, Any]:
             template, input=created.input, context=created.context, output_of=lambda step_id: _output(state, step_id)
         )
     together = dict(params) if isinstance(params, dict) else {}
-    if isinstance(standing.output, dict):
-        together |= standing.output
+    if isinstance(output := undone_output(state, done), dict):
+        together |= output
     image = state.images.get(index)
-    if isinstance(image, dict) and _needs_image(standing.fallback or step.task, task):
+    if isinstance(image, dict) and _needs_image(_done_by(state, done), task):
         together |= image
     return together
+
+
+def undone_output(state: ExecutionState, done: int) -> Any:
+    """The output of what is undone; None where nobody knows whether there was one."""
+    return None if done in state.uncertain else state.standing[done].output
 
 
 def _output(state: ExecutionState, step_id: str) -> Any:
     """The output that a step had when those after it ran: that of what it did last, also in a run that is over."""
     index = state.graph.index[step_id]
-    standing = state.standing.get(index)
-    if standing is None or standing.output is msgspec.UNSET:
-        return state.steps[index].output
-    return standing.output
+    for done in (~index, index):
+        if done in state.standing and done not in state.uncertain:
+            return state.standing[done].output
+    return state.steps[index].output
 
 
 def rollback_plan(state: ExecutionState) -> list[Undo]:
     """What a rollback of the execution as it is now would do, in that order."""
-    return [_undo(state, index) for index in reversed(state.standing)]
+    return [_undo(state, done) for done in reversed(state.standing)]
 
 
-def _undo(state: ExecutionState, index: int) -> Undo:
-    step, certain = state.graph.steps[index].id, state.standing[index].output is not msgspec.UNSET
-    task = compensation_of(state, index)
+def _undo(state: ExecutionState, done: int) -> Undo:
+    step, certain = state.graph.steps[step_of(done)].id, done not in state.uncertain
+    task = compensation_of(state, done)
     if isinstance(task, CompensationSkipped):
         return Undo(step, None, task.reason, certain=certain)
     try:
-        return Undo(step, task, params=undo_params(state, index, task), certain=certain)
+        return Undo(step, task, params=undo_params(state, done, task), certain=certain)
     except ValidationError as error:
         return Undo(step, task, error.message, certain=certain)

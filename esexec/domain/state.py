@@ -16,7 +16,7 @@ from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.graph import Graph
 from esexec.domain.messages import Purpose
-from esexec.domain.settings import BUILT_IN_EXECUTION, ExecutionPolicy, Policy, merge
+from esexec.domain.settings import BUILT_IN, BUILT_IN_EXECUTION, EMPTY_CONFIG, ExecutionPolicy, Policy, merge
 
 ExecutionStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled", "rolled_back"]
 Phase = Literal["queued", "executing", "failing", "cancelling", "rolling_back", "ended"]
@@ -114,21 +114,22 @@ class StepState(msgspec.Struct, gc=False):
         return self.status == "completed" or self.skip_reason == "recovery"
 
 
-class Standing(NamedTuple):
-    """What a step did and nobody undid. `output` UNSET: an attempt of unknown outcome. `fallback`: the task that did it."""
-
-    output: Any
-    fallback: str | None
-
-
 class Rollback(msgspec.Struct, gc=False):
-    """A rollback under way. `order`: the steps to undo; those before `cursor` have been dealt with."""
+    """A rollback under way. `order`: what to undo, as in `standing`; what stands before `cursor` has been dealt with."""
 
     order: list[int]
     cursor: int = 0
     undone: int = 0
     failed: list[int] = []
     skipped: list[int] = []
+
+    @property
+    def next(self) -> int | None:
+        """The step whose turn it is to be undone."""
+        if self.cursor == len(self.order):
+            return None
+        key = self.order[self.cursor]
+        return key if key >= 0 else ~key
 
 
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
@@ -142,8 +143,10 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     `cleared`: by commit, the timers that it closed before they fired. `left`: by commit, the attempts it gave up. `applied`:
     client commands that were carried out and decisions that were continued, and in which commit.
 
-    By step, and for all runs: `standing`: what was done and not undone, in order of completion; `images`: what was before;
-    `undone`: the version that undid it; `past`: its states in runs that are over, and the version that ended each.
+    By step, and for all runs: `standing`: the steps that did something that nobody undid, as they were then, in order of
+    completion, `~index` where its fallback did it; `uncertain`: those of them of which nobody knows whether they did it;
+    `images`: what was before; `undone`: the version that undid it; `past`: its states in runs that are over, and the version
+    that ended each.
     """
 
     execution_id: str
@@ -189,7 +192,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     checkpoints_failed: bool = False
     deadline: datetime | None = None
     recovering: int = 0
-    standing: dict[int, Standing] = {}
+    standing: dict[int, StepState] = {}
+    uncertain: set[int] = set()
     images: dict[int, Any] = {}
     undone: dict[int, int] = {}
     past: dict[int, list[tuple[StepState, int]]] = {}
@@ -228,6 +232,9 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
         policy = self.policies.get(index)
         if policy is None:
             created, step = self.created, self.graph.steps[index]
+            if self.graph.plain[index] and not created.tasks and created.namespace is created.config is EMPTY_CONFIG:
+                self.policies[index] = BUILT_IN
+                return BUILT_IN
             levels = (created.namespace, created.tasks.get(self.task_of(index)), self.graph.plan.config, step, created.config)
             policy = self.policies[index] = merge(levels)
         return policy
@@ -241,6 +248,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     def attempt_policy(self, index: int) -> Policy:
         """The settings of a step's open attempt, whatever it is for."""
         step = self.steps[index]
+        if step.purpose == "task":
+            return self.policy_of(index)
         if step.purpose == "compensation" and step.compensator is not None:
             return self.undo_policy_of(index, step.compensator)
         if step.purpose == "recovery" and step.recovery is not None:
