@@ -1,6 +1,7 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
-from esexec.client import Client, Handle, Startable, StartOptions
+from esexec.client import Checkpoint, Client, Handle, Startable, StartOptions
+from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
     AwaitTimeout,
@@ -22,6 +23,7 @@ from esexec.domain.errors import (
     ValidationError,
     WorkerLost,
 )
+from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
@@ -61,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptCancelled",
     "AwaitTimeout",
+    "Checkpoint",
     "Classification",
     "Client",
     "Commit",
@@ -97,12 +100,15 @@ __all__ = [
     "Refused",
     "StartOptions",
     "Startable",
+    "StateView",
     "Step",
     "Task",
     "TaskResult",
     "TaskStatus",
     "TaskTimeout",
+    "TaskView",
     "Unavailable",
+    "Undo",
     "ValidationError",
     "Verification",
     "Worker",

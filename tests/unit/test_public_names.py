@@ -6,12 +6,12 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err ErrorInfo
-EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate Executor Handle
-InternalError
-NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid Progress RateLimited Refused StartOptions Startable Step Task
-TaskResult TaskStatus TaskTimeout Unavailable ValidationError Verification Worker WorkerLost
-NetworkTimeoutRecovery RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy
+AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err
+ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate
+Executor Handle InternalError NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid
+Progress RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy Refused StartOptions Startable
+StateView Step Task TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo ValidationError Verification Worker
+WorkerLost
 classifier collect connect current_context local recovery remove_classifier task
 """
 
