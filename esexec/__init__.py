@@ -1,6 +1,6 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
-from esexec.client import Checkpoint, Client, Handle, Startable, StartOptions
+from esexec.client import Checkpoint, Client, Handle, KeptPlan, Startable, StartOptions
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -83,6 +83,7 @@ __all__ = [
     "Executor",
     "Handle",
     "InternalError",
+    "KeptPlan",
     "NetworkTimeoutRecovery",
     "NotConfirmed",
     "NotFound",

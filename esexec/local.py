@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from esexec.client import Client
+from esexec.client import Client, Planner
 from esexec.executor import Executor
 from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
@@ -17,10 +17,16 @@ from esexec.worker import Worker
 
 
 def connect(
-    url: str | None = None, *, namespace: str = "default", owner: str | None = None, patience: float = 0.0, **auth: Unpack[Auth]
+    url: str | None = None,
+    *,
+    namespace: str = "default",
+    owner: str | None = None,
+    patience: float = 0.0,
+    planner: Planner | None = None,
+    **auth: Unpack[Auth],
 ) -> Client:
     """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
-    return Client(url, namespace=namespace, owner=owner, patience=patience, **auth)
+    return Client(url, namespace=namespace, owner=owner, patience=patience, planner=planner, **auth)
 
 
 @asynccontextmanager
@@ -33,10 +39,12 @@ async def local(
     store: str | Path = ".esexec",
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
+    planner: Planner | None = None,
 ) -> AsyncIterator[Client]:
     """A client beside an embedded server, an executor and a worker with `tasks` and `strategies`, all ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
+    `planner`: makes plans from queries (`client.plans.create`).
     """
     async with AsyncExitStack() as stack:
         if url is None:
@@ -46,4 +54,4 @@ async def local(
         if tasks or strategies:
             worker = Worker(url, tasks=tasks, strategies=strategies, queues=queues, namespace=namespace)
             await stack.enter_async_context(worker)
-        yield await stack.enter_async_context(Client(url, namespace=namespace))
+        yield await stack.enter_async_context(Client(url, namespace=namespace, planner=planner))

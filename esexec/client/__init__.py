@@ -5,5 +5,20 @@ from esexec.client.client import Client
 from esexec.client.commands import Startable, StartOptions
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.handle import Handle
+from esexec.client.plans import KeptPlan, Planner, Plans
+from esexec.client.strategies import Strategies
 
-__all__ = ["Checkpoint", "Checkpoints", "Client", "Executions", "Handle", "StartOptions", "Startable", "TasksOfExecutions"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Client",
+    "Executions",
+    "Handle",
+    "KeptPlan",
+    "Planner",
+    "Plans",
+    "StartOptions",
+    "Startable",
+    "Strategies",
+    "TasksOfExecutions",
+]

@@ -8,7 +8,7 @@ import esexec
 NAMES = """
 AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err
 ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate
-Executor Handle InternalError NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid
+Executor Handle InternalError KeptPlan NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid
 Progress RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy Refused StartOptions Startable
 StateView Step Task TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo ValidationError Verification Worker
 WorkerLost
