@@ -81,7 +81,7 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, a
 
 def _last_beginning(events: list[e.Event]) -> int:
     """Where in its past an execution was set going for the last time."""
-    kinds = (*_NEW_RUNS, e.RollbackStarted, e.ExecutionResumed)
+    kinds = (*_NEW_RUNS, e.RollbackStarted)
     return max((number for number, event in enumerate(events) if isinstance(event, kinds)), default=0)
 
 

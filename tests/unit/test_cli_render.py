@@ -18,7 +18,7 @@ from esexec.domain import commands as c
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.evolve import fold
-from esexec.domain.rollback import Undo
+from esexec.domain.rollback import Undo, rollback_plan
 from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
 from projections.timeline import timeline
 from tests.given import EXECUTION, History, at, completed, failed, fatal, given, start, started, step
@@ -198,11 +198,15 @@ def test_nothing_hostile_is_shown(width: int) -> None:
     """Results, errors, steps and timelines of hostile executions hold no sequence but our own colours, at any width."""
     ended = given(start("a"), completed("a", {"word": HOSTILE, HOSTILE: [HOSTILE]}))
     broken = given(start("a"), failed("a", code=HOSTILE, retryable=False))
-    for history in (ended, broken):
+    paused = given(start("a", parent=HOSTILE), c.PauseExecution(id="k", reason=HOSTILE))
+    undone = given(start(step("a", compensate="undo")), completed("a", {HOSTILE: 1}), c.RollbackExecution(id="k", reason=HOSTILE))
+    undone.happen(failed("a", 2, code=HOSTILE, retryable=False))
+    for history in (ended, broken, paused, undone):
         console = Console(file=io.StringIO(), width=width, no_color=True, markup=False)
         entries = timeline(history.commits)
         console.print(render.outcome(result(history), stacks=True), render.execution(result(history)))
         console.print(render.story(entries), render.history(entries))
+        console.print(render.rollback_plan([(undo, None) for undo in rollback_plan(history.state)]))
         assert all(char.isprintable() or char == "\n" for char in shown(console))
 
 
