@@ -24,7 +24,10 @@ from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 
 
 class DispatchAttempt(NamedTuple):
-    """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome."""
+    """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome.
+
+    `again`: it may have been handed out before, and its report may be on its way.
+    """
 
     step: str
     run: int
@@ -32,6 +35,7 @@ class DispatchAttempt(NamedTuple):
     queue: str
     priority: int
     message: messages.Dispatch | ErrorInfo
+    again: bool = False
 
 
 class SetTimer(NamedTuple):
@@ -183,7 +187,7 @@ def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResu
     if state.paused or state.ended:
         return
     if not state.stopping:
-        effects.extend(_hand_out(state, index) for index in _waiting(state))
+        effects.extend(_hand_out(state, index)._replace(again=True) for index in _waiting(state))
     effects.extend(_set(state, version) for version, timer in state.timers.items() if timer.kind in HELD_BY_A_PAUSE)
 
 

@@ -17,7 +17,7 @@ from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.decider import decide_continue, decide_control, decide_due, decide_start
 from esexec.domain.decision import Decision, Verdict
-from esexec.domain.effects import Effect, effects_of, open_effects
+from esexec.domain.effects import DispatchAttempt, Effect, effects_of, open_effects
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import Envelope
 from esexec.log import codec
@@ -227,10 +227,9 @@ class Mailbox:
         """Repeat what is still open of a commit (None: of the whole execution) for a message, then let it go."""
         assert self.state is not None
         batch = Batch(self.state, [(envelope, verdict)])
-        if commit is None:
-            batch.effects = open_effects(self.state)
-        else:
-            batch.effects = effects_of(commit.events, commit.version, self.state, commit.n)
+        state = self.state
+        effects = open_effects(state) if commit is None else effects_of(commit.events, commit.version, state, commit.n)
+        batch.effects = [one._replace(again=True) if isinstance(one, DispatchAttempt) else one for one in effects]
         await self.carry(batch)
 
 

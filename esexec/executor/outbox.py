@@ -37,6 +37,9 @@ _encode = msgspec.json.encode
 _MUST_NOT_EXIST = header_block({"Nats-Expected-Last-Subject-Sequence": "0"})
 _CONSUMER_NOT_FOUND = 10014
 _TRY_AGAIN_S = 1.0
+_NO_OUTCOMES = (b'"started"', b'"lost"', b'"before"')
+"""The types of reports that leave their attempt open; a report begins with its type."""
+_TYPE_WITHIN = 30
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -70,7 +73,23 @@ class NatsOutbox:
 
     async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None:
         subject = self._subjects.task(to.queue, to.priority, entity, to.step, to.run, to.attempt)
-        await self._dispatch(subject, data, (to.queue, to.priority), done)
+        if to.again:
+            self._insist(partial(self._dispatch_again, entity, to, subject, data, done))
+        else:
+            await self._dispatch(subject, data, (to.queue, to.priority), done)
+
+    async def _dispatch_again(self, entity: str, to: fx.DispatchAttempt, subject: str, data: bytes, done: Done) -> None:
+        """A worker stores its report before it lets the dispatch go: who finds the report need not have it done once more."""
+        if await self._is_reported(entity, to):
+            await done()
+        else:
+            await self._dispatch(subject, data, (to.queue, to.priority), done)
+
+    async def _is_reported(self, entity: str, what: fx.DispatchAttempt | fx.TakeBack) -> bool:
+        """Whether an outcome of the attempt waits in INBOX."""
+        subject = self._subjects.report_stored(entity, what.queue, what.step, what.run, what.attempt)
+        found = await read_leader(self._connection, self._subjects.inbox_stream, subject)
+        return found is not None and not any(kind in found.data[:_TYPE_WITHIN] for kind in _NO_OUTCOMES)
 
     async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
         # No closure that names itself: that would be a cycle per dispatch for the collector.
@@ -160,12 +179,8 @@ class NatsOutbox:
             await done()
 
     async def _taken_back_before(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        """It does not wait any more. Either it was reported, or an executor took it back and died before it could tell."""
-        if what.stop or not what.tell:
-            await done()
-            return
-        report = self._subjects.report_stored(entity, what.queue, what.step, what.run, what.attempt)
-        if await read_leader(self._connection, self._subjects.inbox_stream, report) is None:
+        """It does not wait. It was reported; or a pause held it, or an executor took it back and died before it could tell."""
+        if what.tell and not await self._is_reported(entity, what):
             await self.report(entity, what, r.Withdrawn(), done)
         else:
             await done()
