@@ -11,16 +11,19 @@ from typing import Any
 import msgspec
 
 from esexec.domain import commands as c
+from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import reports as r
 from esexec.domain.advance import has_more
 from esexec.domain.commit import Cause, Commit, hash_of
-from esexec.domain.decider import Surroundings, decide, decide_cancel, decide_due, decide_start
-from esexec.domain.decision import Decision, Verdict
+from esexec.domain.decider import Message as Decidable
+from esexec.domain.decider import decide, decide_message
+from esexec.domain.decision import NOWHERE, Decision, Surroundings, Verdict
 from esexec.domain.effects import Effect, effects_of
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.evolve import begin, evolve, fold
 from esexec.domain.legality import objection
-from esexec.domain.state import ExecutionState, begin, evolve, fold
+from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.port import Stored
 
@@ -28,7 +31,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "e1"
 
 Report = tuple[r.Report, str, str]
-Message = c.StartExecution | c.CancelExecution | Report | r.Due | r.Continue
+Message = Decidable
 
 INDEXES = frozenset({"ready", "serial", "doomed", "cursor", "policies", "position", "prev"})
 """Fields of a state that may hold entries already dealt with, are filled when first asked for, or belong to the log."""
@@ -128,7 +131,7 @@ class History:
     """What happened so far, as a log would hold it. `state` is the fold of it."""
 
     def __init__(self, *, around: Surroundings | None = None, execution: str = EXECUTION) -> None:
-        self.execution, self.around = execution, around or Surroundings()
+        self.execution, self.around = execution, around or NOWHERE
         self.stored: list[Stored] = []
         self.commits: list[Commit] = []
         self.clock = 0.0
@@ -146,8 +149,8 @@ class History:
         self.clock = self.clock + 1 if when is None else when
         before = self.state
         message = _timer_message(before, message) if isinstance(message, TimerOf) else message
-        decision = Decision(self.state, at(self.clock), chance)
-        verdict = decide_into(decision, message, at(self.clock), self.around)
+        decision = Decision(self.state, at(self.clock), chance, self.around)
+        verdict = decide_message(decision, message, at(self.clock))
         again = decide(self.state, message, at(self.clock), chance=chance, around=self.around)
         assert decision.events == again, "decide is not what its parts are"
         if decision.events:
@@ -199,7 +202,7 @@ class Outcome:
     @property
     def effects(self) -> list[Effect]:
         """What must happen after the commit."""
-        return effects_of(self.events, self.decision.first_version, self.state)
+        return effects_of(self.events, self.decision.first_version, self.state, self.decision.state.n)
 
     def then(self, *events: e.Event) -> "Outcome":
         """Exactly these events."""
@@ -245,24 +248,6 @@ def given(*items: Message | TimerOf | e.Event, around: Surroundings | None = Non
     return history
 
 
-def decide_into(decision: Decision, message: Message, time: datetime, around: Surroundings) -> Verdict:
-    """One message into a decision, by what it is."""
-    from esexec.domain.attempts import decide_report
-    from esexec.domain.decider import decide_continue
-
-    match message:
-        case c.StartExecution():
-            return decide_start(decision, message, time, around)
-        case c.CancelExecution():
-            return decide_cancel(decision, message, time)
-        case r.Due():
-            return decide_due(decision, message.name, time)
-        case r.Continue():
-            return decide_continue(decision, message.after, time)
-        case (report, step, attempt):
-            return decide_report(decision, report, step, attempt, time)
-
-
 def _timer_message(state: ExecutionState, timer: TimerOf) -> r.Due:
     version = state.steps[state.graph.index[timer.step]].timer if timer.step else state.cancel
     assert version in state.timers, f"no timer of {timer.step or 'the cancel'} is open"
@@ -271,9 +256,40 @@ def _timer_message(state: ExecutionState, timer: TimerOf) -> r.Due:
 
 def not_stuck(state: ExecutionState) -> bool:
     """Whether somebody or something will wake the execution, or it has ended."""
-    return state.ended or not state.exists or bool(state.timers) or any(s.open for s in state.steps) or has_more(state)
+    return (
+        state.ended
+        or not state.exists
+        or state.paused
+        or bool(state.timers)
+        or any(s.open for s in state.steps)
+        or has_more(state)
+    )
 
 
 def exactly(effects: Iterable[Effect]) -> list[tuple[type, Effect]]:
-    """Effects with their types: a `Withdraw` of an attempt equals its `DispatchAttempt`, for both are tuples."""
+    """Effects with their types: a `ClearTimer` of 7 equals a `ContinueLater` after 7, for both are tuples."""
     return [(type(effect), effect) for effect in effects]
+
+
+def in_words(effects: Iterable[Effect]) -> list[str]:
+    """Effects as a test reads them: `dispatch a/1-1`, `timer 7 in 2.5 s`, `stop a/1-1: enough`, `hold a/1-1`, `fork e2`."""
+    return [_in_words(effect) for effect in effects]
+
+
+def _in_words(effect: Effect) -> str:
+    match effect:
+        case fx.DispatchAttempt():
+            error = f": {effect.message.code}" if isinstance(effect.message, ErrorInfo) else ""
+            return f"dispatch {effect.step}/{effect.run}-{effect.attempt}{error}"
+        case fx.SetTimer():
+            return f"timer {effect.name} in {effect.wait_s:g} s"
+        case fx.ClearTimer():
+            return f"clear {effect.name}"
+        case fx.TakeBack():
+            verb = {(True, True): "stop", (True, False): "give up", (False, True): "withdraw", (False, False): "hold"}
+            reason = f": {effect.reason}" if effect.reason else ""
+            return f"{verb[effect.stop, effect.tell]} {effect.step}/{effect.run}-{effect.attempt}{reason}"
+        case fx.ContinueLater():
+            return f"continue after {effect.after}"
+        case fx.StartFork():
+            return f"fork {effect.new_id}"

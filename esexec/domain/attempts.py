@@ -21,7 +21,7 @@ from esexec.domain.retry import delay_ms, may_retry
 from esexec.domain.state import StepState
 from esexec.domain.strategies import RecoveryOutcome, Strategy, strategy_for
 
-_OPENING = (r.Started, r.Lost, r.Before)
+_OPENING = (r.Started, r.Before)
 """Reports that close nothing, so that no effect of the closing commit is owed to them."""
 
 
@@ -42,7 +42,8 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
         return Verdict("unknown")
     step = state.steps[index]
     if run < state.run:
-        return Verdict("stale")  # of a run that is over nothing is owed any more
+        # Of a run that is over nothing is owed any more, unless this report began the next one (a recovery that went back).
+        return Verdict("stale", n=state.begun if run == state.run - 1 and isinstance(report, r.Completed) else 0)
     if attempt < step.attempt or (attempt == step.attempt and not step.open):
         return Verdict("stale", n=0 if isinstance(report, _OPENING) else step.closed_by(attempt))
     if attempt > step.attempt:

@@ -228,7 +228,7 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
             kept.recoveries = 0
         state.steps[index] = kept
         kept.compensation = None
-    state.run = run
+    state.run, state.begun = run, state.n
     state.policies.clear()
     state.in_flight.clear()
     state.serial_busy = False

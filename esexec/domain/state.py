@@ -134,7 +134,7 @@ class Rollback(msgspec.Struct, gc=False):
 
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history,
-    `weight` its bytes (kept by whoever reads and writes it).
+    `weight` its bytes (kept by whoever reads and writes it). `begun`: the commit that began this run.
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
     heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps
@@ -159,6 +159,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     status: ExecutionStatus = "pending"
     phase: Phase = "queued"
     run: int = 1
+    begun: int = 1
     created: e.ExecutionCreated = None  # type: ignore[assignment]  # set by the first event
     graph: Graph = None  # type: ignore[assignment]
     execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION

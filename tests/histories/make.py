@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from esexec.domain.decider import Surroundings
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import ExecutionConfig, TaskInfo
 from esexec.domain.state import ExecutionState
 from esexec.results import result_of
 from tests.given import (
@@ -28,7 +28,7 @@ from tests.given import (
 )
 
 EXECUTION = "e1"
-AROUND = Surroundings(ExecutionConfig(max_retries=2), {"load": TaskSettings(timeout_ms=5_000, queue="slow")})
+AROUND = Surroundings(ExecutionConfig(max_retries=2), {"load": TaskInfo(timeout_ms=5_000, queue="slow")})
 
 KINDS: dict[str, list[Message | TimerOf]] = {
     "completed": [

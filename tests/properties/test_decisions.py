@@ -14,7 +14,8 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import has_more
 from esexec.domain.commit import Commit
-from esexec.domain.state import ExecutionState, fold
+from esexec.domain.evolve import fold
+from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.verify import verify
 from tests.given import (
@@ -145,7 +146,7 @@ def test_every_prefix_folds(order: Random, command: c.StartExecution, seed: int)
         assert not_stuck(state)
         still_open = exactly(fx.open_effects(state))
         for commit in history.commits[:length]:
-            due = exactly(fx.effects_of(commit.events, commit.version, state))
+            due = exactly(fx.effects_of(commit.events, commit.version, state, commit.n))
             assert all(effect in still_open for effect in due if effect[0] is not fx.ClearTimer)
 
 

@@ -7,14 +7,13 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from tests.given import (
-    at,
     cancel,
     completed,
     due,
-    exactly,
     failed,
     fatal,
     given,
+    in_words,
     start,
     started,
     step,
@@ -32,7 +31,7 @@ def test_a_cancel_is_recorded_and_what_waits_is_cancelled() -> None:
         e.TaskCancelled(step="b", attempt=0),
         e.TaskCancelled(step="c", attempt=0),
     )
-    assert exactly(outcome.effects) == exactly([fx.SetTimer(4, at(17)), fx.Withdraw(0, 1)])
+    assert in_words(outcome.effects) == ["timer 4 in 10 s", "stop a/1-1: enough"]
     assert (outcome.state.status, outcome.state.phase) == ("running", "cancelling")
 
 
@@ -127,5 +126,5 @@ def test_a_dispatch_is_not_repeated_after_a_cancel() -> None:
     """A start whose effects are repeated after the execution was cancelled hands out nothing any more."""
     history = given(start("a"), cancel())
     created = history.commits[0]
-    assert exactly(fx.effects_of(created.events, created.version, history.state)) == exactly([])
-    assert [type(effect) for effect in fx.open_effects(history.state)] == [fx.Withdraw, fx.SetTimer]
+    assert fx.effects_of(created.events, created.version, history.state, 1) == []
+    assert in_words(fx.open_effects(history.state)) == ["stop a/1-1", "timer 4 in 10 s"]

@@ -10,7 +10,8 @@ import pytest
 from esexec.domain import events as e
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import CorruptHistory
-from esexec.domain.settings import ExecutionConfig, TaskSettings
+from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.strategies import Strategy
 from esexec.log import codec
 from tests.given import at, cancel, completed, due, failed, failure, given, start, step
 
@@ -74,7 +75,38 @@ EVENTS: dict[str, e.Event] = {
     "task_cancelled": e.TaskCancelled(step="a", attempt=0),
     "key_bound": e.KeyBound(key="k", execution_id="e1"),
     "namespace_configured": e.NamespaceConfigured(config=ExecutionConfig(max_retries=1)),
-    "tasks_announced": e.TasksAnnounced(tasks={"t": TaskSettings(queue="q")}),
+    "tasks_announced": e.TasksAnnounced(tasks={"t": TaskInfo(queue="q", compensate="u")}),
+    "execution_paused": e.ExecutionPaused(reason="lunch"),
+    "execution_resumed": e.ExecutionResumed(),
+    "execution_retried": e.ExecutionRetried(run=2, step="a"),
+    "execution_forked": e.ExecutionForked(new_id="e2"),
+    "execution_deadline_set": e.DeadlineSet(deadline=at(60)),
+    "execution_deadline_exceeded": e.DeadlineExceeded(error=failure(), grace_ms=10_000),
+    "checkpoint_created": e.CheckpointCreated(checkpoint_id="e1.7", by="task", metadata={"k": 1}),
+    "checkpoint_failed": e.CheckpointFailed(message="no room", by="interval"),
+    "checkpoint_restored": e.CheckpointRestored(
+        checkpoint_id="e1.7", run=2, by="recovery", reason="r", abandoned=("a/1",), vars={"k": 1}
+    ),
+    "rollback_started": e.RollbackStarted(by="command", reason="r"),
+    "execution_rolled_back": e.ExecutionRolledBack(undone=1, skipped=("b",), error=failure()),
+    "task_overdue": e.TaskOverdue(step="a", attempt=2),
+    "task_fallback_started": e.FallbackStarted(step="a", attempt=2, task="t"),
+    "before_image_recorded": e.BeforeImageRecorded(step="a", run=2, image={"k": None}),
+    "recovery_initiated": e.RecoveryInitiated(step="a", attempt=2, strategy="s", name="n", queue="q", timeout_ms=5),
+    "recovery_started": e.RecoveryStarted(step="a", attempt=2, started_at=at(0), worker="w"),
+    "recovery_completed": e.RecoveryCompleted(
+        step="a", attempt=2, success=True, action="checkpoint_restore", then="restore", message="m", ended_at=at(0), vars={"k": 1}
+    ),
+    "compensation_scheduled": e.CompensationScheduled(step="a", attempt=2, task="t"),
+    "compensation_started": e.CompensationStarted(step="a", attempt=2, started_at=at(0), worker="w"),
+    "compensation_completed": e.CompensationCompleted(step="a", attempt=2, ended_at=at(0)),
+    "compensation_failed": e.CompensationFailed(step="a", attempt=2, error=failure(), ended_at=at(0), retries_exhausted=True),
+    "compensation_retry_scheduled": e.CompensationRetryScheduled(step="a", attempt=3, delay_ms=5, due=at(0)),
+    "compensation_skipped": e.CompensationSkipped(step="a", attempt=0, reason="no_before_image"),
+    "strategy_added": e.StrategyAdded(strategy=Strategy(id="s", applicable_errors=("HTTP_5*",), before_retries=True)),
+    "strategy_removed": e.StrategyRemoved(strategy_id="s"),
+    "plan_stored": e.PlanStored(plan_id="0", plan=msgspec.Raw(b"{}")),
+    "plan_listed": e.PlanListed(plan_id="0", name="p", status="invalid", problem=failure(), query="q"),
 }
 ON_THE_WIRE = {
     "execution_created": '{"type":"execution_created","plan":{},"plan_id":"0","name":"p"}',
@@ -96,7 +128,44 @@ ON_THE_WIRE = {
     "task_cancelled": '{"type":"task_cancelled","step":"a","attempt":0}',
     "key_bound": '{"type":"key_bound","key":"k","execution_id":"e1"}',
     "namespace_configured": '{"type":"namespace_configured","config":{"max_retries":1}}',
-    "tasks_announced": '{"type":"tasks_announced","tasks":{"t":{"queue":"q"}}}',
+    "tasks_announced": '{"type":"tasks_announced","tasks":{"t":{"queue":"q","compensate":"u"}}}',
+    "execution_paused": '{"type":"execution_paused","reason":"lunch"}',
+    "execution_resumed": '{"type":"execution_resumed"}',
+    "execution_retried": '{"type":"execution_retried","run":2,"step":"a"}',
+    "execution_forked": '{"type":"execution_forked","new_id":"e2"}',
+    "execution_deadline_set": '{"type":"execution_deadline_set","deadline":"2026-01-01T00:01:00Z"}',
+    "execution_deadline_exceeded": '{"type":"execution_deadline_exceeded","error":{"type":"execution_error",'
+    '"code":"BROKEN","message":"it is BROKEN"},"grace_ms":10000}',
+    "checkpoint_created": '{"type":"checkpoint_created","checkpoint_id":"e1.7","by":"task","metadata":{"k":1}}',
+    "checkpoint_failed": '{"type":"checkpoint_failed","message":"no room","by":"interval"}',
+    "checkpoint_restored": '{"type":"checkpoint_restored","checkpoint_id":"e1.7",'
+    '"run":2,"by":"recovery","reason":"r","abandoned":["a/1"],"vars":{"k":1}}',
+    "rollback_started": '{"type":"rollback_started","by":"command","reason":"r"}',
+    "execution_rolled_back": '{"type":"execution_rolled_back","undone":1,"skipped":["b"],'
+    '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"}}',
+    "task_overdue": '{"type":"task_overdue","step":"a","attempt":2}',
+    "task_fallback_started": '{"type":"task_fallback_started","step":"a","attempt":2,"task":"t"}',
+    "before_image_recorded": '{"type":"before_image_recorded","step":"a","run":2,"image":{"k":null}}',
+    "recovery_initiated": '{"type":"recovery_initiated","step":"a","attempt":2,'
+    '"strategy":"s","name":"n","queue":"q","timeout_ms":5}',
+    "recovery_started": '{"type":"recovery_started","step":"a","attempt":2,"started_at":"2026-01-01T00:00:00Z","worker":"w"}',
+    "recovery_completed": '{"type":"recovery_completed","step":"a","attempt":2,'
+    '"success":true,"action":"checkpoint_restore","then":"restore","message":"m","ended_at":"2026-01-01T00:00:00Z","vars":{"k":1}}',
+    "compensation_scheduled": '{"type":"compensation_scheduled","step":"a","attempt":2,"task":"t"}',
+    "compensation_started": '{"type":"compensation_started","step":"a","attempt":2,'
+    '"started_at":"2026-01-01T00:00:00Z","worker":"w"}',
+    "compensation_completed": '{"type":"compensation_completed","step":"a","attempt":2,"ended_at":"2026-01-01T00:00:00Z"}',
+    "compensation_failed": '{"type":"compensation_failed","step":"a","attempt":2,'
+    '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},'
+    '"ended_at":"2026-01-01T00:00:00Z","retries_exhausted":true}',
+    "compensation_retry_scheduled": '{"type":"compensation_retry_scheduled","step":"a",'
+    '"attempt":3,"delay_ms":5,"due":"2026-01-01T00:00:00Z"}',
+    "compensation_skipped": '{"type":"compensation_skipped","step":"a","attempt":0,"reason":"no_before_image"}',
+    "strategy_added": '{"type":"strategy_added","strategy":{"id":"s","applicable_errors":["HTTP_5*"],"before_retries":true}}',
+    "strategy_removed": '{"type":"strategy_removed","strategy_id":"s"}',
+    "plan_stored": '{"type":"plan_stored","plan_id":"0","plan":{}}',
+    "plan_listed": '{"type":"plan_listed","plan_id":"0","name":"p",'
+    '"status":"invalid","problem":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"query":"q"}',
 }
 
 

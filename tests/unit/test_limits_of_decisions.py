@@ -14,7 +14,8 @@ from esexec.domain.advance import has_more
 from esexec.domain.commit import Commit
 from esexec.domain.compiled import forget_graphs
 from esexec.domain.decider import decide
-from esexec.domain.state import ExecutionState, fold, note_cause
+from esexec.domain.evolve import fold, note_cause
+from esexec.domain.state import ExecutionState
 from tests.given import History, Outcome, at, cancel, completed, exactly, fatal, given, start, started, step
 
 

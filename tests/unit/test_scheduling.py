@@ -24,7 +24,7 @@ def test_a_single_task_is_a_one_step_plan() -> None:
     """A start that names a task runs that task with the input as its params."""
     outcome = given().when(c.StartExecution(id="c1", task="math.add", input={"a": 1}))
     outcome.then_types("execution_created", "execution_started", "task_scheduled math_add")
-    assert dispatch_of(outcome.state, 0, 1).params == {"a": 1}
+    assert dispatch_of(outcome.state, 0).params == {"a": 1}
 
 
 def test_steps_not_marked_parallel_run_one_at_a_time() -> None:
@@ -84,13 +84,13 @@ def test_a_reference_implies_the_dependency() -> None:
     history = given(start("a", step("b", params={"n": "${steps.a.output.list[1]}", "t": "no. ${steps.a.output.list[0]}"})))
     outcome = history.when(completed("a", {"list": [7, {"k": True}]}))
     outcome.then_types("task_started a", "task_completed a", "task_scheduled b")
-    assert dispatch_of(outcome.state, 1, 1).params == {"n": {"k": True}, "t": "no. 7"}
+    assert dispatch_of(outcome.state, 1).params == {"n": {"k": True}, "t": "no. 7"}
 
 
 def test_input_and_context_are_referred_to() -> None:
     """`${input…}` and `${context…}` come from the start; the context travels with every dispatch."""
     history = given(start(step("a", params={"i": "${input.x}", "c": "${context.user}"}), input={"x": 1}, context={"user": "u"}))
-    dispatch = dispatch_of(history.state, 0, 1)
+    dispatch = dispatch_of(history.state, 0)
     assert (dispatch.params, dispatch.context) == ({"i": 1, "c": "u"}, {"user": "u"})
 
 
@@ -98,7 +98,7 @@ def test_a_reference_to_what_is_not_there_cannot_be_dispatched() -> None:
     """A path that the output does not have is a `reference_unresolved` of the step that refers to it."""
     history = given(start("a", step("b", params={"n": "${steps.a.output.missing}"})), completed("a", {}))
     with pytest.raises(ValidationError) as raised:
-        dispatch_of(history.state, 1, 1)
+        dispatch_of(history.state, 1)
     assert raised.value.code == "reference_unresolved"
 
 

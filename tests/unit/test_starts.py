@@ -9,12 +9,12 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
-from esexec.domain.settings import BUILT_IN, ExecutionConfig, Policy, TaskSettings, merge, merge_execution
+from esexec.domain.settings import BUILT_IN, ExecutionConfig, Policy, TaskInfo, TaskSettings, merge, merge_execution
 from tests.given import completed, given, start, step
 
 
 def code_of(command: c.StartExecution) -> str:
-    outcome = given().when(command).then_nothing("refused")
+    outcome = given().when(command).then_nothing("invalid")
     assert outcome.verdict.error is not None
     assert outcome.verdict.error.type == "validation_error"
     return outcome.verdict.error.code
@@ -41,7 +41,7 @@ def raw(document: Any) -> msgspec.Raw:
     ],
 )
 def test_a_start_that_cannot_be_carried_out_is_refused(command: c.StartExecution, code: str) -> None:
-    """A plan's fault is a typed refusal; nothing is recorded."""
+    """A plan's fault is a typed refusal, whatever the history says (`invalid`); nothing is recorded."""
     assert code_of(command) == code
 
 
@@ -80,11 +80,11 @@ def test_an_id_given_twice_with_other_content_is_a_conflict(other: c.StartExecut
 
 def test_the_history_explains_itself() -> None:
     """Whatever the start took from the namespace stands in its first event; later changes there change nothing here."""
-    around = Surroundings(ExecutionConfig(max_retries=7), {"a": TaskSettings(timeout_ms=5), "other": TaskSettings(timeout_ms=6)})
+    around = Surroundings(ExecutionConfig(max_retries=7), {"a": TaskInfo(timeout_ms=5), "other": TaskInfo(timeout_ms=6)})
     history = given(around=around)
     created = history.when(start("a", idempotency_key="k")).events[0]
     assert isinstance(created, e.ExecutionCreated)
-    assert (created.namespace, created.tasks) == (around.namespace, {"a": TaskSettings(timeout_ms=5)})
+    assert (created.namespace, created.tasks) == (around.namespace, {"a": TaskInfo(timeout_ms=5)})
     assert created.idempotency_key == "k"
     history.around = Surroundings()
     policy = history.state.policy_of(0)
@@ -113,7 +113,7 @@ def test_each_level_wins_over_the_weaker_ones(strongest: int, field: str, values
     """built-in < namespace < task < plan < step < call, for falsy values too."""
     said = {level: {field: values[index]} for index, level in enumerate(LEVELS) if index <= strongest}
     around = Surroundings(
-        msgspec.convert(said.get("namespace", {}), ExecutionConfig), {"a": msgspec.convert(said.get("task", {}), TaskSettings)}
+        msgspec.convert(said.get("namespace", {}), ExecutionConfig), {"a": msgspec.convert(said.get("task", {}), TaskInfo)}
     )
     command = start(step("a", **said.get("step", {})), plan_fields={"config": said.get("plan", {})}, config=said.get("call", {}))
     state = given(command, around=around).state
@@ -155,6 +155,6 @@ def test_levels_of_the_whole_execution() -> None:
 def test_a_dispatch_says_what_a_worker_needs() -> None:
     """Queue, priority, timeout and how many attempts there can be travel with the attempt."""
     state = given(start(step("a", task="x.y", params={"k": 1}, queue="q", priority=9, timeout_ms=7, max_retries=2))).state
-    dispatch = dispatch_of(state, 0, 1)
+    dispatch = dispatch_of(state, 0)
     assert (dispatch.task, dispatch.params, dispatch.queue, dispatch.priority) == ("x.y", {"k": 1}, "q", 9)
     assert (dispatch.timeout_ms, dispatch.max_attempts, dispatch.attempt, dispatch.run) == (7, 3, 1, 1)

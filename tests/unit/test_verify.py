@@ -5,8 +5,8 @@ import pytest
 from esexec.domain import events as e
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory
+from esexec.domain.evolve import fold
 from esexec.domain.legality import objection
-from esexec.domain.state import fold
 from esexec.log import codec
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Stored
