@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from esexec.domain import limits
 from esexec.domain.messages import Dispatch
 from esexec.tasks import Context
+
+if TYPE_CHECKING:
+    from esexec.worker.images import Images
 
 Why = Literal["timeout", "cancelled", "draining"]
 
@@ -20,8 +23,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "key", "over", "queue", "report_subject", "started_at",
-        "started_mono", "started_told", "stopped_mono", "why",
+        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "over", "queue", "report_subject",
+        "started_at", "started_mono", "started_told", "stopped_mono", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
@@ -34,7 +37,9 @@ class Attempt:
         self.started_told = False
         self.over = False
         self.why: Why | None = None
-        self.asking: set[Future[Any]] = set()
+        self.images: Images | None = None
+        """Where before-images go; None: nowhere."""
+        self.asking: set[Future[Any]] | None = None
         """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None
         """Ends the handler as far as that is possible: cancels its task; a thread has nothing but the context's flag."""
@@ -55,8 +60,17 @@ class Attempt:
             self.context.cancel()
         if self.end is not None:
             self.end()
-        for waiting in tuple(self.asking):
+        for waiting in tuple(self.asking or ()):
             waiting.cancel()
+
+    async def keep(self, data: bytes) -> Any:
+        """What its context knows of before-images (`tasks.context.ImageKeeper`), as is `keep_in_thread`."""
+        assert self.images is not None
+        return await self.images.keep(self, data)
+
+    def keep_in_thread(self, data: bytes) -> Any:
+        assert self.images is not None
+        return self.images.keep_in_thread(self, data)
 
     def deserves_lease(self, now_mono: float) -> bool:
         """Whether its lease is still renewed: not past its timeout and grace, however the handler hangs."""

@@ -34,7 +34,33 @@ class Images:
         self._waiting: dict[str, set[asyncio.Future[Any]]] = {}
 
     async def keep(self, attempt: Attempt, data: bytes) -> Any:
-        """Report an image until it is answered; gives the one that stands. On the worker's loop."""
+        """Report an image until it is answered; gives the one that stands. For code on an event loop, the worker's or another."""
+        if asyncio.get_running_loop() is self.loop:
+            return await self._keep(attempt, data)
+        return await asyncio.to_thread(self.keep_in_thread, attempt, data)
+
+    def keep_in_thread(self, attempt: Attempt, data: bytes) -> Any:
+        """`keep`, for code in a thread. Raises `AttemptCancelled` if the attempt is told to stop."""
+        if self._on_the_loop():
+            raise ExecutionError(
+                "before_sync would block the worker's loop", code="before_sync_on_loop", retry=False, hint="await ctx.before(…)"
+            )
+        asking = asyncio.run_coroutine_threadsafe(self._keep(attempt, data), self.loop)
+        attempt.asking = {asking, *(attempt.asking or ())}
+        if attempt.why is not None:  # told to stop just before: then nobody has cancelled it
+            asking.cancel()
+        try:
+            return asking.result()
+        except concurrent.futures.CancelledError:
+            raise AttemptCancelled(f"{attempt.key} is to stop") from None
+
+    def _on_the_loop(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:  # no loop runs in this thread
+            return False
+
+    async def _keep(self, attempt: Attempt, data: bytes) -> Any:
         report = msgspec.json.encode(r.Before(worker=self._worker, image=msgspec.Raw(data)))
         answer: asyncio.Future[Any] = self.loop.create_future()
         waiting = self._waiting.setdefault(attempt.key, set())
@@ -60,38 +86,3 @@ class Images:
             for answer in self._waiting.get(key_of(signal.execution_id, signal.step, f"{signal.run}-{signal.attempt}"), ()):
                 if not answer.done():
                     answer.set_result(signal.image)
-
-
-class Keeper:
-    """`Images` for one attempt: what its context knows of them (`tasks.context.ImageKeeper`)."""
-
-    __slots__ = ("_attempt", "_images")
-
-    def __init__(self, images: Images, attempt: Attempt) -> None:
-        self._images, self._attempt = images, attempt
-
-    async def keep(self, data: bytes) -> Any:
-        if asyncio.get_running_loop() is self._images.loop:
-            return await self._images.keep(self._attempt, data)
-        return await asyncio.to_thread(self.keep_in_thread, data)  # a loop of the handler's own
-
-    def keep_in_thread(self, data: bytes) -> Any:
-        with contextlib.suppress(RuntimeError):
-            if asyncio.get_running_loop() is self._images.loop:
-                raise ExecutionError(
-                    "before_sync would block the worker's loop",
-                    code="before_sync_on_loop",
-                    retry=False,
-                    hint="await ctx.before(…)",
-                )
-        attempt = self._attempt
-        asking = asyncio.run_coroutine_threadsafe(self._images.keep(attempt, data), self._images.loop)
-        attempt.asking.add(asking)
-        try:
-            if attempt.why is not None:  # told to stop just before: then nobody has cancelled it
-                asking.cancel()
-            return asking.result()
-        except concurrent.futures.CancelledError:
-            raise AttemptCancelled(f"{attempt.key} is to stop") from None
-        finally:
-            attempt.asking.discard(asking)

@@ -26,7 +26,7 @@ from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, enco
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
 from esexec.worker.attempt import Attempt
-from esexec.worker.images import Images, Keeper
+from esexec.worker.images import Images
 from esexec.world import now
 
 logger = logging.getLogger("esexec.worker")
@@ -103,18 +103,14 @@ class Runner:
 
     def _started(self, attempt: Attempt, now_mono: float) -> Context:
         attempt.started_at, attempt.started_mono = now(), now_mono
-        keeper = Keeper(self._images, attempt) if self._images is not None else None
-        attempt.context = Context(attempt.dispatch, attempt.started_at, keeper)
-        return attempt.context
+        attempt.images = self._images
+        attempt.context = context = Context(attempt.dispatch, attempt.started_at, attempt if self._images is not None else None)
+        return context
 
     def _on_loop(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        def cancel() -> None:
-            if not attempt.over:  # its handler may have ended just now: then nothing may come between it and its report
-                running.cancel()
-
         running = self._loop.create_task(self._await(attempt, call, arguments))
         # One turn later, for a task that is cancelled before its first step never hears of it, and would report nothing.
-        attempt.end = lambda: self._loop.call_soon(cancel)
+        attempt.end = partial(self._loop.call_soon, _cancel, attempt, running)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
@@ -217,6 +213,11 @@ class Runner:
     async def _over(self, attempt: Attempt, data: bytes) -> None:
         attempt.over = True
         await self._report(attempt, data)
+
+
+def _cancel(attempt: Attempt, running: asyncio.Task[None]) -> None:
+    if not attempt.over:  # its handler may have ended just now: then nothing may come between it and its report
+        running.cancel()
 
 
 def _patience_ends(attempt: Attempt) -> float:
