@@ -72,7 +72,7 @@ class PlanSettings(StepSettings, total=False):
     execution_timeout_ms: int | None
     checkpoint_interval: Duration | None
     checkpoint_interval_ms: int | None
-    checkpoint_every: Literal["task"] | None
+    checkpoint_every: Literal["task", "never"] | None
 
 
 class Step:

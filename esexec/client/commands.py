@@ -64,7 +64,7 @@ class StartOptions(TypedDict, total=False):
     on_missing_compensation: Literal["skip", "fail"]
     execution_timeout: Duration
     checkpoint_interval: Duration
-    checkpoint_every: Literal["task"]
+    checkpoint_every: Literal["task", "never"]
 
 
 _NO_SETTINGS = frozenset(

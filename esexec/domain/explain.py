@@ -25,7 +25,7 @@ _CODES = {"queue": "bad_queue"}
 _HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in front"}
 _CHOICES = {
     "on_missing_compensation": 'one of "skip", "fail"',
-    "checkpoint_every": '"task" is the only one; a time is written as `checkpoint_interval`',
+    "checkpoint_every": '"task" or "never"; a time is written as `checkpoint_interval`',
 }
 """By field: the words that it can be."""
 _NO_CHOICE = re.compile(r"Invalid enum value (.*)", re.DOTALL)

@@ -53,7 +53,7 @@ class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=Tr
     `enable_rollback`: whether a failed execution is undone; where `continue_on_error` is on and this was not said, it is off.
     `on_missing_compensation`: whether a completed step that nothing undoes is only listed, or makes the rollback a partial one.
     `execution_timeout_ms`: of a whole run, from its first step; 0 = none. `checkpoint_interval_ms`: a checkpoint that often;
-    0 = never. `checkpoint_every`: `task` = one after every task that completed.
+    0 = never. `checkpoint_every`: `task` = one after every task that completed; `never` = none, whatever a weaker level says.
     """
 
     parallel_execution_limit: Annotated[int, Meta(ge=1, le=limits.parallel_execution_limit)] | None = None
@@ -62,7 +62,7 @@ class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=Tr
     on_missing_compensation: Literal["skip", "fail"] | None = None
     execution_timeout_ms: DurationMs | None = None
     checkpoint_interval_ms: DurationMs | None = None
-    checkpoint_every: Literal["task"] | None = None
+    checkpoint_every: Literal["task", "never"] | None = None
 
     @classmethod
     def preset(cls, name: str) -> "ExecutionConfig":
@@ -103,7 +103,7 @@ class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
     on_missing_compensation: Literal["skip", "fail"] = "skip"
     execution_timeout_ms: int = 0
     checkpoint_interval_ms: int = 0
-    checkpoint_every: Literal["task"] | None = None
+    checkpoint_every: Literal["task", "never"] | None = None
 
 
 EMPTY_CONFIG = ExecutionConfig()
