@@ -34,7 +34,10 @@ Wanted = Literal["draft", "ready", "archived"]
 
 
 class KeptPlan(ListedPlan, omit_defaults=True, frozen=True, kw_only=True):
-    """A plan that is kept, with its document as plain JSON values."""
+    """A plan that is kept: `plan_id`, `name`, `status`, `created_at`, `changed_at`, and its `document` as plain JSON values.
+
+    An invalid one has its `problem`; one that was made from a query has that as `query`.
+    """
 
     document: dict[str, Any]
 
