@@ -81,6 +81,7 @@ class Context:
 
     @property
     def max_attempts(self) -> int:
+        """The number of the last attempt that policy allows."""
         return self._dispatch.max_attempts
 
     @property

@@ -1,6 +1,7 @@
 """Recovery strategies on a running engine: their code runs on a worker, and what they ask for is done."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import esexec
 from esexec import ExecutionStatus, Plan, RecoveryAction, RecoveryContext, RecoveryResult, Step, TaskStatus
 from esexec.domain.events import RecoveryCompleted, RecoveryInitiated, type_of
+from tests.integration.cli import Cli
 from tests.integration.engine import KINDS, Engine, until
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
@@ -232,3 +234,29 @@ async def test_the_built_in_strategy_is_on_every_worker(engine: Engine) -> None:
     assert (result.result, result.variables) == (2, {"retry_count.fetch": 1})
     (event,) = await recovered(engine, result.id)
     assert event.message == "Retrying after 1000ms delay (attempt 1/3)"
+
+
+MODULE = """
+import esexec
+
+@esexec.task(max_retries=0)
+def boom() -> None:
+    raise esexec.ExecutionError("bang", code="BOOM")
+
+class Skipper(esexec.RecoveryStrategy):
+    id = "skipper"
+    queue = "advice"
+
+    async def execute(self, ctx):
+        return esexec.RecoveryResult(True, esexec.RecoveryAction.SKIP)
+"""
+
+
+def test_the_command_line_runs_the_strategies_of_a_module(tmp_path: Path) -> None:
+    """A class in the module of the tasks is enough: it is added by its place, and `run` serves its queue."""
+    cli = Cli(tmp_path)
+    cli.write("jobs.py", MODULE)
+    plan = cli.write("plan.json", {"name": "p", "steps": [{"id": "a", "task": "boom"}]})
+    assert cli("strategies", "add", "jobs").out == "skipper\n"
+    done = cli("run", plan, "--tasks", "jobs", "--json")
+    assert (done.code, done.json["status"], done.json["results"][0]["status"]) == (0, "completed", "skipped")
