@@ -1,7 +1,8 @@
 """given(what happened).when(a message comes).then(these events follow): how the tests of the core read.
 
 What is given are messages, which are decided, or bare events, which are taken as facts (events in a row are one commit).
-Every decision made on the way is held against the law: its events are legal, and the state it left is the fold of the history.
+Every decision made on the way is held against the law: its events are legal, each moved the execution and its step as
+`esexec.domain.life` says, the state it left is the fold of the history, and somebody or something will wake the execution.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,18 +15,18 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import reports as r
-from esexec.domain.advance import has_more
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Message as Decidable
 from esexec.domain.decider import decide, decide_message
 from esexec.domain.decision import NOWHERE, Decision, Surroundings, Verdict
 from esexec.domain.effects import Effect, effects_of
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.evolve import begin, evolve, fold
+from esexec.domain.evolve import begin, evolve, fold, note_cause
 from esexec.domain.legality import objection
-from esexec.domain.state import ExecutionState
+from esexec.domain.state import ExecutionState, TimerKind
 from esexec.log import codec
 from esexec.log.port import Stored
+from tests.law import lives_of, not_stuck, unlike_its_life
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "e1"
@@ -68,56 +69,120 @@ def cancel(id: str = "c2", reason: str = "") -> c.CancelExecution:
     return c.CancelExecution(id=id, reason=reason)
 
 
-def _attempt(attempt: int) -> str:
-    return f"1-{attempt}"
+def pause(id: str = "pause", reason: str = "") -> c.PauseExecution:
+    return c.PauseExecution(id=id, reason=reason)
 
 
-def started(step: str, attempt: int = 1, *, began: float = 0, worker: str = "w") -> Report:
-    return r.Started(started_at=at(began), worker=worker), step, _attempt(attempt)
+def resume(id: str = "resume") -> c.ResumeExecution:
+    return c.ResumeExecution(id=id)
 
 
-def completed(step: str, output: Any = None, attempt: int = 1, *, began: float = 0, ended: float = 1) -> Report:
-    return r.Completed(started_at=at(began), ended_at=at(ended), output=output, worker="w"), step, _attempt(attempt)
+def retry(step: str | None = None, *, id: str = "retry", as_new: bool = False, new_id: str | None = None) -> c.RetryExecution:
+    return c.RetryExecution(id=id, step=step, as_new=as_new, new_id=new_id)
 
 
-def failed(step: str, attempt: int = 1, *, code: str = "BROKEN", retryable: bool | None = None, **error: Any) -> Report:
+def rollback(id: str = "rollback", reason: str = "") -> c.RollbackExecution:
+    return c.RollbackExecution(id=id, reason=reason)
+
+
+def checkpoint(id: str = "checkpoint", **metadata: Any) -> c.CreateCheckpoint:
+    return c.CreateCheckpoint(id=id, metadata=metadata)
+
+
+def restore(checkpoint_id: str, *, id: str = "restore", reason: str = "") -> c.RestoreCheckpoint:
+    return c.RestoreCheckpoint(id=id, checkpoint_id=checkpoint_id, reason=reason)
+
+
+def started(step: str, attempt: int = 1, *, run: int = 1, began: float = 0, worker: str = "w") -> Report:
+    return r.Started(started_at=at(began), worker=worker), step, f"{run}-{attempt}"
+
+
+def completed(
+    step: str,
+    output: Any = None,
+    attempt: int = 1,
+    *,
+    run: int = 1,
+    began: float = 0,
+    ended: float = 1,
+    vars: Mapping[str, Any] | None = None,
+) -> Report:
+    report = r.Completed(started_at=at(began), ended_at=at(ended), output=output, worker="w", vars=dict(vars or {}))
+    return report, step, f"{run}-{attempt}"
+
+
+def failed(
+    step: str,
+    attempt: int = 1,
+    *,
+    run: int = 1,
+    code: str = "BROKEN",
+    retryable: bool | None = None,
+    vars: Mapping[str, Any] | None = None,
+    **error: Any,
+) -> Report:
     """A failure; `retryable=False` makes it the step's end."""
-    return (
-        r.Failed(error=failure(code, retryable=retryable, **error), started_at=at(0), ended_at=at(1), worker="w"),
-        step,
-        _attempt(attempt),
-    )
+    told = failure(code, retryable=retryable, **error)
+    report = r.Failed(error=told, started_at=at(0), ended_at=at(1), worker="w", vars=dict(vars or {}))
+    return report, step, f"{run}-{attempt}"
 
 
-def fatal(step: str, attempt: int = 1) -> Report:
+def fatal(step: str, attempt: int = 1, *, run: int = 1) -> Report:
     """A failure that is not retried."""
-    return failed(step, attempt, code="FATAL", retryable=False)
+    return failed(step, attempt, run=run, code="FATAL", retryable=False)
 
 
-def timed_out(step: str, attempt: int = 1) -> Report:
-    return r.TimedOut(started_at=at(0), ended_at=at(30), ended="cancelled", worker="w"), step, _attempt(attempt)
+def timed_out(step: str, attempt: int = 1, *, run: int = 1) -> Report:
+    return r.TimedOut(started_at=at(0), ended_at=at(30), ended="cancelled", worker="w"), step, f"{run}-{attempt}"
 
 
-def stopped(step: str, attempt: int = 1) -> Report:
-    return r.Stopped(started_at=at(0), ended_at=at(1), ended="cancelled", worker="w"), step, _attempt(attempt)
+def stopped(step: str, attempt: int = 1, *, run: int = 1) -> Report:
+    return r.Stopped(started_at=at(0), ended_at=at(1), ended="cancelled", worker="w"), step, f"{run}-{attempt}"
 
 
-def lost(step: str, losses: int = 1, attempt: int = 1) -> Report:
-    return r.Lost(losses=losses), step, _attempt(attempt)
+def lost(step: str, losses: int = 1, attempt: int = 1, *, run: int = 1) -> Report:
+    return r.Lost(losses=losses), step, f"{run}-{attempt}"
 
 
-def withdrawn(step: str, attempt: int = 1) -> Report:
-    return r.Withdrawn(), step, _attempt(attempt)
+def withdrawn(step: str, attempt: int = 1, *, run: int = 1) -> Report:
+    return r.Withdrawn(), step, f"{run}-{attempt}"
+
+
+def before(step: str, image: Any, attempt: int = 1, *, run: int = 1) -> Report:
+    """What the handler says that something was before it changes it."""
+    return r.Before(image=image, worker="w"), step, f"{run}-{attempt}"
+
+
+def undone(step: str, attempt: int = 2, *, run: int = 1) -> Report:
+    """The compensation of a step that had one attempt has done its work."""
+    return completed(step, None, attempt, run=run)
+
+
+def advised(
+    step: str,
+    action: str,
+    attempt: int = 2,
+    *,
+    run: int = 1,
+    success: bool = True,
+    message: str = "",
+    vars: Mapping[str, Any] | None = None,
+) -> Report:
+    """What a recovery strategy that was asked by this attempt returned."""
+    output: dict[str, Any] = {"success": success, "action": action, "message": message}
+    return completed(step, output | ({"new_state": {"variables": dict(vars)}} if vars else {}), attempt, run=run)
 
 
 class TimerOf(msgspec.Struct, frozen=True):
-    """The retry timer of a step that is open at that moment; without a step, the grace of the cancel."""
+    """The timer of this kind that is open at that moment, of a step or of the execution."""
 
     step: str = ""
+    kind: TimerKind = "grace"
 
 
-def due(step: str = "") -> TimerOf:
-    return TimerOf(step)
+def due(step: str = "", kind: TimerKind | None = None) -> TimerOf:
+    """The retry of a step is due, or with `kind` its `queue` time is over; without a step, a stop's grace or what `kind` says."""
+    return TimerOf(step, kind or ("retry" if step else "grace"))
 
 
 def failure(code: str = "BROKEN", **fields: Any) -> ErrorInfo:
@@ -166,7 +231,12 @@ class History:
         begin(state, n, time)
         for event in events:
             assert (problem := objection(state, event)) is None, problem
+            was = lives_of(state, event)
             evolve(state, event)
+            assert (problem := unlike_its_life(state, event, was)) is None, problem
+        for cause in causes:
+            note_cause(state, cause.id, cause.time)
+        assert not_stuck(state), f"nobody will ever wake it after {events}"
         commit = Commit(
             v=codec.VERSION,
             execution_id=self.execution,
@@ -248,22 +318,16 @@ def given(*items: Message | TimerOf | e.Event, around: Surroundings | None = Non
     return history
 
 
+def timer_of(state: ExecutionState, timer: TimerOf) -> int | None:
+    """The name of the youngest open timer that is meant."""
+    index = state.graph.index[timer.step] if timer.step else -1
+    return max((version for version, one in state.timers.items() if (one.kind, one.step) == (timer.kind, index)), default=None)
+
+
 def _timer_message(state: ExecutionState, timer: TimerOf) -> r.Due:
-    version = state.steps[state.graph.index[timer.step]].timer if timer.step else state.cancel
-    assert version in state.timers, f"no timer of {timer.step or 'the cancel'} is open"
+    version = timer_of(state, timer)
+    assert version is not None, f"no {timer.kind} timer of {timer.step or 'the execution'} is open"
     return r.Due(str(version))
-
-
-def not_stuck(state: ExecutionState) -> bool:
-    """Whether somebody or something will wake the execution, or it has ended."""
-    return (
-        state.ended
-        or not state.exists
-        or state.paused
-        or bool(state.timers)
-        or any(s.open for s in state.steps)
-        or has_more(state)
-    )
 
 
 def exactly(effects: Iterable[Effect]) -> list[tuple[type, Effect]]:

@@ -28,12 +28,12 @@ from tests.given import (
     failed,
     fatal,
     lost,
-    not_stuck,
     started,
     stopped,
     timed_out,
     withdrawn,
 )
+from tests.law import not_stuck
 from tests.properties.strategies import EVENTS, starts, times
 
 LONG = bool(os.environ.get("ESEXEC_LONG"))
