@@ -27,8 +27,8 @@ from esexec.cli.given import (
 )
 from esexec.cli.verb import verb
 from esexec.client import Handle
-from esexec.client.commands import is_plan_id
 from esexec.domain.errors import AwaitTimeout, NotConfirmed, Refused, ValidationError
+from esexec.domain.kept_plans import is_plan_id
 from esexec.plans import Plan
 
 

@@ -1,6 +1,5 @@
 """From what a caller writes to the command that travels: plans, tasks, options."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, TypedDict
@@ -12,6 +11,7 @@ from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_task_name, is_user_id
+from esexec.domain.kept_plans import is_plan_id
 from esexec.domain.reading import read_config
 from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig
 from esexec.domain.shape import check_shape
@@ -22,8 +22,6 @@ from esexec.world import new_id
 
 Startable = Plan | Task[..., Any] | str | Mapping[str, Any]
 """A plan, a plan as a mapping, a task, a task's name, or the id of a plan that the namespace keeps (64 hexadecimal digits)."""
-
-_PLAN_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
 
@@ -102,11 +100,6 @@ def start_command(
         actor=owner,
         **times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits),
     )
-
-
-def is_plan_id(text: str) -> bool:
-    """Whether this is the id of a plan, and so no task's name."""
-    return _PLAN_ID.fullmatch(text) is not None
 
 
 def checked_id(execution_id: str, *, ours: bool = False) -> str:
