@@ -96,6 +96,8 @@ def effects_of(
     for version, event in enumerate(events, first_version):
         if (follow := _FOLLOW.get(type(event))) is not None:
             follow(effects, state, event, version)
+    if any(type(event) is e.ExecutionResumed for event in events):
+        effects = _each_once(effects)
     if state.left:
         effects.extend(_give_up(state, lane) for lane in state.left.get(n, ()))
     if state.cleared:
@@ -103,6 +105,12 @@ def effects_of(
     if has_more(state) if unfinished is None else unfinished:
         effects.append(ContinueLater(state.n))
     return effects
+
+
+def _each_once(effects: list[Effect]) -> list[Effect]:
+    """A resume hands out all that waits; what its own commit scheduled is handed out by that, and not a second time."""
+    fresh = {(one.step, one.attempt) for one in effects if isinstance(one, DispatchAttempt) and not one.again}
+    return [one for one in effects if not (isinstance(one, DispatchAttempt) and one.again and (one.step, one.attempt) in fresh)]
 
 
 def open_effects(state: ExecutionState) -> list[Effect]:

@@ -4,7 +4,23 @@ from esexec.domain import effects as fx
 from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.effects import dispatch_of
-from tests.given import History, at, cancel, completed, due, failed, fatal, given, in_words, start, started, step, stopped
+from tests.given import (
+    History,
+    at,
+    cancel,
+    completed,
+    due,
+    failed,
+    fatal,
+    given,
+    in_words,
+    pause,
+    resume,
+    start,
+    started,
+    step,
+    stopped,
+)
 
 
 def repeated(history: History, n: int) -> list[str]:
@@ -93,3 +109,13 @@ def test_a_dispatch_of_a_retry_says_which_attempt_it_is() -> None:
     """Attempt and run travel with it."""
     history = given(start(step("a")), failed("a"), due("a"))
     assert (dispatch_of(history.state, 0).attempt, dispatch_of(history.state, 0).run) == (2, 1)
+
+
+def test_a_resume_hands_out_once_what_it_schedules_itself() -> None:
+    """What waited is handed out again, what the same commit schedules by its own event only: twice is once too often."""
+    history = given(start("a", "b", step("c", "b"), plan_fields={"parallel": True}), pause(), completed("b"))
+    outcome = history.when(resume())
+    assert [(one.step, one.again) for one in outcome.effects if isinstance(one, fx.DispatchAttempt)] == [
+        ("a", True),
+        ("c", False),
+    ]
