@@ -1,0 +1,107 @@
+"""The messages that hand work out: what a worker is told of an attempt, by its purpose; and the start of a fork."""
+
+import msgspec
+
+from esexec.domain import limits, messages, references
+from esexec.domain.commands import StartExecution
+from esexec.domain.controls import kept_outputs
+from esexec.domain.recovery import request_of
+from esexec.domain.rollback import undo_params, undone_output
+from esexec.domain.settings import Policy
+from esexec.domain.state import ExecutionState
+
+
+def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None) -> messages.Dispatch:
+    """The message that hands the open attempt of a step to a worker, its references resolved. `policy`: its settings, if known.
+
+    Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
+    """
+    spec, step, created = state.graph.steps[index], state.steps[index], state.created
+    policy = policy or state.attempt_policy(index)
+    if step.purpose == "recovery":
+        return _question(state, index, policy)
+    if step.purpose == "compensation":
+        return _undoing(state, index, policy)
+    template = state.graph.templates[index]
+    if template is None:
+        params = spec.params
+    else:
+        params = references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)
+    return messages.Dispatch(
+        execution_id=state.execution_id,
+        step=spec.id,
+        task=step.fallback or spec.task,
+        attempt=step.attempt,
+        run=state.run,
+        params=params,
+        context=created.context,
+        timeout_ms=state.timeout_of(index) if step.timed_out else policy.timeout_ms,
+        max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
+        queue=policy.queue,
+        priority=policy.priority,
+        purpose=step.purpose,
+        deadline=state.deadline,
+        vars=state.variables,
+        before=state.images.get(index, msgspec.UNSET) if state.images else msgspec.UNSET,
+    )
+
+
+def _question(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
+    spec, step = state.graph.steps[index], state.steps[index]
+    assert step.recovery is not None
+    return messages.Dispatch(
+        execution_id=state.execution_id,
+        step=spec.id,
+        task=step.recovery.strategy,
+        attempt=step.attempt,
+        run=state.run,
+        context=state.created.context,
+        timeout_ms=policy.timeout_ms,
+        max_attempts=step.attempt,
+        queue=policy.queue,
+        priority=policy.priority,
+        purpose="recovery",
+        deadline=state.deadline,
+        vars=state.variables,
+        recovery=request_of(state, index),
+    )
+
+
+def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
+    spec, step = state.graph.steps[index], state.steps[index]
+    assert step.compensator is not None and state.rollback is not None
+    done = state.rollback.order[state.rollback.cursor]
+    return messages.Dispatch(
+        execution_id=state.execution_id,
+        step=spec.id,
+        task=step.compensator,
+        attempt=step.attempt,
+        run=state.run,
+        params=undo_params(state, done, step.compensator),
+        context=state.created.context,
+        timeout_ms=state.timeout_of(index),
+        max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
+        queue=policy.queue,
+        priority=policy.priority,
+        purpose="compensation",
+        vars=state.variables,
+        output=undone_output(state, done),
+        before=state.images.get(index, msgspec.UNSET),
+    )
+
+
+def start_of_fork(state: ExecutionState, new_id: str) -> StartExecution:
+    """The start of an execution that carries on from this one. Its id is told by the new execution's, so it is given once."""
+    created = state.created
+    return StartExecution(
+        id=f"fork-{new_id}"[: limits.id_chars],
+        confirm=False,
+        actor=created.owner,
+        plan=created.plan,
+        input=created.input,
+        context=created.context,
+        config=created.config,
+        metadata=created.metadata,
+        forked_from=state.execution_id,
+        kept=kept_outputs(state),
+    )

@@ -1,0 +1,116 @@
+"""What the events of an execution as a whole make of its state."""
+
+from datetime import timedelta
+
+from esexec.domain import events as e
+from esexec.domain.compiled import graph_of
+from esexec.domain.evolve_run import find_ready, next_checkpoint
+from esexec.domain.evolve_step import make_ready
+from esexec.domain.settings import merge_execution
+from esexec.domain.state import ExecutionState, ExecutionStatus, StepState, Timer
+from esexec.domain.timers import close_timer, close_timers
+
+
+def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
+    graph = graph_of(bytes(event.plan))
+    state.created, state.graph = event, graph
+    state.created_at = state.time
+    state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
+    state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
+    state.unsettled = len(state.steps)
+    for step_id, output in event.kept.items():
+        step = state.steps[graph.index[step_id]]
+        step.status, step.output, step.settled, step.ended_at = "completed", output, state.version, state.time
+    if event.kept:
+        find_ready(state)
+    else:
+        for index, step in enumerate(state.steps):
+            if not step.waiting:
+                make_ready(state, index)
+    if event.start_at is not None:
+        state.timers[state.version] = Timer("start", event.start_at)
+
+
+def started(state: ExecutionState, event: e.ExecutionStarted) -> None:
+    state.status, state.phase, state.started_at = "running", "executing", state.time
+    if state.created.start_at is not None:
+        close_timer(state, 1, fired=True)
+    if state.execution_policy.checkpoint_interval_ms:
+        next_checkpoint(state)
+
+
+def completed(state: ExecutionState, event: e.ExecutionCompleted) -> None:
+    _end(state, "completed")
+
+
+def failed(state: ExecutionState, event: e.ExecutionFailed) -> None:
+    state.error, state.rollback_status = event.error, event.rollback_status
+    _end(state, "failed")
+
+
+def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -> None:
+    if state.paused:
+        _unpause(state)
+    state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
+    state.cancel, state.cancel_reason = state.version, event.reason
+    state.cursor = 0
+    _set_grace(state, event.grace_ms)
+
+
+def cancelled(state: ExecutionState, event: e.ExecutionCancelled) -> None:
+    state.rollback_status = event.rollback_status
+    _end(state, "cancelled")
+
+
+def rolled_back(state: ExecutionState, event: e.ExecutionRolledBack) -> None:
+    state.rollback_status = "completed"
+    _end(state, "rolled_back")
+
+
+def _end(state: ExecutionState, status: ExecutionStatus) -> None:
+    state.status, state.phase, state.ended_at = status, "ended", state.time
+    state.paused, state.paused_at, state.deadline = False, None, None
+    state.in_flight.clear()
+    close_timers(state)
+
+
+def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
+    state.status, state.paused, state.pause_reason, state.paused_at = "paused", True, event.reason, state.time
+
+
+def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
+    _unpause(state)
+    state.status = "pending" if state.started_at is None else "running"
+
+
+def _unpause(state: ExecutionState) -> None:
+    assert state.time is not None
+    since, state.paused, state.paused_at, state.pause_reason = state.paused_at, False, None, ""
+    if since is not None:
+        for version, timer in state.timers.items():
+            if timer.kind == "queue":  # what was taken back did not wait for a worker
+                state.timers[version] = timer._replace(due=timer.due + (state.time - since))
+
+
+def forked(state: ExecutionState, event: e.ExecutionForked) -> None:
+    pass
+
+
+def deadline_set(state: ExecutionState, event: e.DeadlineSet) -> None:
+    state.deadline = event.deadline
+    state.timers[state.version] = Timer("deadline", event.deadline)
+
+
+def deadline_exceeded(state: ExecutionState, event: e.DeadlineExceeded) -> None:
+    close_timers(state, "deadline", fired=True)
+    if state.error is None:
+        state.error = event.error
+    state.expired, state.failing, state.cursor, state.deadline = state.version, True, 0, None
+    if not state.cancel:
+        state.phase = "failing"
+    _set_grace(state, event.grace_ms)
+
+
+def _set_grace(state: ExecutionState, grace_ms: int) -> None:
+    assert state.time is not None
+    state.timers[state.version] = Timer("grace", state.time + timedelta(milliseconds=grace_ms))

@@ -1,0 +1,71 @@
+"""What the events of a rollback make of the state: one step after the other is undone."""
+
+from esexec.domain import events as e
+from esexec.domain.evolve_step import close_attempt, open_attempt
+from esexec.domain.state import ExecutionState, Rollback, StepState
+from esexec.domain.timers import close_timer, close_timers
+
+
+def rollback_started(state: ExecutionState, event: e.RollbackStarted) -> None:
+    state.status, state.phase, state.ended_at = "paused" if state.paused else "running", "rolling_back", None
+    state.cancel, state.expired, state.abandoned = 0, 0, []
+    state.rollback_status = None
+    for kind in ("deadline", "checkpoint", "grace"):
+        close_timers(state, kind)
+    state.deadline = None
+    state.rollback = Rollback([*reversed(state.standing)])
+
+
+def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if step.compensation != "running":
+        step.tries, step.timed_out, step.timer = 0, 0, 0
+    step.purpose, step.compensation, step.compensator = "compensation", "running", event.task
+    open_attempt(step, event.attempt)
+    state.in_flight[index] = None
+    if step.timer:
+        close_timer(state, step.timer, fired=True)
+
+
+def compensation_completed(state: ExecutionState, event: e.CompensationCompleted) -> None:
+    index, step, rollback = _undoing(state, event.step)
+    close_attempt(state, step, None)
+    step.compensation = "completed"
+    done = rollback.order[rollback.cursor]
+    state.undone[index] = state.version
+    state.standing.pop(done, None)
+    state.uncertain.discard(done)
+    if index not in state.standing and ~index not in state.standing:
+        state.images.pop(index, None)
+    rollback.undone += 1
+    _next_undo(state, index, rollback)
+
+
+def compensation_failed(state: ExecutionState, event: e.CompensationFailed) -> None:
+    index, step, rollback = _undoing(state, event.step)
+    close_attempt(state, step, None)
+    if event.error.type == "timeout_error":
+        step.timed_out += 1
+    if not event.will_retry:
+        step.compensation = "failed"
+        rollback.failed.append(index)
+        _next_undo(state, index, rollback)
+
+
+def compensation_skipped(state: ExecutionState, event: e.CompensationSkipped) -> None:
+    index, step, rollback = _undoing(state, event.step)
+    step.compensation = "skipped"
+    rollback.skipped.append(index)
+    _next_undo(state, index, rollback)
+
+
+def _undoing(state: ExecutionState, step_id: str) -> tuple[int, StepState, Rollback]:
+    index = state.graph.index[step_id]
+    assert state.rollback is not None
+    return index, state.steps[index], state.rollback
+
+
+def _next_undo(state: ExecutionState, index: int, rollback: Rollback) -> None:
+    state.in_flight.pop(index, None)
+    rollback.cursor += 1

@@ -1,0 +1,235 @@
+"""What the events of a step make of the state: its attempts, their outcomes, recovery and fallback."""
+
+from datetime import datetime, timedelta
+from heapq import heappush
+
+from esexec.domain import events as e
+from esexec.domain.state import ExecutionState, StepState, StepStatus, Timer
+from esexec.domain.timers import close_timer
+
+UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
+"""Codes of failures after which it is not known whether the attempt did its work. Every timeout is one as well."""
+NEVER_BEGAN = frozenset({"queue_timeout"})
+"""Codes of timeouts of attempts that no worker began."""
+
+
+def task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.status = "pending"
+    step.scheduled += 1
+    open_attempt(step, event.attempt)
+    if event.attempt == 1:
+        state.in_flight[index] = None
+        state.serial_busy = state.serial_busy or not state.graph.parallel[index]
+    else:
+        step.purpose = "fallback" if step.fallback else "task"
+        if step.timer:
+            close_timer(state, step.timer, fired=True)
+    if wait := state.policy_of(index).queue_timeout_ms:
+        assert state.time is not None
+        step.queue_timer = state.version
+        state.timers[state.version] = Timer("queue", state.time + timedelta(milliseconds=wait), index)
+
+
+def open_attempt(step: StepState, attempt: int) -> None:
+    step.attempt, step.open, step.overdue = attempt, True, False
+    step.tries += 1
+    step.started_at = step.started_time = step.next_retry_at = None
+
+
+def attempt_started(state: ExecutionState, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted) -> None:
+    step = state.steps[state.graph.index[event.step]]
+    step.worker = event.worker
+    step.started_at, step.started_time = event.started_at, state.time
+    if step.queue_timer:
+        _close_queue_timer(state, step)
+
+
+def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
+    step = state.steps[state.graph.index[event.step]]
+    step.status, step.worker = "running", event.worker
+    step.started_at, step.started_time = event.started_at, state.time
+    if step.first_started_at is None:
+        step.first_started_at = event.started_at
+    if step.queue_timer:
+        _close_queue_timer(state, step)
+
+
+def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.output, step.error = event.output, None
+    if event.vars:
+        state.variables = state.variables | event.vars
+    close_attempt(state, step, event.ended_at)
+    done = index if step.fallback is None else ~index
+    if done in state.standing:
+        del state.standing[done]
+        state.uncertain.discard(done)
+    state.standing[done] = step
+    _settle(state, index, step, "completed")
+    _release_dependents(state, index)
+
+
+def _release_dependents(state: ExecutionState, index: int) -> None:
+    for dependent in state.graph.dependents[index]:
+        other = state.steps[dependent]
+        other.waiting -= 1
+        if not other.waiting and other.status == "pending":
+            make_ready(state, dependent)
+
+
+def task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.error = event.error
+    close_attempt(state, step, event.ended_at)
+    if isinstance(event, e.TaskTimedOut):
+        if event.error.code not in NEVER_BEGAN:
+            step.timed_out += 1
+            perhaps_done(state, index)
+    else:
+        if event.error.code in UNKNOWN_OUTCOMES:
+            perhaps_done(state, index)
+        if event.vars:
+            state.variables = state.variables | event.vars
+    step.status = "pending"
+    if not event.will_retry and event.instead is None:
+        _give_up(state, index, step)
+
+
+def perhaps_done(state: ExecutionState, index: int) -> None:
+    """Nobody knows whether the attempt did its work: if it is rolled back, it is undone."""
+    step = state.steps[index]
+    done = index if step.fallback is None else ~index
+    if done not in state.standing:
+        state.standing[done] = step
+        state.uncertain.add(done)
+
+
+def _give_up(state: ExecutionState, index: int, step: StepState, *, abort: bool = False) -> None:
+    """The step has failed for good."""
+    _settle(state, index, step, "failed")
+    state.failed.append(index)
+    if state.error is None:
+        state.error = step.error
+    _doom_dependents(state, index, state.graph.steps[index].id)
+    if (abort or not state.execution_policy.continue_on_error) and not state.failing:
+        state.failing, state.cursor = True, 0
+        if not state.cancel:
+            state.phase = "failing"
+
+
+def task_retry_scheduled(state: ExecutionState, event: e.TaskRetryScheduled | e.CompensationRetryScheduled) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.timer, step.delay_ms, step.next_retry_at = state.version, event.delay_ms, event.due
+    state.timers[state.version] = Timer("retry", event.due, index)
+
+
+def task_skipped(state: ExecutionState, event: e.TaskSkipped) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.skip_reason, step.because = event.reason, event.because
+    if state.doomed and state.doomed[0][0] == index:
+        state.doomed.popleft()
+    _settle(state, index, step, "skipped")
+    if event.reason == "dependency_failed":
+        _doom_dependents(state, index, event.step)
+    elif event.reason == "recovery":
+        _release_dependents(state, index)
+
+
+def task_cancelled(state: ExecutionState, event: e.TaskCancelled) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if step.timer:
+        close_timer(state, step.timer)
+    if event.ended == "abandoned":
+        state.abandoned.append(event.step)
+    if step.open:
+        if step.purpose == "recovery":
+            state.recovering -= 1
+        elif step.started_at is not None or event.ended == "abandoned":
+            perhaps_done(state, index)
+        close_attempt(state, step, state.time)
+    _settle(state, index, step, "cancelled")
+
+
+def task_overdue(state: ExecutionState, event: e.TaskOverdue) -> None:
+    step = state.steps[state.graph.index[event.step]]
+    step.overdue = True
+    if step.queue_timer:
+        close_timer(state, step.queue_timer, fired=True)
+        step.queue_timer = 0
+
+
+def fallback_started(state: ExecutionState, event: e.FallbackStarted) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.fallback, step.tries, step.timed_out, step.timer = event.task, 0, 0, 0
+    state.policies.pop(index, None)
+
+
+def image_recorded(state: ExecutionState, event: e.BeforeImageRecorded) -> None:
+    state.images[state.graph.index[event.step]] = event.image
+
+
+# Recovery --------------------------------------------------------------------------------------------------------------
+
+
+def recovery_initiated(state: ExecutionState, event: e.RecoveryInitiated) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    step.purpose, step.recovery, step.timer = "recovery", event, 0
+    step.recoveries += 1
+    tries = step.tries
+    open_attempt(step, event.attempt)
+    step.tries = tries  # advice is not a try
+    state.recovering += 1
+
+
+def recovery_completed(state: ExecutionState, event: e.RecoveryCompleted) -> None:
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    state.recovering -= 1
+    if event.vars:
+        state.variables = state.variables | event.vars
+    close_attempt(state, step, event.ended_at)
+    if event.then == "fail":
+        _give_up(state, index, step, abort=event.action == "abort")
+
+
+# What several of them do -------------------------------------------------------------------------------------------------
+
+
+def make_ready(state: ExecutionState, index: int) -> None:
+    heappush(state.ready if state.graph.parallel[index] else state.serial, index)
+
+
+def close_attempt(state: ExecutionState, step: StepState, ended_at: datetime | None) -> None:
+    step.open = False
+    if step.purpose != "compensation":
+        step.ended_at = ended_at or state.time
+    step.closed.append(state.n)
+    if step.queue_timer:
+        _close_queue_timer(state, step)
+
+
+def _close_queue_timer(state: ExecutionState, step: StepState) -> None:
+    close_timer(state, step.queue_timer)
+    step.queue_timer = 0
+
+
+def _settle(state: ExecutionState, index: int, step: StepState, status: StepStatus) -> None:
+    step.status, step.next_retry_at, step.settled = status, None, state.version
+    state.unsettled -= 1
+    if index in state.in_flight:
+        del state.in_flight[index]
+        if not state.graph.parallel[index]:
+            state.serial_busy = False
+
+
+def _doom_dependents(state: ExecutionState, index: int, because: str) -> None:
+    state.doomed.extend((dependent, because) for dependent in state.graph.dependents[index])
