@@ -88,10 +88,12 @@ def effects_of(
     `unfinished`: whether the decision had to leave something; None: not known, so the state is asked.
     """
     effects: list[Effect] = []
+    resumed = False
     for version, event in enumerate(events, first_version):
         if (follow := _FOLLOW.get(type(event))) is not None:
             follow(effects, state, event, version)
-    if any(type(event) is e.ExecutionResumed for event in events):
+            resumed = resumed or follow is _resume
+    if resumed:
         effects = _each_once(effects)
     if state.left:
         effects.extend(_give_up(state, lane) for lane in state.left.get(n, ()))

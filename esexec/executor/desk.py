@@ -18,15 +18,15 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
-from esexec.domain.decider import Surroundings, decide
+from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
 from esexec.domain.state import ExecutionState
-from esexec.executor import keys
-from esexec.executor.envelope import Envelope, backoff_s
+from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
+from esexec.executor.starts import PlanOf, Starts, no_plans
 from esexec.log import codec
 from esexec.log.port import Log
 from esexec.world import now
@@ -34,21 +34,10 @@ from esexec.world import now
 logger = logging.getLogger("esexec.executor")
 
 _DISPATCH = msgspec.json.Encoder()
-_TWO_PLANS = ErrorInfo(
-    type="validation_error",
-    code="plan_or_task",
-    message="a start needs either a plan or a task",
-    hint='give one of "plan", "plan_id" and "task"',
-)
 _LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes + limits.image_bytes
 """Params with the context, the variables and the before-image that travel along."""
-_DELIVERIES_OF_UNKNOWN = 20
-"""A report about an attempt that no history knows is looked for this often before it is parked."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
-
-PlanOf = Callable[[str], Awaitable[bytes | ErrorInfo]]
-"""The document of a plan that the namespace keeps, or why no execution can be started by that id."""
 
 StartWaits = Callable[[str], Awaitable[bool]]
 """Whether a start of this execution is on its way: then it is too early to say that there is no such execution."""
@@ -56,10 +45,6 @@ StartWaits = Callable[[str], Awaitable[bool]]
 
 async def _none_waits(entity: str) -> bool:
     return False
-
-
-async def _no_plans(plan_id: str) -> bytes | ErrorInfo:
-    return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
 
 
 class Done(Protocol):
@@ -95,10 +80,12 @@ class Desk:
         *,
         cache_size: int = limits.cached_entities,
         start_waits: StartWaits = _none_waits,
-        plan_of: PlanOf = _no_plans,
+        plan_of: PlanOf = no_plans,
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
-        self._start_waits, self._plan_of = start_waits, plan_of
+        self._start_waits = start_waits
+        self.starts = Starts(self, plan_of)
+        """Starts that must be completed before they can be decided."""
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
         self._weights: dict[str, int] = {}
@@ -175,7 +162,7 @@ class Desk:
         match verdict.kind:
             case "applied":
                 await self._tell_image(mailbox, envelope)
-                await self._answer(envelope)
+                await self.answer(envelope)
                 await envelope.ack()
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
@@ -201,18 +188,18 @@ class Desk:
         """Answer as the verdict says, and acknowledge."""
         match verdict.kind:
             case "duplicate":
-                await self._answer(envelope, "duplicate")
+                await self.answer(envelope, "duplicate")
             case "ineffective":
-                await self._answer(envelope, effective=False)
+                await self.answer(envelope, effective=False)
             case "superseded":
-                await self._answer(envelope, "superseded", effective=False)
+                await self.answer(envelope, "superseded", effective=False)
             case "refused" | "invalid":
-                await self._answer(envelope, "refused", effective=False, error=verdict.error)
+                await self.answer(envelope, "refused", effective=False, error=verdict.error)
             case _:
-                await self._answer(envelope)
+                await self.answer(envelope)
         await envelope.ack()
 
-    async def _answer(
+    async def answer(
         self,
         envelope: Envelope,
         status: Any = "accepted",
@@ -271,7 +258,7 @@ class Desk:
                 await envelope.nak(backoff_s(envelope.deliveries))
         except Exception as error:
             logger.exception("a fault of ours")
-            if envelope is not None and envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
+            if envelope is not None and envelope.deliveries >= DELIVERIES_OF_UNKNOWN:
                 await self.bury(envelope, "poison", error)
             elif envelope is not None:
                 await envelope.nak(backoff_s(envelope.deliveries))
@@ -282,7 +269,7 @@ class Desk:
 
     async def _load(self, mailbox: Mailbox) -> None:
         try:
-            mailbox.state = await self._fold(mailbox.entity, certain=mailbox.refusals > 0)
+            mailbox.state = await self.fold(mailbox.entity, certain=mailbox.refusals > 0)
         except Unavailable:
             await self._give_back(mailbox)
             raise
@@ -306,7 +293,7 @@ class Desk:
             await envelope.nak(backoff_s(envelope.deliveries))
         self.settled(mailbox)
 
-    async def _fold(self, entity: str, *, certain: bool) -> ExecutionState:
+    async def fold(self, entity: str, *, certain: bool) -> ExecutionState:
         """The state as the log has it; `certain`: nothing that the leader knows is missing."""
         stored = await self.log.load(entity)
         while certain and (more := await self.log.read(entity, len(stored) + 1)) is not None:
@@ -332,7 +319,7 @@ class Desk:
         elif verdict.kind in ("repeated", "stale", "open"):
             await self._repeat(envelope, verdict)
         elif verdict.kind == "unknown":
-            if envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
+            if envelope.deliveries >= DELIVERIES_OF_UNKNOWN:
                 await self.bury(envelope, "unknown_attempt", None)
             else:
                 await envelope.nak(backoff_s(envelope.deliveries))
@@ -358,7 +345,7 @@ class Desk:
             commit = codec.decode(stored.data)
         mailbox = self._mailboxes.get(entity)
         if mailbox is None or mailbox.state is None:
-            state = await self._fold(entity, certain=True)
+            state = await self.fold(entity, certain=True)
             mailbox = self._mailboxes.setdefault(entity, Mailbox(self, entity))
             if mailbox.state is None and mailbox.appending is None and not mailbox.busy:
                 mailbox.state = state
@@ -369,55 +356,6 @@ class Desk:
             await mailbox.repeat(envelope, APPLIED if verdict.kind == "open" else Verdict(verdict.kind), commit)
         else:
             await self.let_go(envelope, verdict)
-
-    # Idempotency keys ------------------------------------------------------------------------------------------------------
-
-    def complete(self, envelope: Envelope) -> None:
-        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it."""
-        start = envelope.content
-        assert isinstance(start, c.StartExecution)
-        self.spawn(self._bind_key(envelope) if start.plan_id is None else self._fetch_plan(envelope, start), envelope)
-
-    async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
-        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else _TWO_PLANS
-        if isinstance(found, ErrorInfo):
-            found = await self._plan_of_original(envelope, start) or found
-        if isinstance(found, ErrorInfo):
-            await self.let_go(envelope, Verdict("invalid", error=found))
-        else:
-            envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None)
-            await self.take(envelope)
-
-    async def _plan_of_original(self, envelope: Envelope, start: c.StartExecution) -> bytes | None:
-        """The plan that this start, or an earlier one of its key, was given when it was ready: what was started stays started."""
-        owner = await keys.owner_of(self.log, start.idempotency_key) if start.idempotency_key is not None else None
-        state = await self._fold(owner or envelope.entity, certain=True)
-        return bytes(state.created.plan) if state.exists and state.created.plan_id == start.plan_id else None
-
-    async def _bind_key(self, envelope: Envelope) -> None:
-        start = envelope.content
-        assert isinstance(start, c.StartExecution) and start.idempotency_key is not None
-        state = await self._fold(envelope.entity, certain=True)
-        if not state.exists and not self._would_be_accepted(envelope, start):
-            envelope.bound = True  # it will be refused; a refused start binds nothing
-            await self.take(envelope)
-            return
-        if state.exists and state.created.idempotency_key != start.idempotency_key:
-            envelope.bound = True  # it will be refused as a conflict
-            await self.take(envelope)
-            return
-        owner = await keys.bind(self.log, start.idempotency_key, envelope.entity, envelope.time, self.name)
-        if owner.execution_id == envelope.entity:
-            envelope.bound = True
-            await self.take(envelope)
-        elif owner.exists or envelope.deliveries >= _DELIVERIES_OF_UNKNOWN:
-            await self._answer(envelope, "duplicate", execution_id=owner.execution_id)
-            await envelope.ack()
-        else:
-            await envelope.nak(backoff_s(envelope.deliveries))  # its start is on its way, and may yet be refused
-
-    def _would_be_accepted(self, envelope: Envelope, start: c.StartExecution) -> bool:
-        return bool(decide(ExecutionState(envelope.entity), start, envelope.time, around=self.surroundings))
 
     # Poison ------------------------------------------------------------------------------------------------------------------
 
@@ -431,7 +369,7 @@ class Desk:
             timestamp=now(),
         )
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
-        await self._answer(envelope, "refused", effective=False, error=reason)
+        await self.answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)
 
 

@@ -12,6 +12,9 @@ from esexec.domain import reports as r
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.pull import Tap, delivery_of
 
+DELIVERIES_OF_UNKNOWN = 20
+"""What speaks of something that no history knows is looked for this often before it is parked."""
+
 Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
 
 

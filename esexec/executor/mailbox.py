@@ -89,7 +89,7 @@ class Mailbox:
         while self.waiting and self.appending is None and not self.busy:
             first = self.waiting[0]
             if _needs_more(first):
-                self.desk.complete(self.waiting.popleft())
+                self.desk.starts.complete(self.waiting.popleft())
                 continue
             if self.state is None:
                 if type(first.content) is not c.StartExecution or self.refusals:

@@ -1,0 +1,86 @@
+"""Starts that need more before they can be decided: the plan that they name by its id, or an idempotency key of their own."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from esexec.domain import commands as c
+from esexec.domain.decider import decide
+from esexec.domain.decision import Verdict
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.state import ExecutionState
+from esexec.executor import keys
+from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
+
+if TYPE_CHECKING:
+    from esexec.executor.desk import Desk
+
+PlanOf = Callable[[str], Awaitable[bytes | ErrorInfo]]
+"""The document of a plan that the namespace keeps, or why no execution can be started by that id."""
+
+_TWO_PLANS = ErrorInfo(
+    type="validation_error",
+    code="plan_or_task",
+    message="a start needs either a plan or a task",
+    hint='give one of "plan", "plan_id" and "task"',
+)
+
+
+async def no_plans(plan_id: str) -> bytes | ErrorInfo:
+    """Where no plans are kept."""
+    return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
+
+
+class Starts:
+    """See the module."""
+
+    def __init__(self, desk: "Desk", plan_of: PlanOf) -> None:
+        self._desk, self._plan_of = desk, plan_of
+
+    def complete(self, envelope: Envelope) -> None:
+        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it."""
+        start = envelope.content
+        assert isinstance(start, c.StartExecution)
+        self._desk.spawn(self._bind_key(envelope) if start.plan_id is None else self._fetch_plan(envelope, start), envelope)
+
+    async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
+        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else _TWO_PLANS
+        if isinstance(found, ErrorInfo):
+            found = await self._plan_of_original(envelope, start) or found
+        if isinstance(found, ErrorInfo):
+            await self._desk.let_go(envelope, Verdict("invalid", error=found))
+        else:
+            envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None)
+            await self._desk.take(envelope)
+
+    async def _plan_of_original(self, envelope: Envelope, start: c.StartExecution) -> bytes | None:
+        """The plan that this start, or an earlier one of its key, was given when it was ready: what was started stays started."""
+        owner = await keys.owner_of(self._desk.log, start.idempotency_key) if start.idempotency_key is not None else None
+        state = await self._desk.fold(owner or envelope.entity, certain=True)
+        return bytes(state.created.plan) if state.exists and state.created.plan_id == start.plan_id else None
+
+    async def _bind_key(self, envelope: Envelope) -> None:
+        start = envelope.content
+        assert isinstance(start, c.StartExecution) and start.idempotency_key is not None
+        state = await self._desk.fold(envelope.entity, certain=True)
+        if not state.exists and not self._would_be_accepted(envelope, start):
+            envelope.bound = True  # it will be refused; a refused start binds nothing
+            await self._desk.take(envelope)
+            return
+        if state.exists and state.created.idempotency_key != start.idempotency_key:
+            envelope.bound = True  # it will be refused as a conflict
+            await self._desk.take(envelope)
+            return
+        owner = await keys.bind(self._desk.log, start.idempotency_key, envelope.entity, envelope.time, self._desk.name)
+        if owner.execution_id == envelope.entity:
+            envelope.bound = True
+            await self._desk.take(envelope)
+        elif owner.exists or envelope.deliveries >= DELIVERIES_OF_UNKNOWN:
+            await self._desk.answer(envelope, "duplicate", execution_id=owner.execution_id)
+            await envelope.ack()
+        else:
+            await envelope.nak(backoff_s(envelope.deliveries))  # its start is on its way, and may yet be refused
+
+    def _would_be_accepted(self, envelope: Envelope, start: c.StartExecution) -> bool:
+        return bool(decide(ExecutionState(envelope.entity), start, envelope.time, around=self._desk.surroundings))
