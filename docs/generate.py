@@ -16,8 +16,10 @@ REFERENCE = Path(__file__).parent / "reference"
 sys.path.insert(0, str(REFERENCE.parents[1]))
 
 import esexec  # noqa: E402  # this very clone, not what may be installed
-from esexec.client import client  # noqa: E402
+from docs import lives  # noqa: E402
+from esexec.client import checkpoints, executions, plans, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
+from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -30,6 +32,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "limits.md": limits_page(),
         REFERENCE / "events.md": events_page(),
         REFERENCE / "python.md": python_page(),
+        lives.PAGE: lives.lifecycle_page(),
     }
 
 
@@ -106,6 +109,17 @@ def limits_page() -> str:
 # Events ----------------------------------------------------------------------------------------------------------------
 
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Of an execution": ("execution_",),
+    "Of its checkpoints": ("checkpoint_",),
+    "Of a step": ("task_", "before_"),
+    "Of its recovery": ("recovery_",),
+    "Of its undoing": ("rollback_", "compensation_"),
+    "Of what executions share": ("",),
+}
+"""Title → how the types begin that stand there."""
+
+
 def events_page() -> str:
     """From `esexec/domain/events.py`: every type, its fields, its meaning."""
     lines = [
@@ -115,26 +129,27 @@ def events_page() -> str:
         "What can have happened: a closed list. An event stands in a [commit](protocol.md#commits) as a JSON object with its",
         "`type`; fields that have their default are left out. Names and meanings never change: they are a storage format.",
         "",
-        "Every event of a step names its `step`, the `attempt` (1 where left out) and the `run` (1 where left out; always 1 in",
-        "this release). Times are RFC 3339 in UTC, durations milliseconds.",
+        "Every event of a step names its `step`, the `attempt` (1 where left out) and the `run` (1 where left out). Times are",
+        "RFC 3339 in UTC, durations milliseconds. What can follow what: [the lifecycle](../explanation/lifecycle.md).",
     ]
-    sections = (("Of an execution", "execution_"), ("Of a step", "task_"), ("Of what executions share", ""))
     told: set[str] = set()
-    for title, prefix in sections:
+    for title, prefixes in SECTIONS.items():
         lines += ["", f"## {title}"]
         for kind in event_types():
             name = events.type_of(kind)
-            if name in told or not name.startswith(prefix):
+            if name in told or not name.startswith(prefixes):
                 continue
             told.add(name)
             lines += _event(name, kind)
     lines += ["", "## Values", ""]
-    aliases = {one.name: one for one in said(tree_of(events).body)}
-    for name in ("SkipReason", "Ending"):
+    aliases = {one.name: one for module in (events, strategies_of_domain) for one in said(tree_of(module).body)}
+    for name in ("SkipReason", "Ending", "Instead", "RecoveryVerb", "AfterRecovery", "CheckpointBy"):
         value = (aliases[name].value or "").removeprefix("Literal[").removesuffix("]")
         lines.append(f"- **{name}**: {value.replace(chr(39), '`')}. {cell(aliases[name].doc)}".rstrip())
     lines.append("- **ErrorInfo**: see [errors](errors.md#what-an-error-holds).")
-    lines.append("- **TaskSettings**, **ExecutionConfig**: see [configuration](configuration.md).")
+    lines.append("- **ExecutionConfig**: see [configuration](configuration.md).")
+    lines.append("- **TaskInfo**: the settings of a task, and as `compensate` the name of the task that undoes it.")
+    lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
 
 
@@ -174,7 +189,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
-        "Commit", "Verification",
+        "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
     ),
     "Processes": ("Executor", "Worker"),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
@@ -203,6 +218,8 @@ def python_page() -> str:
         lines += ["", f"## {title}"]
         for name in names:
             lines += _name(name)
+        if title == "The client":
+            lines += _parts()
     return "\n".join(lines) + "\n"
 
 
@@ -223,12 +240,29 @@ def _name(name: str) -> list[str]:
     for method in node.body:
         if isinstance(method, Definition) and not method.name.startswith("_"):
             lines += _method(method)
-    if name == "Client":
-        shortcuts = definition(client, "Executions")
-        assert isinstance(shortcuts, ast.ClassDef)
-        names = ", ".join(f"`{one.name}`" for one in shortcuts.body if isinstance(one, Definition) and one.name[0] != "_")
-        lines += ["", "**`executions`**: the same answers, by the documents' names: " + names + "."]
     return lines
+
+
+# What a client has by attributes; each is told like a class.
+PARTS: dict[str, Any] = {
+    "client.checkpoints": checkpoints.Checkpoints,
+    "client.plans": plans.Plans,
+    "client.strategies": strategies.Strategies,
+    "client.tasks": executions.TasksOfExecutions,
+}
+
+
+def _parts() -> list[str]:
+    lines = []
+    for name, kind in PARTS.items():
+        node = definition(kind, kind.__name__)
+        assert isinstance(node, ast.ClassDef)
+        lines += ["", f"### `{name}`"]
+        for method in node.body:
+            if isinstance(method, Definition) and not method.name.startswith("_"):
+                lines += _method(method)
+    names = ", ".join(f"`{name}`" for name in vars(executions.Executions) if not name.startswith("_"))
+    return [*lines, "", "### `client.executions`", "", f"The client's own verbs, by the documents' names: {names}."]
 
 
 def _head(node: ast.ClassDef) -> str:
@@ -238,12 +272,26 @@ def _head(node: ast.ClassDef) -> str:
     init = next((one for one in node.body if isinstance(one, Definition) and one.name == "__init__"), None)
     if init is not None:
         lines.append(f"    {_signature(init, '    ')}")
-    for one in said(node.body):
-        if one.name.startswith("_") or one.kind.startswith("ClassVar") or one.name == "default_code":
-            continue
+    fields = [
+        one
+        for one in said(node.body)
+        if not (one.name.startswith("_") or one.kind.startswith("ClassVar") or one.name == "default_code")
+    ]
+    if init is not None and fields:
+        lines.append("")
+    for one in fields:
         kind, value = (f": {one.kind}" if one.kind else ""), (f" = {one.value}" if one.value is not None else "")
-        lines.append(f"    {one.name}{kind}{value}")
+        lines.append(_wrapped(f"    {one.name}{kind}{value}"))
     return "\n".join(lines) if len(lines) > 1 else f"{lines[0]} ..."
+
+
+def _wrapped(line: str) -> str:
+    """A tuple that is too long for a line, one value per line."""
+    head, opened, values = line.partition("(")
+    if len(line) <= 130 or not opened:
+        return line
+    each = "".join(f"        {value},\n" for value in values.removesuffix(")").split(", "))
+    return f"{head}(\n{each}    )"
 
 
 def _signature(node: Definition, indent: str = "") -> str:
@@ -274,6 +322,8 @@ def _arguments(arguments: ast.arguments) -> list[str]:
 def _method(node: Definition) -> list[str]:
     doc = cell(ast.get_docstring(node) or "")
     decorators = {ast.unparse(one) for one in node.decorator_list}
+    if "overload" in decorators:
+        return []
     if "property" in decorators:
         kind = ast.unparse(node.returns) if node.returns is not None else ""
         return ["", f"**`{node.name}`** → `{kind}`" + (f": {doc}" if doc else "")]

@@ -62,6 +62,7 @@ class Stage:
         self.answer: Any = None
         self._names: dict[str, Any] = {"__name__": "page", "esexec": esexec}
         self._tasks: dict[str, Any] = {}
+        self._strategies: dict[str, Any] = {}
         self._worker: esexec.Worker | None = None
         self._engine = AsyncExitStack()
         self._behind: list[subprocess.Popen[str]] = []
@@ -114,16 +115,19 @@ class Stage:
             await outcome
 
     async def _ready(self) -> None:
-        """A worker for the tasks that the page has shown, and `client`."""
+        """A worker for the tasks and strategies that the page has shown, and `client`."""
         tasks = {task.name: task for task in self._names.values() if isinstance(task, esexec.Task)}
         if "client" not in self._names:
             await self._engine.enter_async_context(esexec.Executor(self.url))
             self._names["client"] = await self._engine.enter_async_context(esexec.connect(self.url))
-        if tasks != self._tasks:
+        kinds = (value for value in self._names.values() if isinstance(value, esexec.RecoveryStrategy))
+        strategies = {strategy.id: strategy for strategy in kinds}
+        if tasks != self._tasks or strategies != self._strategies:
             if self._worker is not None:
                 await self._worker.stop()
             queues = {"default": 10} | {task.settings.queue: 10 for task in tasks.values() if task.settings.queue}
-            self._tasks, self._worker = tasks, esexec.Worker(self.url, tasks=tasks.values(), queues=queues)
+            self._tasks, self._strategies = tasks, strategies
+            self._worker = esexec.Worker(self.url, tasks=tasks.values(), strategies=strategies.values(), queues=queues)
             await self._worker.start()
 
     # Commands ------------------------------------------------------------------------------------------------------------

@@ -28,9 +28,13 @@ MESSAGES: dict[str, Any] = {
         messages.Answer,
         messages.Dispatch,
         messages.CancelSignal,
+        messages.ImageSignal,
     )
 }
-_CODE = re.compile(r"""(?:\bcode|\bdefault_code)\s*=\s*"([A-Za-z_]+)"|_wrong\([^\n]*"([a-z]+_[a-z0-9_]+)"|bury\(\w+, "(\w+)\"""")
+_CODE = re.compile(
+    r"""(?:\bcode|\bdefault_code)\s*=\s*"([A-Za-z_]+)"|_wrong\([^\n]*"([a-z]+_[a-z0-9_]+)"|bury\(\w+, "(\w+)"|"""
+    r"""\b(?:not_now|_timed_out)\(\s*"(\w+)\""""
+)
 
 
 def _text(name: str) -> str:
