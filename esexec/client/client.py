@@ -7,32 +7,26 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any, Self, Unpack
 
 from esexec.client.checkpoints import Checkpoints
-from esexec.client.commands import Startable, StartOptions, checked_id, encode_command, start_command
+from esexec.client.commands import Startable, StartOptions, checked_id, start_command
 from esexec.client.executions import Executions, TasksOfExecutions
-from esexec.client.feed import SILENCE, Asked, Feed, Watch
+from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.plans import Planner, Plans
+from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
     AwaitTimeout,
     Conflict,
-    EsexecError,
     NotConfirmed,
     NotFound,
-    Overloaded,
-    Refused,
-    ValidationError,
-    to_exception,
 )
 from esexec.domain.events import Event
 from esexec.domain.evolve import fold
-from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.reading import read_config
 from esexec.domain.rollback import Undo, rollback_plan
@@ -43,7 +37,7 @@ from esexec.log.jetstream import JetStreamLog
 from esexec.log.verify import Verification, verify
 from esexec.nats.connection import Auth, Connection, connect
 from esexec.nats.direct import DirectReader
-from esexec.nats.publisher import STREAM_FULL, Ack, Publisher
+from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of, update_of
@@ -88,6 +82,7 @@ class Client:
             self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
+            self._sender = Sender(connection, self._subjects, self._publisher, self._feed, self._confirm_s)
         except BaseException:
             await connection.close()
             raise
@@ -123,7 +118,7 @@ class Client:
 
     async def _started(self, watch: Watch, command: c.StartExecution) -> Handle:
         execution_id = watch.state.execution_id
-        answer = await self._command(watch, "start", command)
+        answer = await self._sender.send(watch, "start", command)
         if answer is None or answer.status == "accepted":
             return Handle(self, execution_id)
         return Handle(self, answer.original_id or execution_id, duplicate=True)
@@ -140,7 +135,7 @@ class Client:
         try:
             # One wait instead of two: the start is confirmed or refused, or the execution has ended.
             patient = wait_timeout is None
-            answer = await self._command(watch, "start", command, until_end=patient)
+            answer = await self._sender.send(watch, "start", command, until_end=patient)
             if answer is not None and answer.status == "duplicate":
                 return await self.wait(answer.original_id or execution_id, wait_timeout=wait_timeout)
             return result_of(await self._ended(watch, wait_timeout))
@@ -323,7 +318,7 @@ class Client:
         """Give a command to an execution: whether it took effect. Raises what it was refused with, or `NotConfirmed`."""
         watch = await self._feed.open(checked_id(execution_id))
         try:
-            answer = await self._command(watch, verb, command)
+            answer = await self._sender.send(watch, verb, command)
             effective = answer is None or answer.effective
             if effective and command.id not in watch.state.applied:
                 await self._feed.catch_up(watch)  # the answer overtook the commit: who waits next must not see the state before
@@ -375,76 +370,15 @@ class Client:
         """Give a command to what executions share: whether it changed anything. Raises as `_tell`."""
         watch = await self._feed.open(entity)
         try:
-            answer = await self._command(watch, verb, command)
+            answer = await self._sender.send(watch, verb, command)
             return answer is None or answer.effective
         finally:
             await self._feed.release(watch)
-
-    async def _command(self, watch: Watch, verb: str, command: c.Command, *, until_end: bool = False) -> Answer | None:
-        """Publish a command and wait for its answer; None: a commit carried it out (`until_end`: and it has ended).
-
-        Raises what it was refused with, or `NotConfirmed`.
-        """
-        data = encode_command(command)
-        asked = watch.ask(command.id, self._confirm_s, until_end=until_end)
-        try:
-            subject = self._subjects.command(watch.state.execution_id, verb)
-            await self._publisher.send(subject, data, None, partial(_stored, asked))
-            got = await asked.future
-            if got is SILENCE:
-                got = await self._look_for(watch, command, asked.stored)
-        finally:
-            del watch.asked[command.id]
-        if got is not None and got.status in ("refused", "superseded"):
-            raise _refusal(got, command)
-        return got  # type: ignore[no-any-return]
-
-    async def _look_for(self, watch: Watch, command: c.Command, stored: bool) -> Answer | None:
-        """No answer came: perhaps only the message was lost. The log knows."""
-        entity = watch.state.execution_id
-        try:
-            if entity[0] != "_" and self._connection is not None and self._connection.is_connected:
-                await self._feed.catch_up(watch)
-                if command.id in watch.state.applied:
-                    return None
-        except EsexecError:
-            pass
-        within = f"within {self._confirm_s:g} s"
-        if stored:
-            error = NotConfirmed(
-                f"nobody has answered {within}; the command is durable and will be carried out",
-                hint="is an executor running? (esexec executor)",
-            )
-        else:
-            error = NotConfirmed(
-                f"the server has not acknowledged the command {within}; it is sent again until it does, or this client is closed",
-                code="not_stored",
-                hint="whether it was stored is not known; with an idempotency_key it may safely be given again",
-            )
-        error.handle = Handle(self, entity)
-        raise error
-
-
-async def _stored(asked: Asked, ack: Ack) -> None:
-    """The server has stored a command, or has not."""
-    if ack.error is None:
-        asked.stored = True
-    elif ack.error.err_code == STREAM_FULL:
-        asked.refused(Overloaded("the engine's intake is full; nothing was accepted", hint="try again later"))
-    else:
-        asked.refused(Refused(f"the server refused the command: {ack.error.description}"))
 
 
 def not_found(execution_id: str) -> NotFound:
     """What to raise for an execution that has no history."""
     return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
-
-
-def _refusal(answer: Answer, command: c.Command) -> EsexecError:
-    if answer.error is None:
-        return Refused(f"the command was {answer.status} by a later one", code=answer.status)
-    is_wrong = answer.error.type == "validation_error" and not isinstance(command, c.ControlCommand)
-    return to_exception(answer.error, otherwise=ValidationError if is_wrong else Refused)
 
 
 def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:

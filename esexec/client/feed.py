@@ -38,16 +38,19 @@ Heard = Callable[[Commit], None]
 
 class Asked:
     """Who waits for what becomes of a command. `future`: its answer; None: carried out (or, `until_end`, ended); `SILENCE`:
-    nobody has said anything for too long (looked at twice a second). `stored`: the server has acknowledged it."""
+    nobody has said anything for too long (looked at twice a second). `until_done`: not before all has happened that follows
+    from it, which only the answer tells. `stored`: the server has acknowledged it."""
 
-    __slots__ = ("deadline_mono", "future", "heard", "stored", "until_end")
+    __slots__ = ("deadline_mono", "future", "heard", "stored", "until_done", "until_end")
 
-    def __init__(self, deadline_mono: float, until_end: bool) -> None:
-        self.deadline_mono, self.until_end = deadline_mono, until_end
+    def __init__(self, deadline_mono: float, until_end: bool, until_done: bool) -> None:
+        self.deadline_mono, self.until_end, self.until_done = deadline_mono, until_end, until_done
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.heard = self.stored = False
 
     def carried_out(self) -> None:
+        if self.until_done:
+            return
         self.heard = True
         if not self.until_end and not self.future.done():
             self.future.set_result(None)
@@ -83,9 +86,9 @@ class Watch:
         self.changed: list[asyncio.Future[Any]] = []
         self.heard: list[Heard] = []
 
-    def ask(self, command_id: str, patience_s: float, *, until_end: bool = False) -> "Asked":
+    def ask(self, command_id: str, patience_s: float, *, until_end: bool = False, until_done: bool = False) -> "Asked":
         """Wait for what becomes of a command. `until_end`: a commit that carries it out is no news, only the end is."""
-        asked = self.asked[command_id] = Asked(self.feed.now_mono + patience_s, until_end)
+        asked = self.asked[command_id] = Asked(self.feed.now_mono + patience_s, until_end, until_done)
         if until_end:
             self.changed.append(asked.future)
         self.feed.silences.append(asked)

@@ -9,6 +9,7 @@ from esexec.client import Client
 from esexec.nats.connection import Connection
 from tests.integration.engine import KINDS, Complaints, Engine
 from tests.integration.raw import RawClient
+from tests.integration.site import Shaker, Site
 from tests.server import NatsServer
 
 
@@ -43,3 +44,29 @@ async def engine(
 async def raw(engine: Engine, connection: Connection) -> RawClient:
     """A client that speaks nothing but NATS."""
     return await RawClient(engine, connection).listen()
+
+
+@pytest.fixture
+async def site(engine: Engine) -> Site:
+    """A worker that does and undoes what a test of the lifecycle says."""
+    site = Site()
+    await engine.worker(*site.tasks)
+    return site
+
+
+@pytest.fixture
+async def alone(own_server: NatsServer, complaints: Complaints) -> AsyncIterator[Engine]:
+    """A running engine on a server of its own, of which everything may be restarted."""
+    engine = Engine(own_server.url, "alone")
+    engine.complaints = complaints
+    async with engine.stack:
+        await engine.executor()
+        engine.client = await engine.another_client(confirm_s=20.0)
+        yield engine
+        await engine.check()
+
+
+@pytest.fixture(params=["executors", "server"])
+def shake(alone: Engine, own_server: NatsServer, request: pytest.FixtureRequest) -> Shaker:
+    """`await shake()` restarts the executors, or the server: a test that takes it runs once with each."""
+    return Shaker(request.param, alone, own_server)
