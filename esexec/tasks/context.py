@@ -155,23 +155,32 @@ class Context:
 
         Gives the image that stands: the first one of this step, also if an earlier attempt or run recorded it. Change nothing
         before this has returned. Raises ExecutionError for what cannot be kept: `image_too_large`, `image_not_serializable`, ….
+
+        In a compensation nothing is recorded, for there is nothing to put back: a task that undoes another (`delete_x` what
+        `create_x` did) may call this all the same.
         """
         if self._image is msgspec.UNSET:
             data = self._encoded(image)
-            self._image = msgspec.json.decode(data) if self._keeper is None else await self._keeper.keep(data)
+            keeper = self._keeper_of_step
+            self._image = msgspec.json.decode(data) if keeper is None else await keeper.keep(data)
         return self._image
 
     def before_sync(self, image: Any) -> Any:
         """`before`, for a handler that is no coroutine."""
         if self._image is msgspec.UNSET:
             data = self._encoded(image)
-            self._image = msgspec.json.decode(data) if self._keeper is None else self._keeper.keep_in_thread(data)
+            keeper = self._keeper_of_step
+            self._image = msgspec.json.decode(data) if keeper is None else keeper.keep_in_thread(data)
         return self._image
 
+    @property
+    def _keeper_of_step(self) -> ImageKeeper | None:
+        return None if self._dispatch.purpose == "compensation" else self._keeper
+
     def _encoded(self, image: Any) -> bytes:
-        if self._dispatch.purpose in ("compensation", "recovery"):
+        if self._dispatch.purpose == "recovery":
             raise ExecutionError(
-                f"a {self._dispatch.purpose} has nothing before it that is to be put back", code="before_not_here", retry=False
+                "a recovery strategy has nothing before it that is to be put back", code="before_not_here", retry=False
             )
         return encode_value(image, IMAGE)
 

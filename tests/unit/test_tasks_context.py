@@ -224,5 +224,9 @@ async def test_an_image_that_cannot_be_kept_fails_the_handler_before_it_changes_
 
 
 async def test_what_undoes_a_step_records_no_image() -> None:
-    """It would be of a world that the step has changed already."""
-    assert failure(lambda: context(purpose="compensation").before_sync(1)).code == "before_not_here"
+    """A task that also undoes another may say what was before; nothing is put back after an undoing, so nothing is sent."""
+    keeper = Keeper(1)
+    ctx = Context(Dispatch(execution_id="e", step="s", task="t", purpose="compensation"), None, keeper)
+    assert await ctx.before({"docks": 4}) == {"docks": 4}
+    assert keeper.got == []
+    assert failure(lambda: context(purpose="recovery").before_sync(1)).code == "before_not_here"
