@@ -7,6 +7,7 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Self, Unpack
 
 from esexec.client.checkpoints import Checkpoints
@@ -82,7 +83,14 @@ class Client:
             self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
-            self._sender = Sender(connection, self._subjects, self._publisher, self._feed, self._confirm_s)
+            self._sender = Sender(
+                connection,
+                self._subjects,
+                self._publisher,
+                self._feed,
+                confirm_s=self._confirm_s,
+                handle_of=partial(Handle, self),
+            )
         except BaseException:
             await connection.close()
             raise
