@@ -69,8 +69,10 @@ def _about_execution(state: ExecutionState, event: e.ExecutionEvent) -> str | No
             return f"restored while it is {state.phase}"
         case e.CheckpointCreated() if event.checkpoint_id != f"{state.execution_id}.{state.version + 1}":
             return f"a checkpoint made now is not {event.checkpoint_id}"
-        case e.RollbackStarted() if not state.ended and (state.unsettled or state.in_flight or not state.ending or state.cancel):
+        case e.RollbackStarted() if not state.ended and (state.unsettled or state.in_flight or state.cancel):
             return "rolled back before its end"
+        case e.RollbackStarted() if not state.ended and not (state.failed or state.expired):
+            return "rolled back although nothing failed"
         case e.RollbackStarted() if not state.standing:
             return "rolled back although nothing was done"
         case e.DeadlineExceeded() if state.stopping or state.deadline is None:

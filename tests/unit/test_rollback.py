@@ -1,0 +1,540 @@
+"""What was done is undone: in reverse order of completion, each once, and what cannot be is told."""
+
+from typing import Any
+
+import pytest
+
+from esexec.domain import events as e
+from esexec.domain.decider import Surroundings
+from esexec.domain.effects import dispatch_of
+from esexec.domain.rollback import rollback_plan
+from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.strategies import Strategy
+from tests.given import (
+    History,
+    at,
+    before,
+    cancel,
+    checkpoint,
+    completed,
+    due,
+    failed,
+    failure,
+    fatal,
+    given,
+    in_words,
+    lost,
+    restore,
+    retry,
+    rollback,
+    start,
+    started,
+    step,
+    stopped,
+    timed_out,
+    timer_of,
+    undone,
+    withdrawn,
+)
+
+PARALLEL = {"parallel": True}
+
+
+def undoable(steps: str = "abc", **more: TaskInfo) -> Surroundings:
+    """A namespace whose workers announced what undoes these tasks."""
+    return Surroundings(tasks={name: TaskInfo(compensate=f"undo_{name}") for name in steps} | more)
+
+
+def known(*tasks: str) -> Surroundings:
+    """A namespace whose workers announced these tasks, without saying what undoes them."""
+    return Surroundings(tasks={task: TaskInfo() for task in tasks})
+
+
+def order_of(history: History) -> list[str]:
+    """The steps of a history that were undone, in that order."""
+    return [event.step for event in history.events if isinstance(event, e.CompensationCompleted)]
+
+
+def carried_out(history: History) -> History:
+    """A rollback, every undoing of which succeeds."""
+    while not history.state.ended:
+        (index,) = history.state.in_flight
+        spec, one = history.state.graph.steps[index], history.state.steps[index]
+        history.happen(completed(spec.id, None, one.attempt, run=history.state.run))
+    return history
+
+
+# When --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_execution_undoes_what_completed() -> None:
+    """The failure of the last step starts the undoing of the one before; when that is done it is `rolled_back`."""
+    history = given(start("a", "b"), completed("a", {"id": 1}), around=undoable())
+    outcome = history.when(fatal("b"))
+    outcome.then_types("task_started b", "task_failed b", "rollback_started", "compensation_scheduled a")
+    assert outcome.events[-1] == e.CompensationScheduled(step="a", attempt=2, task="undo_a")
+    assert (outcome.state.status, outcome.state.phase) == ("running", "rolling_back")
+    history.when(started("a", 2)).then_types("compensation_started a")
+    outcome = history.when(undone("a"))
+    error = failure("FATAL", retryable=False)
+    outcome.then(e.CompensationCompleted(step="a", attempt=2, ended_at=at(1)), e.ExecutionRolledBack(undone=1, error=error))
+    assert (outcome.state.status, outcome.state.rollback_status) == ("rolled_back", "completed")
+    assert (outcome.state.steps[0].status, outcome.state.steps[0].compensation) == ("completed", "completed")
+
+
+def test_nothing_is_undone_before_the_last_attempt_has_ended() -> None:
+    """What still runs may complete, and is then undone with the rest, first of all."""
+    history = given(start("a", "b", "c", plan_fields=PARALLEL), completed("a"), fatal("b"), around=undoable())
+    assert history.state.phase == "failing"
+    history.when(completed("c")).then_types("task_started c", "task_completed c", "rollback_started", "compensation_scheduled c")
+    assert order_of(carried_out(history)) == ["c", "a"]
+
+
+def test_with_nothing_to_compensate_the_end_is_failed_without_a_rollback() -> None:
+    """No step completed, or nothing undoes those that did: no event of a rollback."""
+    given(start("a"), around=undoable()).when(fatal("a")).then_types("task_started", "task_failed", "execution_failed")
+    history = given(start("a", "b"), completed("a"))
+    state = history.when(fatal("b")).then_types("task_started", "task_failed", "execution_failed").state
+    assert (state.status, state.rollback_status) == ("failed", None)
+
+
+def test_a_rollback_can_be_switched_off() -> None:
+    """`enable_rollback: false`: the end is `failed`, and the rollback can be asked for later."""
+    history = given(start("a", "b", config={"enable_rollback": False}), completed("a"), around=undoable())
+    history.when(fatal("b")).then_types("task_started b", "task_failed b", "execution_failed")
+    history.when(rollback(reason="now")).then(
+        e.RollbackStarted(by="command", reason="now"), e.CompensationScheduled(step="a", attempt=2, task="undo_a")
+    )
+    history.when(undone("a")).then_types("compensation_started a", "compensation_completed a", "execution_rolled_back")
+
+
+@pytest.mark.parametrize(
+    ("config", "rolls_back"),
+    [
+        ({"continue_on_error": True}, False),
+        ({"continue_on_error": True, "enable_rollback": True}, True),
+        ({"continue_on_error": True, "enable_rollback": False}, False),
+    ],
+)
+def test_continue_on_error_and_rollback(config: dict[str, bool], rolls_back: bool) -> None:
+    """One who goes on in spite of errors wants no rollback unless it was said (C24); then it comes after the last step's end."""
+    history = given(start("a", "b", "c", config=config), completed("a"), fatal("b"), around=undoable())
+    history.when(completed("c")).then_types(
+        "task_started c",
+        "task_completed c",
+        *(["rollback_started", "compensation_scheduled c"] if rolls_back else ["execution_failed"]),
+    )
+
+
+def test_a_completed_and_a_cancelled_execution_are_undone_when_somebody_wishes() -> None:
+    """A rollback by command needs no failure; the end is `rolled_back` without an error."""
+    for history in (
+        given(start("a"), completed("a"), around=undoable()),
+        given(start("a", "b"), completed("a"), cancel(), withdrawn("b"), around=undoable()),
+    ):
+        history.when(rollback()).then_types("rollback_started", "compensation_scheduled a")
+        end = (
+            history.when(undone("a"))
+            .then_types("compensation_started", "compensation_completed", "execution_rolled_back")
+            .events[-1]
+        )
+        assert end == e.ExecutionRolledBack(undone=1)
+
+
+# Which, in which order -----------------------------------------------------------------------------------------------------
+
+
+def test_the_order_is_that_of_completion_reversed() -> None:
+    """Neither the plan's order nor that of starting counts."""
+    history = given(start("a", "b", "c", "z", plan_fields=PARALLEL), around=undoable())
+    for name in "cab":
+        history.happen(completed(name))
+    assert [one.step for one in rollback_plan(history.state)] == ["b", "a", "c"]
+    history.happen(fatal("z"))
+    assert order_of(carried_out(history)) == ["b", "a", "c"]
+
+
+def test_one_step_is_undone_at_a_time() -> None:
+    """The next undoing begins when the one before has ended, parallel steps or not."""
+    history = given(start("a", "b", "z", plan_fields=PARALLEL), completed("a"), completed("b"), around=undoable())
+    history.happen(fatal("z"))
+    assert [one.open for one in history.state.steps] == [False, True, False]
+    history.when(undone("b")).then_types("compensation_started b", "compensation_completed b", "compensation_scheduled a")
+
+
+def test_a_step_that_completed_in_two_runs_counts_where_it_completed_last() -> None:
+    """A restore makes it run again: it is undone once, in the order of its last completion, with its last output."""
+    plan = start("a", "b", "z", config={"enable_rollback": False})
+    history = given(plan, checkpoint(), completed("a", {"n": 1}), completed("b"), fatal("z"), around=undoable())
+    history.happen(restore("e1.4"))
+    assert [one.step for one in rollback_plan(history.state)] == ["b", "a"]
+    history.happen(completed("a", {"n": 2}, run=2))
+    assert [(one.step, one.params) for one in rollback_plan(history.state)] == [("a", {"n": 2}), ("b", {})]
+    history.happen(completed("b", run=2))
+    history.happen(fatal("z", run=2))
+    history.happen(rollback())
+    assert order_of(carried_out(history)) == ["b", "a"]
+
+
+def test_a_failed_attempt_left_nothing_to_undo() -> None:
+    """An error says that the work was not done."""
+    history = given(start("a", "b", config={"max_retries": 0}), completed("a"), failed("b"), around=undoable())
+    assert [one.step for one in rollback_plan(history.state)] == ["a"]
+
+
+@pytest.mark.parametrize("outcome", [timed_out("b"), lost("b", 10)])
+def test_an_attempt_of_unknown_outcome_is_undone_with_the_params_alone(outcome: Any) -> None:
+    """It may have done its work before it timed out or was lost; there is no output to tell."""
+    plan = start("a", step("b", params={"x": "${steps.a.output}"}), config={"max_retries": 0})
+    history = given(plan, completed("a", 7), outcome, around=undoable())
+    assert rollback_plan(history.state)[0][:4] == ("b", "undo_b", None, {"x": 7})
+    assert [one.certain for one in rollback_plan(history.state)] == [False, True]
+    assert order_of(carried_out(history)) == ["b", "a"]
+
+
+def test_an_attempt_that_was_stopped_in_the_middle_is_of_unknown_outcome() -> None:
+    """A cancelled handler may have done half its work; one that never began did none."""
+    history = given(start("a", "b", "c", plan_fields=PARALLEL), started("a"), cancel(), around=undoable())
+    for report in (stopped("a"), withdrawn("b"), withdrawn("c")):
+        history.happen(report)
+    assert history.state.ended
+    assert [(one.step, one.certain) for one in rollback_plan(history.state)] == [("a", False)]
+
+
+def test_an_attempt_that_was_left_to_itself_is_of_unknown_outcome() -> None:
+    """Whatever did not answer within the grace may have been at work."""
+    history = given(start("a"), cancel(), due(), around=undoable())
+    assert [(one.step, one.certain) for one in rollback_plan(history.state)] == [("a", False)]
+
+
+def test_an_attempt_that_no_worker_began_did_nothing() -> None:
+    """After a queue timeout there is nothing to undo."""
+    plan = start(step("a", queue_timeout_ms=1_000), config={"max_retries": 0})
+    history = given(plan, due("a", "queue"), around=undoable())
+    history.when(withdrawn("a")).then_types("task_timed_out a", "execution_failed")
+
+
+# What undoes -----------------------------------------------------------------------------------------------------------------
+
+
+def undo_of(task: str, around: Surroundings, **fields: Any) -> tuple[str | None, str | None]:
+    history = given(start(step("a", task=task, **fields)), completed("a"), around=around)
+    ((_, undo, reason, *_),) = rollback_plan(history.state)
+    return undo, reason
+
+
+@pytest.mark.parametrize(
+    ("task", "around", "fields", "undo"),
+    [
+        ("t", Surroundings(), {"compensate": "by_step"}, "by_step"),
+        ("t", undoable(t=TaskInfo(compensate="by_task")), {}, "by_task"),
+        ("t", undoable(t=TaskInfo(compensate="by_task")), {"compensate": "by_step"}, "by_step"),
+        ("create_x", known("create_x", "delete_x"), {}, "delete_x"),
+        ("create_x", known("create_x"), {}, None),
+        ("create_x", known("delete_x"), {}, "delete_x"),
+        ("create_x", Surroundings(tasks={"create_x": TaskInfo(compensate="own"), "delete_x": TaskInfo()}), {}, "own"),
+        ("created_x", known("created_x", "deleted_x"), {}, None),
+        ("t", known("t"), {}, None),
+    ],
+)
+def test_what_undoes_a_step(task: str, around: Surroundings, fields: dict[str, str], undo: str | None) -> None:
+    """The step's own word, then the task's, then the inverse by name among the tasks that workers have; else nothing."""
+    assert undo_of(task, around, **fields) == (undo, None if undo else "no_compensation")
+
+
+def test_an_inverse_that_is_announced_later_does_not_change_what_was_started() -> None:
+    """Which task undoes which stands in commit 1, so that a history explains itself."""
+    history = given(start(step("a", task="create_x"), "b"), completed("a"), around=known("create_x"))
+    history.around = known("create_x", "delete_x")
+    history.when(fatal("b")).then_types("task_started b", "task_failed b", "execution_failed")
+
+
+def test_it_is_called_with_the_params_and_the_output_over_them() -> None:
+    """`{**params, **output}`, references resolved as they were; an output that is no object adds nothing."""
+    plan = start("a", step("b", params={"n": "${steps.a.output.n}", "id": 0, "of": "${input.who}"}), "z", input={"who": "ada"})
+    for output, params in (({"id": 9}, {"n": 7, "id": 9, "of": "ada"}), ("text", {"n": 7, "id": 0, "of": "ada"})):
+        history = given(plan, completed("a", {"n": 7}), completed("b", output), fatal("z"), around=undoable())
+        dispatch = dispatch_of(history.state, 1)
+        assert (dispatch.task, dispatch.purpose, dispatch.attempt) == ("undo_b", "compensation", 2)
+        assert (dispatch.params, dispatch.output) == (params, output)
+
+
+def test_references_are_resolved_also_when_what_they_point_to_was_undone() -> None:
+    """The output of a step is still known after its undoing: a later wish to undo the rest needs it."""
+    plan = start("a", step("b", "a", params={"n": "${steps.a.output}"}), plan_fields=PARALLEL)
+    history = given(plan, completed("a", 7), completed("b", {}), around=undoable())
+    history.happen(rollback())
+    history.happen(fatal("b", 2))
+    history.happen(undone("a"))
+    assert history.state.rollback_status == "partial"
+    assert rollback_plan(history.state)[0].params == {"n": 7}
+
+
+def test_the_settings_of_an_undoing_are_the_steps_with_the_compensations_own_over_them() -> None:
+    """Its queue, timeout and retries: as the step's, unless the compensating task says otherwise."""
+    around = undoable(undo_a=TaskInfo(queue="q2", timeout_ms=5))
+    plan = start(step("a", queue="q1", priority=9, max_retries=7, timeout_ms=1), "b")
+    dispatch = dispatch_of(given(plan, completed("a"), fatal("b"), around=around).state, 0)
+    assert (dispatch.queue, dispatch.timeout_ms, dispatch.priority, dispatch.max_attempts) == ("q2", 5, 9, 9)
+
+
+# Before-images -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "inverse"), [("update_x", "update_x"), ("delete_x", "create_x")])
+def test_an_update_and_a_delete_are_undone_from_what_was_before(task: str, inverse: str) -> None:
+    """The image's fields stand over params and output; without an image nothing is undone, and the reason is told."""
+    around = known("update_x", "delete_x", "create_x")
+    plan = start(step("a", task=task, params={"id": 1, "v": "new"}), "b")
+    history = given(plan, before("a", {"id": 1, "v": "old"}), completed("a", {"v": "out", "k": 2}), fatal("b"), around=around)
+    dispatch = dispatch_of(history.state, 0)
+    assert (dispatch.task, dispatch.params, dispatch.before) == (inverse, {"id": 1, "v": "old", "k": 2}, {"id": 1, "v": "old"})
+    assert undo_of(task, around) == (None, "no_before_image")
+
+
+def test_a_compensation_of_ones_own_needs_no_image() -> None:
+    """It gets the image if there is one, but its params are the step's."""
+    around = Surroundings(tasks={"update_x": TaskInfo(compensate="put_back")})
+    history = given(start(step("a", task="update_x", params={"v": 1}), "b"), around=around)
+    for message in (before("a", {"v": 0}), completed("a"), fatal("b")):
+        history.happen(message)
+    dispatch = dispatch_of(history.state, 0)
+    assert (dispatch.task, dispatch.params, dispatch.before) == ("put_back", {"v": 1}, {"v": 0})
+
+
+def test_the_first_image_stands() -> None:
+    """Of an attempt, and of all attempts of a step: what a retry sees is no longer what was before."""
+    history = given(start(step("a", task="update_x")), around=known("update_x"))
+    history.when(before("a", 1)).then(e.BeforeImageRecorded(step="a", image=1))
+    history.when(before("a", 2)).then_nothing("ineffective")
+    history.happen(failed("a"))
+    history.happen(due("a"))
+    assert dispatch_of(history.state, 0).before == 1
+    history.when(before("a", 3, 2)).then_nothing("ineffective")
+    assert history.state.images == {0: 1}
+
+
+def test_none_is_an_image_too() -> None:
+    """What was not there before is a state like any other."""
+    history = given(start("a"), before("a", None))
+    assert history.state.images == {0: None}
+    assert dispatch_of(history.state, 0).before is None
+
+
+def test_a_run_later_the_first_image_still_stands() -> None:
+    """A re-run after a restore or a retry changes what was changed already; only undoing it makes the image worthless."""
+    history = given(start(step("a", task="update_x"), "b"), checkpoint(), around=known("update_x"))
+    for message in (before("a", {"v": 0}), completed("a"), restore("e1.4")):
+        history.happen(message)
+    history.when(before("a", {"v": 1}, run=2)).then_nothing("ineffective")
+    history.happen(completed("a", run=2))
+    history.happen(fatal("b", run=2))
+    assert dispatch_of(history.state, 0).params == {"v": 0}
+
+
+def test_an_undone_step_forgets_its_image() -> None:
+    """What comes after the undoing is a new beginning, with an image of its own."""
+    history = given(start(step("a", task="update_x"), "b"), around=known("update_x"))
+    for message in (before("a", {"v": 0}), completed("a"), fatal("b"), undone("a"), retry()):
+        history.happen(message)
+    assert history.state.images == {}
+    history.when(before("a", {"v": 5}, run=2)).then(e.BeforeImageRecorded(step="a", run=2, image={"v": 5}))
+
+
+def test_only_work_has_images() -> None:
+    """What an undoing says was before is nobody's to undo; a late image of a closed attempt is stale."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable())
+    history.when(before("a", 1, 2)).then_nothing("ineffective")
+    history.when(before("a", 1)).then_nothing("stale")
+
+
+# Failures of undoing ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_undoing_has_retries_of_its_own() -> None:
+    """As many as the policy says, with its delays, whatever the step itself needed."""
+    history = given(start(step("a", max_retries=1), "b"), failed("a"), due("a"), completed("a", None, 2), around=undoable())
+    history.happen(fatal("b"))
+    outcome = history.when(failed("a", 3)).then_types(
+        "compensation_started a", "compensation_failed a", "compensation_retry_scheduled a"
+    )
+    assert outcome.events[-1].delay_ms == 1000
+    history.when(due("a")).then(e.CompensationScheduled(step="a", attempt=4, task="undo_a"))
+    last = history.when(failed("a", 4)).then_types("compensation_started", "compensation_failed", "execution_failed").events[1]
+    assert (last.will_retry, last.retries_exhausted) == (False, True)
+
+
+def test_one_that_cannot_be_undone_keeps_the_others_from_nothing() -> None:
+    """The rollback goes on, and is partial in the end: `failed`, with the steps that still stand."""
+    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), around=undoable())
+    history.when(fatal("b", 2)).then_types("compensation_started b", "compensation_failed b", "compensation_scheduled a")
+    end = history.when(undone("a")).then_types("compensation_started", "compensation_completed", "execution_failed").events[-1]
+    assert isinstance(end, e.ExecutionFailed)
+    assert (end.rollback_status, end.not_undone, end.failed_steps, end.error.code) == ("partial", ("b",), ("c",), "FATAL")
+    assert history.state.steps[1].compensation == "failed"
+
+
+def test_an_undoing_that_times_out_is_tried_again_and_its_timeout_grows() -> None:
+    """A timeout is a failure of the undoing like any other."""
+    plan = start(step("a", timeout_ms=1_000, timeout_growth=2.0), "b")
+    history = given(plan, completed("a"), fatal("b"), around=undoable())
+    outcome = history.when(timed_out("a", 2)).then_types(
+        "compensation_started a", "compensation_failed a", "compensation_retry_scheduled a"
+    )
+    assert outcome.events[1].error.code == "task_timeout"
+    assert dispatch_of(history.when(due("a")).state, 0).timeout_ms == 2_000
+
+
+def test_an_undoing_whose_workers_are_lost_is_tried_again() -> None:
+    """As work is."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable())
+    history.when(lost("a", 10, 2)).then_types("compensation_failed a", "compensation_retry_scheduled a")
+
+
+def test_no_strategy_and_no_fallback_concern_an_undoing() -> None:
+    """Both belong to the step's own work."""
+    around = undoable()._replace(strategies=(Strategy(id="s", applicable_errors=("BROKEN",)),))
+    history = given(start(step("a", fallback="other", max_retries=0), "b"), completed("a"), fatal("b"), around=around)
+    history.when(failed("a", 2)).then_types("compensation_started", "compensation_failed", "execution_failed")
+
+
+# What nothing undoes -----------------------------------------------------------------------------------------------------------
+
+
+def test_by_default_what_nothing_undoes_is_only_listed() -> None:
+    """`on_missing_compensation: skip`: `rolled_back` needs one undo, and no failed one."""
+    history = given(start("a", "x", "z"), completed("a"), completed("x"), around=undoable())
+    history.when(fatal("z")).then_types(
+        "task_started z", "task_failed z", "rollback_started", "compensation_skipped x", "compensation_scheduled a"
+    )
+    end = (
+        history.when(undone("a")).then_types("compensation_started", "compensation_completed", "execution_rolled_back").events[-1]
+    )
+    assert isinstance(end, e.ExecutionRolledBack)
+    assert (end.undone, end.skipped) == (1, ("x",))
+
+
+def test_what_nothing_undoes_can_make_the_rollback_partial() -> None:
+    """`on_missing_compensation: fail`: everything else is undone all the same."""
+    plan = start("a", "x", "z", config={"on_missing_compensation": "fail"})
+    history = given(plan, completed("a"), completed("x"), fatal("z"), around=undoable())
+    end = history.when(undone("a")).then_types("compensation_started", "compensation_completed", "execution_failed").events[-1]
+    assert isinstance(end, e.ExecutionFailed)
+    assert (end.rollback_status, end.not_undone) == ("partial", ("x",))
+
+
+def test_a_namespace_can_say_how_missing_compensations_are_taken() -> None:
+    """As every setting, it has its levels."""
+    around = undoable()._replace(namespace=ExecutionConfig(on_missing_compensation="fail"))
+    history = given(start("x", "a", "z"), completed("x"), completed("a"), fatal("z"), around=around)
+    outcome = history.when(undone("a"))
+    outcome.then_types("compensation_started a", "compensation_completed a", "compensation_skipped x", "execution_failed")
+
+
+# Never twice -------------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_undone_twice() -> None:
+    """A second rollback undoes only what the first left; with nothing left it is refused."""
+    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), around=undoable())
+    history.happen(fatal("b", 2))
+    history.happen(undone("a"))
+    history.when(rollback()).then(e.RollbackStarted(by="command"), e.CompensationScheduled(step="b", attempt=3, task="undo_b"))
+    history.when(undone("b", 3)).then_types("compensation_started b", "compensation_completed b", "execution_rolled_back")
+    error = history.when(rollback("third")).then_nothing("refused").verdict.error
+    assert error is not None
+    assert error.code == "nothing_to_compensate"
+    assert order_of(history) == ["a", "b"]
+
+
+def test_after_a_retry_only_what_ran_since_is_undone() -> None:
+    """Everything was undone once; the second run's failure undoes the second run's work."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), undone("a"), retry(), around=undoable())
+    history.when(fatal("a", run=2)).then_types("task_started a", "task_failed a", "task_skipped b", "execution_failed")
+    history.happen(retry(id="again"))
+    history.happen(completed("a", {"n": 3}, run=3))
+    history.happen(fatal("b", run=3))
+    assert dispatch_of(history.state, 0).params == {"n": 3}
+    history.when(undone("a", run=3)).then_types("compensation_started", "compensation_completed", "execution_rolled_back")
+
+
+def test_after_a_restore_what_was_undone_is_not_taken_as_done() -> None:
+    """A checkpoint from before the rollback does not make undone work done: the steps run again."""
+    history = given(start("a", "b"), completed("a"), checkpoint(), fatal("b"), undone("a"), around=undoable())
+    history.when(restore("e1.7")).then_types("checkpoint_restored", "task_scheduled a")
+
+
+def test_a_step_that_was_kept_by_a_retry_is_undone_with_what_came_later() -> None:
+    """Its completion in the earlier run still stands."""
+    history = given(start("a", "b", "c", config={"enable_rollback": False}), completed("a"), fatal("b"), around=undoable())
+    for message in (retry(), completed("b", run=2), fatal("c", run=2), rollback()):
+        history.happen(message)
+    assert order_of(carried_out(history)) == ["b", "a"]
+
+
+def test_a_late_report_of_an_undoing_is_stale() -> None:
+    """An undoing has one outcome, as any attempt."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), undone("a"), around=undoable())
+    for late in (undone("a"), failed("a", 2), lost("a", 10, 2)):
+        history.when(late).then_nothing("stale")
+
+
+# Cancelled --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_gives_a_rollback_up_where_it_is() -> None:
+    """The undoing under way is told to stop; the end says what still stands, and a later rollback goes on with it."""
+    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), started("b", 2), around=undoable())
+    outcome = history.when(cancel())
+    assert "stop b/1-2" in in_words(outcome.effects)
+    end = history.when(stopped("b", 2)).then_types("compensation_failed b", "execution_cancelled").events[-1]
+    assert isinstance(end, e.ExecutionCancelled)
+    assert (end.rollback_status, end.not_undone) == ("partial", ("b", "a"))
+    history.happen(rollback())
+    assert order_of(carried_out(history)) == ["b", "a"]
+
+
+def test_an_undoing_that_completes_during_the_cancel_counts() -> None:
+    """What was done was done; only the next one is not begun."""
+    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), cancel(), around=undoable())
+    end = history.when(undone("b")).then_types("compensation_started", "compensation_completed", "execution_cancelled").events[-1]
+    assert isinstance(end, e.ExecutionCancelled)
+    assert end.not_undone == ("a",)
+
+
+def test_a_cancel_while_the_next_try_of_an_undoing_is_waited_for_ends_at_once() -> None:
+    """Nothing runs, so there is nobody to wait for."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), failed("a", 2), around=undoable())
+    timer = timer_of(history.state, due("a"))
+    outcome = history.when(cancel()).then_types("execution_cancel_requested", "execution_cancelled")
+    assert f"clear {timer}" in in_words(outcome.effects)
+    assert (outcome.state.steps[0].compensation, outcome.state.timers) == ("failed", {})
+    assert order_of(carried_out(history.when(rollback()).history)) == ["a"]
+
+
+def test_the_grace_ends_an_undoing_that_does_not_answer() -> None:
+    """A cancelled rollback waits for its undoing as long as for any other attempt."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), started("a", 2), cancel(), around=undoable())
+    outcome = history.when(due())
+    assert outcome.state.status == "cancelled"
+    assert [one.step for one in rollback_plan(history.state)] == ["a"]
+
+
+# The dry run -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_dry_run_is_what_the_rollback_does() -> None:
+    """Task by task, in that order, with these params; it changes nothing."""
+    plan = start(step("a", params={"k": 1}), "x", step("b", params={"k": 2}), "z", config={"enable_rollback": False})
+    history = given(plan, completed("a", {"id": 3}), completed("x"), completed("b"), fatal("z"), around=undoable())
+    planned = rollback_plan(history.state)
+    assert planned == rollback_plan(history.state)
+    history.happen(rollback())
+    done = []
+    while not history.state.ended:
+        (index,) = history.state.in_flight
+        dispatch = dispatch_of(history.state, index)
+        done.append((dispatch.step, dispatch.task, dispatch.params))
+        history.happen(undone(dispatch.step, dispatch.attempt))
+    assert done == [(one.step, one.task, one.params) for one in planned if one.task is not None]
+    assert [(one.step, one.reason) for one in planned if one.task is None] == [("x", "no_compensation")]
