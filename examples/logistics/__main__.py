@@ -1,6 +1,7 @@
 """`python -m examples.logistics`: runs the plan on an embedded server, shows how it goes, and checks the history.
 
-Server, executor and worker live as long as this program; what they wrote stays in the store. Exit code 1 if it failed.
+Server, executor and worker live as long as this program; what they wrote stays in the store. `--fail-at-the-end`: the last step
+fails and everything is undone. Exit code 1 if it came out otherwise than it should.
 """
 
 import argparse
@@ -14,16 +15,17 @@ import esexec
 from esexec.cli.progress import follow
 from esexec.cli.render import outcome, story, verified
 from esexec.cli.terminal import show, terminal, text
-from examples.logistics import tasks
+from examples.logistics import database, tasks
 from projections.timeline import timeline
 
 HERE: Final = Path(__file__).parent
 
 
-async def main(input: dict[str, Any], store: Path) -> int:
-    """Run the plan once on `store`; the exit code."""
+async def main(input: dict[str, Any], store: Path, *, fails: bool = False) -> int:
+    """Run the plan once on `store`; the exit code. `fails`: the plan whose last step fails."""
     console = terminal()
-    plan = esexec.Plan.from_file(HERE / "plan.yaml")
+    plan = esexec.Plan.from_file(HERE / ("plan-fails.yaml" if fails else "plan.yaml"))
+    before = _rows(Path(input["store"]))
     async with esexec.local(tasks=tasks, store=store) as client:
         handle = await client.start(plan, input=input)
         show(console, text(f"{plan.name}, execution {handle.id}", "bold"))
@@ -37,7 +39,17 @@ async def main(input: dict[str, Any], store: Path) -> int:
 
         report = await client.verify(handle.id)
         show(console, "", verified(report))
+    if fails:
+        after = _rows(Path(input["store"]))
+        show(console, "", f"rows before: {before}", f"rows after:  {after}")
+        return 0 if result.status == "rolled_back" and after == before and report.ok else 1
     return 0 if result.ok and report.ok else 1
+
+
+def _rows(store: Path) -> str:
+    """What the database holds, in words."""
+    found = {table: count for table, count in database.counts(store).items() if count}
+    return ", ".join(f"{count} in {table}" for table, count in found.items()) or "none"
 
 
 def read(input_file: Path, store: Path) -> dict[str, Any]:
@@ -58,9 +70,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m examples.logistics", description="Run the logistics example.")
     parser.add_argument("--store", type=Path, default=Path(".esexec"), help="where the server and the tasks keep their files")
     parser.add_argument("--input", type=Path, default=HERE / "input.json", help="the input, JSON")
+    parser.add_argument("--fail-at-the-end", action="store_true", help="run the plan whose last step fails, and undo it")
     options = parser.parse_args()
     try:
-        sys.exit(asyncio.run(main(read(options.input, options.store), options.store)))
+        given = read(options.input, options.store)
+        sys.exit(asyncio.run(main(given, options.store, fails=options.fail_at_the_end)))
     except esexec.EsexecError as error:
         sys.exit(f"error {error}")
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ All of it follows from the shipment and the facility alone, so that a second boo
 import sqlite3
 from datetime import date, timedelta
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -34,10 +34,44 @@ FROM shipments WHERE batch = ? AND facility = ?
 
 def book_all(db: sqlite3.Connection, batch: str, facility: str) -> None:
     """Book everything that the batch's manifest holds for the facility with this code."""
+    db.executemany(_UPSERT, _bookings(db, batch, facility))
+
+
+class Before(msgspec.Struct):
+    """What the shipments of a booking were before it: those that stay as they are, and the rows of those that it changes."""
+
+    same: list[str]
+    changed: list[dict[str, Any]]
+
+
+def before_booking(db: sqlite3.Connection, batch: str, facility: str) -> Before:
+    """What `book_all` finds, for its undoing."""
+    same, changed = [], []
+    for booking in _bookings(db, batch, facility):
+        row = db.execute("SELECT * FROM shipments WHERE id = ?", [booking["id"]]).fetchone()
+        if row is None:
+            continue
+        if dict(row) == booking:
+            same.append(row["id"])
+        else:
+            changed.append(dict(row))
+    return Before(same, changed)
+
+
+def put_back(db: sqlite3.Connection, batch: str, facility: str, before: Before) -> None:
+    """Undo `book_all`: what it added is gone, what it changed is what it was."""
+    booked = db.execute("SELECT id FROM shipments WHERE batch = ? AND facility = ?", [batch, facility]).fetchall()
+    stay = {*before.same, *(row["id"] for row in before.changed)}
+    db.executemany("DELETE FROM shipments WHERE id = ?", [[row["id"]] for row in booked if row["id"] not in stay])
+    db.executemany(_UPSERT, before.changed)
+
+
+def _bookings(db: sqlite3.Connection, batch: str, facility: str) -> list[dict[str, Any]]:
+    """The rows that a booking writes."""
     city = db.execute("SELECT city FROM facilities WHERE code = ?", [facility]).fetchone()["city"]
     waiting = db.execute("SELECT body FROM manifest WHERE batch = ? AND facility = ?", [batch, city]).fetchall()
     shipments = (msgspec.json.decode(row["body"], type=Shipment) for row in waiting)
-    db.executemany(_UPSERT, [_booking(shipment, batch, facility, city) for shipment in shipments])
+    return [_booking(shipment, batch, facility, city) for shipment in shipments]
 
 
 def consignment(db: sqlite3.Connection, batch: str, facility: str) -> Consignment:
@@ -61,7 +95,7 @@ def after_working_days(start: date, days: int) -> date:
     return end
 
 
-def _booking(shipment: Shipment, batch: str, facility: str, city: str) -> dict[str, object]:
+def _booking(shipment: Shipment, batch: str, facility: str, city: str) -> dict[str, Any]:
     """A row of the shipments table: collected at the origin, through the facility, to the destination."""
     distance_km = road_km(shipment.origin, city, shipment.destination)
     days = transit_days(distance_km)

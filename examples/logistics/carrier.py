@@ -1,6 +1,7 @@
 """A carrier's price service, small and local: HTTP on the loopback, in a thread.
 
     POST /quotes   {"service": "express", "consignments": [{"facility": "LYS", "shipments": 214, "weight_kg": …, …}]}
+    POST /orders   {"carrier": …, "quotes": […]}   is always answered 409: every truck is taken
 
 As such services are, it is not ready at once: the first two requests with a new `Idempotency-Key` are answered
 503 with `Retry-After: 1`. The same request always gets the same price. It can also be run on its own:
@@ -80,9 +81,11 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        if self.path != "/quotes" or not 0 < length <= BODY_BYTES_MAX:
-            return self._answer(404, {"error": "POST /quotes with a body is all there is"})
+        if self.path not in ("/quotes", "/orders") or not 0 < length <= BODY_BYTES_MAX:
+            return self._answer(404, {"error": "POST /quotes and POST /orders with a body are all there is"})
         body = self.rfile.read(length)
+        if self.path == "/orders":
+            return self._answer(409, {"error": "every truck is taken"})
         if cast(_Server, self.server).is_busy_for(self.headers.get("Idempotency-Key") or ""):
             return self._answer(503, {"error": "tariffs are being computed"}, retry_after_s=RETRY_AFTER_S)
         try:

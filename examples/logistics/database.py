@@ -56,6 +56,15 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def counts(path: Path) -> dict[str, int]:
+    """How many rows each table has; where there is no database, none."""
+    if not path.exists():
+        return {}
+    with transaction(path) as db:
+        tables = [row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rootpage")]
+        return {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The database as it is at one moment. Rows are read by column name."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sqlite3
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from examples.logistics.model import Finding, Handling, InspectionRules, Verdict
 
@@ -81,8 +81,17 @@ def candidates(db: sqlite3.Connection, batch: str) -> list[Inspected]:
 
 def record(db: sqlite3.Connection, batch: str, findings: list[Finding]) -> None:
     """Put the findings down in the place of any earlier ones on this batch."""
+    rows = [[row.shipment, row.cause, row.verdict.value, json.dumps(row.remarks, ensure_ascii=False)] for row in findings]
+    put_back(db, batch, rows)
+
+
+def recorded(db: sqlite3.Connection, batch: str) -> list[list[Any]]:
+    """The rows of all findings on a batch."""
+    rows = db.execute("SELECT inspections.* FROM inspections JOIN shipments ON id = shipment WHERE batch = ?", [batch])
+    return [[*row] for row in rows]
+
+
+def put_back(db: sqlite3.Connection, batch: str, before: list[list[Any]]) -> None:
+    """Let the findings on a batch be these rows."""
     db.execute("DELETE FROM inspections WHERE shipment IN (SELECT id FROM shipments WHERE batch = ?)", [batch])
-    db.executemany(
-        "INSERT INTO inspections (shipment, cause, verdict, remarks) VALUES (?, ?, ?, ?)",
-        [(row.shipment, row.cause, row.verdict.value, json.dumps(row.remarks, ensure_ascii=False)) for row in findings],
-    )
+    db.executemany("INSERT INTO inspections (shipment, cause, verdict, remarks) VALUES (?, ?, ?, ?)", before)

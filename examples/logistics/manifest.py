@@ -124,6 +124,17 @@ def _one_of(column: str, text: str, known: Mapping[str, _T]) -> _T:
     return known[text]
 
 
+def is_kept(db: sqlite3.Connection, batch: str) -> bool:
+    """Whether the database holds this batch."""
+    return db.execute("SELECT 1 FROM manifest WHERE batch = ?", [batch]).fetchone() is not None
+
+
+def forget(db: sqlite3.Connection, batch: str) -> None:
+    """Undo `keep`."""
+    db.execute("DELETE FROM manifest WHERE batch = ?", [batch])
+    db.execute("DELETE FROM rejections WHERE batch = ?", [batch])
+
+
 def keep(db: sqlite3.Connection, found: Manifest) -> None:
     """Put the manifest down in the database, under its batch; once more is no more."""
     db.executemany(

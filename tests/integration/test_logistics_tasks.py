@@ -67,7 +67,11 @@ def everything(store: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def read(store: Path) -> tasks.ManifestRead:
-    return tasks.read_manifest(CSV, store, CITIES, PLANNING_DATE)
+    return tasks.read_manifest(CSV, store, CITIES, PLANNING_DATE, context("manifest"))
+
+
+def book(facility: str, batch: str, store: Path) -> Consignment:
+    return tasks.create_shipments(facility, batch, store, context(f"{facility}-shipments"))
 
 
 async def consign(store: Path) -> list[Consignment]:
@@ -75,7 +79,7 @@ async def consign(store: Path) -> list[Consignment]:
     batch = read(store).batch
     for name, facility in FACILITIES.items():
         await tasks.create_facility(facility, store, context(name))
-    return [tasks.create_shipments(facility.code, batch, store) for facility in FACILITIES.values()]
+    return [book(facility.code, batch, store) for facility in FACILITIES.values()]
 
 
 async def quote(consignments: list[Consignment], execution: str) -> Prices:
@@ -125,7 +129,7 @@ def test_a_file_that_is_no_manifest_fails_for_good(tmp_path: Path, store: Path, 
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(esexec.ExecutionError, match=complaint) as raised:
-        tasks.read_manifest(file, store, CITIES, PLANNING_DATE)
+        tasks.read_manifest(file, store, CITIES, PLANNING_DATE, context("manifest"))
     assert raised.value.retry is False
     assert raised.value.code == "manifest_unreadable"
 
@@ -135,7 +139,7 @@ def test_rows_of_another_length_are_rejected(tmp_path: Path, store: Path) -> Non
     lines = CSV.read_text(encoding="utf-8").splitlines()[:4]
     file = tmp_path / "ragged.csv"
     file.write_text("\n".join([*lines, "SHP-7000,Lyon", lines[1].replace("SHP-1000", "SHP-7001") + ",more"]), encoding="utf-8")
-    found = tasks.read_manifest(file, store, CITIES, PLANNING_DATE)
+    found = tasks.read_manifest(file, store, CITIES, PLANNING_DATE, context("manifest"))
     assert [row.reason for row in found.rejected] == ["origin is missing", "more values than columns"]
 
 
@@ -166,8 +170,7 @@ async def test_doubles_at_the_same_time_change_nothing(store: Path) -> None:
     async def first_steps() -> list[Consignment]:
         batch = (await asyncio.to_thread(read, store)).batch
         await asyncio.gather(*(tasks.create_facility(FACILITIES[name], store, context(name)) for name in FACILITIES))
-        book = (asyncio.to_thread(tasks.create_shipments, facility.code, batch, store) for facility in FACILITIES.values())
-        return await asyncio.gather(*book)
+        return await asyncio.gather(*(asyncio.to_thread(book, code, batch, store) for code in ("LYS", "HAM", "GDN")))
 
     first, second, third = await asyncio.gather(first_steps(), first_steps(), first_steps())
     assert first == second == third
@@ -179,13 +182,13 @@ def test_a_facility_without_shipments_is_an_empty_consignment(store: Path) -> No
     batch = read(store).batch
     with database.transaction(store) as db:
         facilities.create(db, Facility("OSL", "Oslo", "Oslo", 2, 1000), "x")
-    assert tasks.create_shipments("OSL", batch, store) == Consignment("OSL", 0, 0.0, 0.0, 0)
+    assert book("OSL", batch, store) == Consignment("OSL", 0, 0.0, 0.0, 0)
 
 
 async def test_the_inspection_holds_what_may_not_leave(store: Path) -> None:
     """Every dangerous good without a UN number and every piece over its facility's limit is held, and nothing else here."""
     await consign(store)
-    result = tasks.inspect_shipments(read(store).batch, store, InspectionRules(**INPUT["rules"]))
+    result = tasks.inspect_shipments(read(store).batch, store, InspectionRules(**INPUT["rules"]), context("inspection"))
     wrong = rows(
         store,
         "SELECT id FROM shipments JOIN facilities ON code = facility "
@@ -274,9 +277,9 @@ async def test_a_second_run_of_each_task_changes_nothing(store: Path, tmp_path: 
     async def run(execution: str) -> tuple[Any, ...]:
         consignments = await consign(store)
         batch = read(store).batch
-        inspected = tasks.inspect_shipments(batch, store, InspectionRules(**INPUT["rules"]))
+        inspected = tasks.inspect_shipments(batch, store, InspectionRules(**INPUT["rules"]), context("inspection"))
         prices = await quote(consignments, execution)
-        result = tasks.write_report(tmp_path / "report.html", "Twice", batch, store, prices)
+        result = tasks.write_report(tmp_path / "report.html", "Twice", batch, store, prices, context("report"))
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         return consignments, inspected, prices, result, page, everything(store)
 
@@ -288,9 +291,9 @@ async def test_the_report_is_well_formed_and_its_totals_are_right(store: Path, t
     """The page parses as XML, draws three charts, shows the database's totals, and escapes what it was given."""
     consignments = await consign(store)
     batch = read(store).batch
-    inspected = tasks.inspect_shipments(batch, store, InspectionRules())
+    inspected = tasks.inspect_shipments(batch, store, InspectionRules(), context("inspection"))
     prices = await quote(consignments, "report")
-    result = tasks.write_report(tmp_path / "new" / "report.html", "Lyon <& more>", batch, store, prices)
+    result = tasks.write_report(tmp_path / "new" / "report.html", "Lyon <& more>", batch, store, prices, context("report"))
 
     page = ElementTree.parse(result["report"]).getroot()
     assert page.findtext(".//h1") == "Lyon <& more>"
