@@ -127,12 +127,12 @@ def _retry(decision: Decision, command: c.RetryExecution, time: datetime) -> Ver
         return _not_ended(state, "a retry")
     if state.status == "completed":
         return not_now("nothing_to_retry", f"{state.execution_id} completed: no step of it failed", "start it again instead")
-    if _overtaken(state, time):
-        return Verdict("superseded")
     if command.step is not None and (problem := _not_to_retry(state, command.step)) is not None:
         return problem
     if command.as_new:
-        return _fork(decision, command)
+        return _fork(decision, command)  # which leaves everything as it is, so that no later wish stands against it
+    if _overtaken(state, time):
+        return Verdict("superseded")
     decision.emit(e.ExecutionRetried(run=state.run + 1, step=command.step))
     set_deadline(decision)
     return APPLIED

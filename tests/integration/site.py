@@ -45,6 +45,11 @@ class Site:
 
         self.tasks = [build, fence]
 
+    @property
+    def order(self) -> list[str]:
+        """`done`, each by its first time: a server that is killed may have a handler run twice, though one outcome counts."""
+        return list(dict.fromkeys(self.done))
+
     async def work(self, gate: str, what: str) -> None:
         self.hands.add(gate)
         try:
@@ -72,10 +77,9 @@ class Site:
 
     def row(self, *steps: str, **settings: Any) -> Plan:
         """Steps in a row."""
-        pairs = zip(steps, [None, *steps[:-1]], strict=True)
-        return Plan(
-            "row", steps=[Step("build", id=one, depends_on=[before] if before else []) for one, before in pairs], **settings
-        )
+        before = [None, *steps]
+        made = [Step("build", id=one, depends_on=[other] if other else []) for one, other in zip(steps, before, strict=False)]
+        return Plan("row", steps=made, **settings)
 
 
 def _open() -> asyncio.Event:

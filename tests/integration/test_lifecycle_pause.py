@@ -73,11 +73,10 @@ async def test_pauses_and_resumes_in_quick_succession(engine: Engine, site: Site
             await engine.client.pause(handle.id)
             await other.resume(handle.id)
         except Refused as refused:
-            assert refused.code in ("ended", "superseded")
             if refused.code == "ended":
                 break
-        if (await handle.status()) == "completed":
-            break
+            if refused.code != "superseded":
+                raise
     assert (await handle.wait(wait_timeout=WAIT_S)).ok
     assert Counter(site.done) == Counter(f"build s{n}" for n in range(20))
 
@@ -178,11 +177,11 @@ async def test_a_paused_execution_outlives_everything(alone: Engine, shake: Shak
     await has(alone, handle.id, "task_completed:s0")
     await has(alone, handle.id, "task_completed:s1")
     shown = await phase(handle, "paused")
-    assert (shown.pause_reason, len(site.calls)) == ("the night", 2)
+    assert (shown.pause_reason, set(site.order)) == ("the night", {"build s0", "build s1"})
     await shake()
     assert await handle.resume() is True
     assert (await handle.wait(wait_timeout=WAIT_S)).ok
-    assert Counter(site.done) == Counter(f"build s{n}" for n in range(6))
+    assert set(site.order) == {f"build s{n}" for n in range(6)}
 
 
 async def test_a_start_that_is_due_waits_for_the_resume(engine: Engine, site: Site) -> None:
