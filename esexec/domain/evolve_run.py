@@ -37,8 +37,11 @@ def _keep_other_failures(state: ExecutionState, keep: list[StepState | None], on
 
 def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *, by_recovery: bool = False) -> None:
     """Begin again with the steps that are kept as they are; the others are as new. Timers of the run before are void."""
-    for kind in ("start", "retry", "queue", "checkpoint", "grace", *(() if by_recovery else ("deadline",))):
+    for kind in ("start", "retry", "queue", "checkpoint", "grace"):
         close_timers(state, kind)
+    if not by_recovery:
+        close_timers(state, "deadline")
+        state.deadline = None
     for index, (step, kept) in enumerate(zip(state.steps, keep, strict=True)):
         if kept is not step and (step.done or index in state.past):
             state.past.setdefault(index, []).append((step, state.version))

@@ -73,7 +73,7 @@ def test_a_pause_keeps_no_execution_from_failing() -> None:
     given(start("a"), pause()).when(fatal("a")).then_types("task_started", "task_failed", "execution_failed")
 
 
-# Timers ------------------------------------------------------------------------------------------------------------------
+# Timers ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_due_retry_waits_for_the_resume() -> None:
@@ -121,7 +121,7 @@ def test_a_deadline_passes_during_a_pause() -> None:
     history.when(fatal("a")).then_types("task_failed a", "execution_failed")
 
 
-# What else goes on ---------------------------------------------------------------------------------------------------------
+# What else goes on -----------------------------------------------------------------------------------------------------
 
 
 def test_a_strategy_is_asked_after_the_resume() -> None:
@@ -181,7 +181,7 @@ def test_a_cancel_ends_a_pause() -> None:
     history.when(timed_out("a")).then_types("task_timed_out a", "execution_cancelled")
 
 
-# Repetition ------------------------------------------------------------------------------------------------------------------
+# Repetition ------------------------------------------------------------------------------------------------------------
 
 
 def test_effects_of_before_the_pause_hand_out_nothing() -> None:

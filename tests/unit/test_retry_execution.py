@@ -92,7 +92,7 @@ def test_only_what_did_not_complete_can_be_retried() -> None:
     assert code_of(given(), retry()) == "not_found"
 
 
-# One step ------------------------------------------------------------------------------------------------------------------
+# One step --------------------------------------------------------------------------------------------------------------
 
 
 def test_one_failed_step_is_retried_and_the_other_failures_stand() -> None:
@@ -136,7 +136,7 @@ def test_only_a_failed_step_is_retried_alone() -> None:
     assert "load" in (error.hint or "")
 
 
-# Late, old, left over --------------------------------------------------------------------------------------------------------
+# Late, old, left over --------------------------------------------------------------------------------------------------
 
 
 def test_reports_of_an_older_run_change_nothing() -> None:
@@ -191,7 +191,7 @@ def test_the_effects_of_a_run_that_is_over_are_void() -> None:
     assert fx.effects_of(first.events, first.version, history.state, 1) == []
 
 
-# As a new execution ------------------------------------------------------------------------------------------------------------
+# As a new execution ----------------------------------------------------------------------------------------------------
 
 
 def test_a_retry_as_a_new_execution_starts_one_that_takes_the_outputs_along() -> None:

@@ -64,7 +64,7 @@ def carried_out(history: History) -> History:
     return history
 
 
-# When --------------------------------------------------------------------------------------------------------------------
+# When ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_execution_undoes_what_completed() -> None:
@@ -141,7 +141,7 @@ def test_a_completed_and_a_cancelled_execution_are_undone_when_somebody_wishes()
         assert end == e.ExecutionRolledBack(undone=1)
 
 
-# Which, in which order -----------------------------------------------------------------------------------------------------
+# Which, in which order -------------------------------------------------------------------------------------------------
 
 
 def test_the_order_is_that_of_completion_reversed() -> None:
@@ -214,7 +214,7 @@ def test_an_attempt_that_no_worker_began_did_nothing() -> None:
     history.when(withdrawn("a")).then_types("task_timed_out a", "execution_failed")
 
 
-# What undoes -----------------------------------------------------------------------------------------------------------------
+# What undoes -----------------------------------------------------------------------------------------------------------
 
 
 def undo_of(task: str, around: Surroundings, **fields: Any) -> tuple[str | None, str | None]:
@@ -278,7 +278,7 @@ def test_the_settings_of_an_undoing_are_the_steps_with_the_compensations_own_ove
     assert (dispatch.queue, dispatch.timeout_ms, dispatch.priority, dispatch.max_attempts) == ("q2", 5, 9, 9)
 
 
-# Before-images -----------------------------------------------------------------------------------------------------------------
+# Before-images ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("task", "inverse"), [("update_x", "update_x"), ("delete_x", "create_x")])
@@ -348,7 +348,7 @@ def test_only_work_has_images() -> None:
     history.when(before("a", 1)).then_nothing("stale")
 
 
-# Failures of undoing ---------------------------------------------------------------------------------------------------------
+# Failures of undoing ---------------------------------------------------------------------------------------------------
 
 
 def test_an_undoing_has_retries_of_its_own() -> None:
@@ -398,7 +398,7 @@ def test_no_strategy_and_no_fallback_concern_an_undoing() -> None:
     history.when(failed("a", 2)).then_types("compensation_started", "compensation_failed", "execution_failed")
 
 
-# What nothing undoes -----------------------------------------------------------------------------------------------------------
+# What nothing undoes ---------------------------------------------------------------------------------------------------
 
 
 def test_by_default_what_nothing_undoes_is_only_listed() -> None:
@@ -431,7 +431,7 @@ def test_a_namespace_can_say_how_missing_compensations_are_taken() -> None:
     outcome.then_types("compensation_started a", "compensation_completed a", "compensation_skipped x", "execution_failed")
 
 
-# Never twice -------------------------------------------------------------------------------------------------------------------
+# Never twice -----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_undone_twice() -> None:
@@ -479,7 +479,7 @@ def test_a_late_report_of_an_undoing_is_stale() -> None:
         history.when(late).then_nothing("stale")
 
 
-# Cancelled --------------------------------------------------------------------------------------------------------------------
+# Cancelled -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_cancel_gives_a_rollback_up_where_it_is() -> None:
