@@ -175,7 +175,8 @@ def _fired(decision: Decision, timer: Timer) -> None:
     state = decision.state
     match timer.kind:
         case "start":
-            begin_run(decision)
+            if not state.cancel:
+                begin_run(decision)
         case "retry":
             _try_again(decision, timer.step)
         case "queue":

@@ -53,8 +53,18 @@ def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -
         _unpause(state)
     state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
     state.cancel, state.cancel_reason = state.version, event.reason
+    if state.rollback is not None:
+        _give_up_waiting_undo(state)
     state.cursor = 0
     _set_grace(state, event.grace_ms)
+
+
+def _give_up_waiting_undo(state: ExecutionState) -> None:
+    """An undoing that waits for its retry is not tried again: nothing is in flight of it."""
+    for index in [index for index in state.in_flight if not state.steps[index].open]:
+        del state.in_flight[index]
+        state.steps[index].compensation = "failed"
+    close_timers(state, "retry")
 
 
 def cancelled(state: ExecutionState, event: e.ExecutionCancelled) -> None:

@@ -343,6 +343,9 @@ class Desk:
             if stored is None:
                 raise CorruptHistory(f"{entity}: commit {verdict.n} is missing")
             commit = codec.decode(stored.data)
+            if _cause_of(envelope) not in {cause.id for cause in commit.commands}:
+                await self.let_go(envelope, verdict)  # it came too late, and led to nothing: no effect is owed to it
+                return
         mailbox = self._mailboxes.get(entity)
         if mailbox is None or mailbox.state is None:
             state = await self.fold(entity, certain=True)
@@ -371,6 +374,18 @@ class Desk:
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
         await self.answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)
+
+
+def _cause_of(envelope: Envelope) -> str:
+    """What a commit that was decided upon this message says of it."""
+    content = envelope.content
+    if isinstance(content, r.Report):
+        return f"{content.__struct_config__.tag}/{envelope.step}/{envelope.attempt}"
+    if isinstance(content, r.Due):
+        return f"due/{content.name}"
+    if isinstance(content, r.Continue):
+        return f"continue/{content.after}"
+    return content.id if isinstance(content, c.Command) else ""
 
 
 def _encoded(dispatch: Dispatch) -> tuple[bytes, ErrorInfo | None]:
