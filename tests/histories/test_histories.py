@@ -15,7 +15,8 @@ from esexec.domain.evolve import fold
 from esexec.log import codec
 from esexec.log.port import Stored
 from esexec.log.verify import verify
-from tests.histories.make import EXECUTION, KINDS, picture
+from tests.histories.kinds import KINDS
+from tests.histories.make import EXECUTION, picture
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("*.jsonl"))
