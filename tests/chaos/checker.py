@@ -2,8 +2,10 @@
 
     python -m tests.chaos.checker URL NAMESPACE [--world FILE] [--allow-leftovers]
 
-Reads the raw streams and says what contradicts the promises: every history whole, lawful and ended; every acknowledged start
-among them; every completed step's output one that a handler gave to the world; nothing left on the way; nothing dead.
+Reads the raw streams and says what contradicts the promises: every history whole, lawful and ended (or paused, if that was
+expected); every acknowledged start and command in them, each once; every completed step's output one that a handler gave to the
+world; every effect that stands in the log there in the world, and no other, but for those of unknown outcome; nothing left on the
+way; nothing dead.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +50,14 @@ class Report:
     commits: int = 0
     events: int = 0
     outcomes: int = 0
+    undone: int = 0
+    unknown: list[str] = field(default_factory=list)
+    """Effects of which the log does not say whether they stand, and why."""
+    told: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         head = f"{len(self.ends)} executions, {self.commits} commits, {self.events} events, {self.outcomes} outcomes"
+        head += f", {self.undone} undone, {len(self.unknown)} of unknown outcome"
         shown = [f"  {problem}" for problem in self.problems[:40]]
         return "\n".join([f"{head}; {len(self.problems)} problems", *shown])
 
@@ -92,12 +100,14 @@ async def check(
     *,
     world: Path | None = None,
     acknowledged: Mapping[str, Iterable[str]] | None = None,
+    wishes: Mapping[str, tuple[str, bool]] | None = None,
     may_be_left: Iterable[str] = (),
 ) -> Report:
-    """Everything in the module's docstring. `acknowledged`: executions that must exist, and how each may have ended."""
+    """Everything in the module's docstring. `acknowledged`: executions that must exist, and how each may have ended (`paused`: it
+    has not). `wishes`: commands that were answered, whose execution each is, and whether it was said to have taken effect."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
-        report = check_log(await read_log(client, namespace), acknowledged or {}, world)
+        report = check_log(await read_log(client, namespace), acknowledged or {}, world, wishes or {})
         must_be_empty = [name for name in MUST_BE_EMPTY if name not in set(may_be_left)]
         for name, subjects in (await left_subjects(client, namespace, must_be_empty)).items():
             report.problems.append(f"{name} holds {subjects}")
@@ -106,21 +116,32 @@ async def check(
     return report
 
 
-def check_log(stored: list[Stored], acknowledged: Mapping[str, Iterable[str]], world: Path | None = None) -> Report:
+def check_log(
+    stored: list[Stored],
+    acknowledged: Mapping[str, Iterable[str]],
+    world: Path | None = None,
+    wishes: Mapping[str, tuple[str, bool]] | None = None,
+) -> Report:
     """The log alone, and against the world's file."""
     report = Report(last_sequence=stored[-1].sequence if stored else 0, commits=len(stored))
     tales = {entity: _tale(entity, messages, report) for entity, messages in _by_entity(stored).items()}
     executions = {entity: tale for entity, tale in tales.items() if not entity.startswith("_")}
     for entity, tale in executions.items():
-        report.ends[entity] = tale.end
-        report.outcomes += sum(len(step.outcomes) for step in tale.steps.values())
-        if tale.end is None:
+        report.ends[entity] = tale.end or ("paused" if tale.paused else None)
+        report.outcomes += sum(tale.outcomes.values())
+        report.undone += tale.told["compensation_completed"]
+        report.told += tale.told
+        if report.ends[entity] is None:
             report.problems.append(f"{entity} has not ended: {tale.position}")
     for entity, allowed in acknowledged.items():
         if entity not in executions:
             report.problems.append(f"{entity} was acknowledged and has no history")
-        elif (end := executions[entity].end) is not None and end not in set(allowed):
+        elif (end := report.ends[entity]) is not None and end not in set(allowed):
             report.problems.append(f"{entity} ended as {end}, not {'/'.join(allowed)}: {executions[entity].position}")
+    for command, (entity, effective) in (wishes or {}).items():
+        times = tales[entity].commands[command] if entity in tales else 0
+        if times != effective:
+            report.problems.append(f"{entity}: the command {command}, effective {effective}, stands in the log {times} times")
     _check_keys(tales, executions, report)
     if world is not None:
         _check_world(executions, world, report)
@@ -152,6 +173,8 @@ def _tale(entity: str, messages: list[Stored], report: Report) -> Tale:
             if (problem := tale.tell(event)) is not None:
                 report.problems.append(f"{where}: {problem}")
             version += 1
+        if (problem := tale.caused_by(command["id"] for command in commit.get("commands", ()))) is not None:
+            report.problems.append(f"{where}: {problem}")
         previous = hashlib.sha256(message.data).hexdigest()
     report.events += version - 1
     return tale
@@ -173,29 +196,71 @@ def _check_keys(tales: Mapping[str, Tale], executions: Mapping[str, Tale], repor
 
 def _check_world(executions: Mapping[str, Tale], world: Path, report: Report) -> None:
     """What handlers wrote outside, against what the log says they gave."""
+    notes = [json.loads(line) for line in world.read_text().splitlines()]
+    _check_idempotency_keys(notes, report)
     ran: dict[tuple[str, str, int, int], list[Any]] = {}
-    keys: dict[tuple[str, str, int], set[str]] = {}
-    for line in world.read_text().splitlines():
-        note = json.loads(line)
-        run = note.get("run", 1)
-        keys.setdefault((note["execution"], note["step"], run), set()).add(note["key"])
+    effects: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for note in notes:
+        at = (note["execution"], note["step"], note.get("run", 1), note["attempt"])
         if note["phase"] == "end":
-            ran.setdefault((note["execution"], note["step"], run, note["attempt"]), []).append(note["output"])
+            ran.setdefault(at, []).append(note["output"])
+        if note["phase"] in ("begin", "end", "undone"):
+            elsewhere = note.get("elsewhere") or note.get("purpose") == "fallback"
+            effects.setdefault((note["execution"], note["step"] + ("~" if elsewhere else "")), []).append(note)
+    for entity, tale in executions.items():
+        for step, run, attempt, output in tale.completions:
+            given = ran.get((entity, step, run, attempt), [])
+            if output not in given:
+                report.problems.append(f"{entity}/{step} {run}-{attempt}: the log says {output!r}, the world {given}")
+    for (entity, key), told in effects.items():
+        if entity in executions:
+            _check_effect(executions[entity], key, told, report)
+
+
+def _check_idempotency_keys(notes: list[dict[str, Any]], report: Report) -> None:
+    """One for all attempts of a step in a run that are for the same, and no other has it."""
+    keys: dict[tuple[str, str, int, str], set[str]] = {}
+    for note in notes:
+        if note["phase"] != "advice":
+            about = (note["execution"], note["step"], note.get("run", 1), note.get("purpose", "task"))
+            keys.setdefault(about, set()).add(note["key"])
+    owners: dict[str, tuple[str, str, int, str]] = {}
     for step, found in keys.items():
         if len(found) > 1:
             report.problems.append(f"{step}: several idempotency keys: {found}")
-    owners: dict[str, tuple[str, str, int]] = {}
-    for step, found in keys.items():
         for key in found:
             if owners.setdefault(key, step) != step:
                 report.problems.append(f"{step} and {owners[key]} share the idempotency key {key}")
-    for entity, tale in executions.items():
-        for step_id, step in tale.steps.items():
-            if step.settled != "completed":
-                continue
-            given = ran.get((entity, step_id, step.run, step.attempt), [])
-            if step.output not in given:
-                report.problems.append(f"{entity}/{step_id}: the log says {step.output!r}, the world {given}")
+
+
+def _check_effect(tale: Tale, key: str, told: list[dict[str, Any]], report: Report) -> None:
+    """Whether an effect is there (the last of `end` and `undone` says so) as the log has it; and was put back to what was."""
+    is_there = next((note["phase"] == "end" for note in reversed(told) if note["phase"] != "begin"), False)
+    where = f"{tale.entity}/{key}"
+    late = _came_late(told)
+    wrong = [note for note in told if note["phase"] == "undone" and note["value"] != "old"]
+    if wrong and not late:
+        report.problems.append(f"{where}: put back to {wrong[0]['value']!r} in {wrong[0]['run']}-{wrong[0]['attempt']}")
+    should = key in tale.standing
+    if key in tale.uncertain:
+        report.unknown.append(f"{where}: an attempt or an undoing of unknown outcome; it is there: {is_there}")
+    elif should != is_there:
+        if late or key in tale.loose:
+            report.unknown.append(f"{where}: a handler that nobody waited for any more came later than its undoing")
+        else:
+            shown = [(note["phase"], note.get("run", 1), note["attempt"]) for note in told]
+            report.problems.append(f"{where}: {'stands' if should else 'does not stand'} in the log, and in the world: {shown}")
+
+
+def _came_late(told: list[dict[str, Any]]) -> bool:
+    """Whether an attempt that was begun more than once (its first holder was lost, and went on) ended after an undoing."""
+    begun = Counter((note.get("run", 1), note["attempt"]) for note in told if note["phase"] == "begin")
+    undone = False
+    for note in told:
+        undone = undone or note["phase"] == "undone"
+        if undone and note["phase"] == "end" and begun[note.get("run", 1), note["attempt"]] > 1:
+            return True
+    return False
 
 
 def main() -> int:

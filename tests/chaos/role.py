@@ -13,7 +13,7 @@ import uvloop
 
 import esexec
 from tests.chaos import dying
-from tests.chaos.handlers import TASKS
+from tests.chaos.handlers import STRATEGIES, TASKS
 
 
 async def run(kind: str, url: str, namespace: str, name: str, options: dict[str, object]) -> None:
@@ -23,7 +23,7 @@ async def run(kind: str, url: str, namespace: str, name: str, options: dict[str,
     if kind == "executor":
         role = esexec.Executor(url, namespace=namespace, name=name, patience=60, **options)
     else:
-        role = esexec.Worker(url, namespace=namespace, name=name, patience=60, tasks=TASKS, **options)
+        role = esexec.Worker(url, namespace=namespace, name=name, patience=60, tasks=TASKS, strategies=STRATEGIES, **options)
     running = asyncio.ensure_future(role.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
