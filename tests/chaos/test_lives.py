@@ -1,6 +1,6 @@
 """Kill everything while executions are rolled back, recover, are paused, restored and retried by clients who agree on nothing.
 
-`CHAOS_SEED=n` repeats a run's plans, wishes and kills (not its timing). The logs of all processes stay under pytest's tmp directory.
+`CHAOS_SEED=n` repeats a run's plans, wishes and kills (not its timing). The logs of all processes stay in pytest's tmp directory.
 """
 
 import asyncio
@@ -40,15 +40,18 @@ class Storm:
         self.started: dict[str, Life] = {}
         self.ended: dict[str, str] = {}
         self.kills: Counter[str] = Counter()
+        self.in_flight: list[int] = []
+        """How many executions had begun and not come to rest, at each kill."""
+        self.idle: set[str] = set()
+        self.watchers: list[asyncio.Future[None]] = []
         self.over = asyncio.Event()
 
     def __str__(self) -> str:
         waiting = sorted(self.started.keys() - self.ended.keys())
         said = dict(Counter(self.wishes.said).most_common())
         ends = dict(Counter(self.ended.values()))
-        return (
-            f"ended {ends}; said {said}, {self.wishes.unanswered} unanswered; kills {dict(self.kills)}; not ended {waiting[:10]}"
-        )
+        kills = f"kills {dict(self.kills)} with in flight {self.in_flight}"
+        return f"ended {ends}; said {said}, {self.wishes.unanswered} unanswered; {kills}; not ended {waiting[:10]}"
 
     async def live(self, one: Life) -> None:
         """Start it, meddle with it, and see that it ends."""
@@ -58,12 +61,24 @@ class Storm:
         except esexec.NotConfirmed:
             pass  # it is durable, and will be carried out
         self.started[execution_id] = one
+        self.watchers.append(asyncio.ensure_future(self.watch(execution_id)))
         began = time.monotonic()
         for after, verb in one.meddling:
             await asyncio.sleep(max(0.0, began + after - time.monotonic()))
             await self.meddle(execution_id, verb)
         await self.over.wait()
         await self.see_the_end(execution_id)
+
+    async def watch(self, execution_id: str) -> None:
+        """Keeps count of those that have come to rest for now; somebody may yet retry them."""
+        while execution_id not in self.ended:
+            try:
+                await self.client.wait(execution_id, wait_timeout=5)
+            except (esexec.AwaitTimeout, esexec.Unavailable):
+                self.idle.discard(execution_id)
+            else:
+                self.idle.add(execution_id)
+                await asyncio.sleep(1)
 
     async def meddle(self, execution_id: str, verb: str) -> None:
         body = {}
@@ -91,6 +106,7 @@ class Storm:
     async def kill(self, kind: str) -> None:
         """SIGKILL for a process of this kind, and its restart at once."""
         self.kills[kind] += 1
+        self.in_flight.append(len(self.started) - len(self.idle))
         if kind == "server":
             await asyncio.to_thread(self.rig.server.restart)
         else:
@@ -117,7 +133,7 @@ async def test_whatever_is_killed_in_the_middle_of_lives_the_log_and_the_world_a
     rig = Rig(tmp_path, own_server)
     with capsys.disabled():
         print(f"\nCHAOS_SEED={seed}; logs in {tmp_path}")
-    storm = Storm(rig, [life(rng, number, spread_s=STORM_S / 2) for number in range(EXECUTIONS)], rng)
+    storm = Storm(rig, [life(rng, number, spread_s=8) for number in range(EXECUTIONS)], rng)
     try:
         await rig.make_streams(ack_wait_ms=rng.choice([30_000, 2_000]))
         for kind in ["executor", "executor", "worker", "worker", "worker"]:
@@ -156,9 +172,11 @@ async def _carry_all(storm: Storm) -> None:
         await carried
     finally:
         carried.cancel()
+        for watcher in storm.watchers:
+            watcher.cancel()
 
 
 async def _later(storm: Storm, one: Life, at: int) -> None:
     """The executions begin one after the other while it storms."""
-    await asyncio.sleep(at * STORM_S / 2 / EXECUTIONS)
+    await asyncio.sleep(at * STORM_S * 0.9 / EXECUTIONS)
     await storm.live(one)
