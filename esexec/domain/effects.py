@@ -106,8 +106,15 @@ def effects_of(
 
 def _each_once(effects: list[Effect]) -> list[Effect]:
     """A resume hands out all that waits; what its own commit scheduled is handed out by that, and not a second time."""
-    fresh = {(one.step, one.attempt) for one in effects if isinstance(one, DispatchAttempt) and not one.again}
-    return [one for one in effects if not (isinstance(one, DispatchAttempt) and one.again and (one.step, one.attempt) in fresh)]
+    out = {(one.step, one.attempt) for one in effects if isinstance(one, DispatchAttempt) and not one.again}
+    once: list[Effect] = []
+    for one in effects:
+        if isinstance(one, DispatchAttempt) and one.again:
+            if (one.step, one.attempt) in out:
+                continue
+            out.add((one.step, one.attempt))
+        once.append(one)
+    return once
 
 
 def open_effects(state: ExecutionState) -> list[Effect]:
@@ -182,9 +189,16 @@ def _overdue_one(effects: list[Effect], state: ExecutionState, event: e.TaskOver
 
 
 def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPaused, version: int) -> None:
-    """What nobody is known to have begun is not to begin while the execution is paused."""
-    if state.paused and not state.stopping:
+    """What nobody is known to have begun is not to begin while the execution is paused.
+
+    If it was resumed meanwhile, by another executor, what was taken back behind that one's back is handed out once more.
+    """
+    if state.ended or state.stopping:
+        return
+    if state.paused:
         effects.extend(_take_back(state, index, stop=False, tell=False) for index in _waiting(state))
+    else:
+        effects.extend(_hand_out(state, index)._replace(again=True) for index in _waiting(state))
 
 
 def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResumed, version: int) -> None:

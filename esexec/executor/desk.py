@@ -160,6 +160,8 @@ class Desk:
     async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int) -> None:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""
         match verdict.kind:
+            case "applied" if isinstance(envelope.content, c.PauseExecution):  # another executor may have resumed it by now
+                self.spawn(self._doubt(envelope, verdict, n), envelope)
             case "applied":
                 await self._tell_image(mailbox, envelope)
                 await self.answer(envelope)
