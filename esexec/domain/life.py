@@ -27,7 +27,6 @@ EXECUTION: Final[ExecutionLife] = {
         "completed": ("running",),
         "failed": ("running",),
         "cancelled": ("running",),
-        "rolled_back": ("running",),
     },
     e.ExecutionRolledBack: {"running": ("rolled_back",), "paused": ("rolled_back",)},
     e.ExecutionRetried: {"failed": ("running",), "cancelled": ("running",), "rolled_back": ("running",)},
@@ -45,7 +44,7 @@ EXECUTION: Final[ExecutionLife] = {
 STEP: Final[StepLife] = {
     e.TaskScheduled: {"pending": ("pending",)},
     e.TaskStarted: {"pending": ("running",)},
-    e.TaskCompleted: {"pending": ("completed",), "running": ("completed",)},
+    e.TaskCompleted: {"running": ("completed",)},
     e.TaskFailed: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskTimedOut: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskRetryScheduled: {"pending": ("pending",)},
