@@ -2,30 +2,89 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tests.simulation import law as documents
+from tests.simulation.law import Law
+from tests.simulation.workers import Attempt
 
 Histories = dict[str, list[bytes]]
 
-ENDS = {"execution_completed", "execution_failed", "execution_cancelled"}
-OUTCOMES = {"task_completed", "task_failed", "task_timed_out"}
+ENDS = set(documents.ENDS)
+
+
+class Auditor:
+    """Reads a log as it grows, and keeps what is wrong with it in `problems`; `laws` are the executions it knows."""
+
+    def __init__(self) -> None:
+        self.laws: dict[str, Law] = {}
+        self.problems: list[str] = []
+        self._known: dict[str, tuple[int, int, str]] = {}
+
+    def look(self, histories: Mapping[str, Sequence[Any]]) -> None:
+        """Read what is new. The commits are stored messages with their bytes as `data`."""
+        for entity, stored in histories.items():
+            n, version, previous = self._known.get(entity, (0, 1, ""))
+            for one in stored[n:]:
+                commit = json.loads(one.data)
+                self.problems += _broken_link(entity, commit, n + 1, version, previous)
+                n, version, previous = n + 1, version + len(commit["events"]), hashlib.sha256(one.data).hexdigest()
+                if not entity.startswith("_"):
+                    self.law(entity).read(commit)
+            self._known[entity] = (n, version, previous)
+
+    def law(self, entity: str) -> Law:
+        if entity not in self.laws:
+            self.laws[entity] = Law(entity)
+        return self.laws[entity]
+
+    def all_problems(self) -> list[str]:
+        return self.problems + [problem for law in self.laws.values() for problem in law.problems]
+
+    # The world -----------------------------------------------------------------------------------------------------------
+
+    def dispatched(self, attempt: Attempt, message: Any) -> None:
+        """Nothing is handed out that the log does not hold, or with what it does not say."""
+        law = self.law(attempt.execution)
+        purpose = law.handed.get((attempt.step, attempt.run, attempt.number))
+        if purpose != message.purpose:
+            self.problems.append(f"{attempt} was handed out as {message.purpose}, and stands in the log as {purpose}")
+        if message.vars not in law.all_vars:
+            self.problems.append(f"{attempt} was handed out with variables that never were: {message.vars}")
+        if isinstance(message.before, dict) and message.before not in law.all_images.get(attempt.step, []):
+            self.problems.append(f"{attempt} was handed out with an image that was never kept")
+        output = message.output if isinstance(message.output, dict) and not isinstance(message.before, dict) else {}
+        if message.purpose == "compensation" and not output.items() <= message.params.items():
+            self.problems.append(f"{attempt} undoes with other params than the output's")
+
+    def told_image(self, attempt: Attempt, image: Any) -> None:
+        """A handler goes on to change something only once what was before stands in the log."""
+        if image not in self.law(attempt.execution).all_images.get(attempt.step, []):
+            self.problems.append(f"{attempt} was told that {image} is kept")
+
+
+def _broken_link(entity: str, commit: dict[str, Any], n: int, version: int, previous: str) -> list[str]:
+    """Numbers and versions that are not gapless, a hash that does not fit, a commit for nothing, a command applied twice."""
+    found: list[str] = []
+    if (commit["execution_id"], commit["n"], commit["version"]) != (entity, n, version):
+        found.append(f"{entity}: commit {n} calls itself {commit['execution_id']} {commit['n']}, version {commit['version']}")
+    if commit.get("prev", "") != previous:
+        found.append(f"{entity}: commit {n} does not follow the bytes before it")
+    if not commit["events"]:
+        found.append(f"{entity}: commit {n} holds nothing")
+    return found
 
 
 def broken_chains(histories: Histories) -> list[str]:
-    """Numbers and versions that are not gapless, hashes that do not fit."""
+    """As above, of whole histories."""
     found: list[str] = []
     for entity, commits in histories.items():
         previous, version = "", 1
         for n, data in enumerate(commits, 1):
             commit = json.loads(data)
-            if (commit["execution_id"], commit["n"], commit["version"]) != (entity, n, version):
-                found.append(
-                    f"{entity}: commit {n} calls itself {commit['execution_id']} {commit['n']}, version {commit['version']}"
-                )
-            if commit.get("prev", "") != previous:
-                found.append(f"{entity}: commit {n} does not follow the bytes before it")
+            found += _broken_link(entity, commit, n, version, previous)
             previous, version = hashlib.sha256(data).hexdigest(), version + len(commit["events"])
-            if not commit["events"]:
-                found.append(f"{entity}: commit {n} holds nothing")
     return found
 
 
@@ -37,59 +96,13 @@ def executions(histories: Histories) -> Histories:
     return {entity: commits for entity, commits in histories.items() if not entity.startswith("_")}
 
 
-def broken_rules(histories: Histories) -> list[str]:
-    """Outcomes accepted twice, attempts out of turn, steps before their dependencies, events after the end."""
+def applied_twice(histories: Histories) -> list[str]:
+    """Commands that stand in more than one commit of an execution."""
     found: list[str] = []
     for entity, commits in executions(histories).items():
-        events = events_of(commits)
-        found += [f"{entity}: {problem}" for problem in _rules_of(events)]
         ids = [cause["id"] for data in commits for cause in json.loads(data).get("commands", ()) if "/" not in cause["id"]]
         if len(ids) != len(set(ids)):
             found.append(f"{entity}: a command was applied twice")
-    return found
-
-
-def _rules_of(events: list[dict[str, Any]]) -> list[str]:
-    if [event["type"] for event in events[:2]] != ["execution_created", "execution_started"]:
-        return ["it does not begin with its creation"]
-    waits_for = {step["id"]: set(step.get("depends_on", ())) for step in events[0]["plan"]["steps"]}
-    found: list[str] = []
-    scheduled: dict[str, int] = {}
-    closed: set[tuple[str, int]] = set()
-    settled: dict[str, str] = {}
-    wanted: set[str] = set()
-    ending = ended = False
-    for event in events[2:]:
-        kind, step, attempt = event["type"], event.get("step", ""), event.get("attempt", 1)
-        if ended:
-            found.append(f"{kind} after the end")
-        if step in settled:
-            found.append(f"{kind} of {step}, which is {settled[step]}")
-        if kind == "task_scheduled":
-            if attempt != scheduled.get(step, 0) + 1 or (attempt > 1 and step not in wanted):
-                found.append(f"attempt {attempt} of {step} was scheduled out of turn")
-            if missing := [other for other in waits_for[step] if settled.get(other) != "task_completed"]:
-                found.append(f"{step} was scheduled before {missing}")
-            if ending:
-                found.append(f"{step} was scheduled while the execution ends")
-            scheduled[step] = attempt
-            wanted.discard(step)
-        elif kind == "task_retry_scheduled":
-            wanted.add(step)
-        elif kind in OUTCOMES:
-            if (step, attempt) in closed or scheduled.get(step) != attempt:
-                found.append(f"{kind} of {step} {attempt}: that attempt is not open")
-            closed.add((step, attempt))
-            if not event.get("will_retry"):
-                settled[step] = kind
-        elif kind in ("task_cancelled", "task_skipped"):
-            settled[step] = kind
-        elif kind == "execution_cancel_requested":
-            ending = True
-        elif kind in ENDS:
-            ended = True
-            if len(settled) != len(waits_for):
-                found.append(f"{kind} while {set(waits_for) - set(settled)} have not ended")
     return found
 
 
@@ -99,20 +112,32 @@ def applied_commands(histories: Histories) -> set[str]:
 
 
 def without_end(histories: Histories) -> list[str]:
-    """Executions that were begun and did not end."""
-    return [entity for entity, commits in executions(histories).items() if events_of(commits)[-1]["type"] not in ENDS]
+    """Executions that were begun and are not at their end."""
+    return [entity for entity, commits in executions(histories).items() if documents.law_of(entity, commits).ended is None]
 
 
-def unlike_the_world(histories: Histories, reported: dict[tuple[str, str, int], list[Any]]) -> list[str]:
-    """Outputs in the log that no worker ever reported for that attempt."""
+def unlike_the_world(histories: Histories, reported: Mapping[Attempt, list[Any]]) -> list[str]:
+    """Outcomes in the log that no worker ever reported for that attempt. Reports are read by their fields only."""
     found: list[str] = []
     for entity, commits in executions(histories).items():
         for event in events_of(commits):
-            if event["type"] == "task_completed":
-                attempt = (entity, event["step"], event.get("attempt", 1))
-                if event.get("output") not in reported.get(attempt, []):
+            attempt = Attempt(entity, event.get("step", ""), event.get("attempt", 1), event.get("run", 1))
+            said = reported.get(attempt, [])
+            outputs = [report.output for report in said if hasattr(report, "output")]
+            match event["type"]:
+                case "task_completed" if event.get("output") not in outputs:
                     found.append(f"{attempt} completed with what nobody reported")
+                case "compensation_completed" if not outputs:
+                    found.append(f"{attempt} undid what nobody undid")
+                case "recovery_completed" if not _advised(event, outputs, len(said) > len(outputs)):
+                    found.append(f"{attempt} advised what nobody advised")
     return found
+
+
+def _advised(event: dict[str, Any], outputs: list[Any], otherwise: bool) -> bool:
+    """Whether a strategy said that; whatever was no advice, or came otherwise to its end, is an abort."""
+    no_advice = otherwise or any(output.get("action") == "fly" for output in outputs)
+    return any(output.get("action") == event["action"] for output in outputs) or (event["action"] == "abort" and no_advice)
 
 
 def doubled_keys(histories: Histories) -> list[str]:
@@ -130,4 +155,22 @@ def doubled_keys(histories: Histories) -> list[str]:
     for key, entities in owners.items():
         if entities != [bound.get(key)]:
             found.append(f"key {key} belongs to {bound.get(key)}, and {entities} were started with it")
+    return found
+
+
+# At rest -----------------------------------------------------------------------------------------------------------------
+
+
+def stuck(law: Law, stands: Any, timers: set[str]) -> list[str]:
+    """What an execution waits for in vain, once no message is under way. `stands`: whether a dispatch is in TASKS or held."""
+    if law.ended is not None or not law.n:
+        return []
+    attempts = [Attempt(law.entity, step, attempt, run) for step, run, attempt in law.open_attempts]
+    found: list[str] = []
+    if not law.paused and not law.stopping:
+        found += [f"{attempt} is open, and nobody will do it" for attempt in attempts if not stands(attempt)]
+    if not law.paused:
+        found += [f"{law.entity} waits for timer {one}, which does not stand" for one in law.timers if str(one) not in timers]
+    if not law.paused and not timers and not any(stands(attempt) for attempt in attempts):
+        found.append(f"{law.entity} ({law.situation}) waits for nothing")
     return found

@@ -6,34 +6,37 @@ and then lets its answer arrive; between the two the executor may die, and eithe
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.messages import Answer
-from esexec.domain.state import ExecutionState
+from esexec.domain.messages import Answer, ImageSignal
 from esexec.executor.desk import Done
 from esexec.executor.envelope import Content, Envelope
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Appended, Stored
+from tests.simulation.workers import Attempt, read_dispatch
 
 if TYPE_CHECKING:
     from tests.simulation.world import Node
 
-Attempt = tuple[str, str, int]
-"""Execution, step, attempt."""
-
 
 class Message:
-    """One stored message of COMMANDS or INBOX. `held`: a delivery is out and not answered."""
+    """One stored message of COMMANDS or INBOX. `held`: a delivery is out and not answered. `known`: commits when it was sent."""
 
     def __init__(self, entity: str, verb: str, content: Content, time: datetime, step: str = "", attempt: str = "") -> None:
         self.entity, self.verb, self.content, self.time = entity, verb, content, time
         self.step, self.attempt = step, attempt
-        self.deliveries = 0
+        self.deliveries = self.known = 0
         self.held: SimulatedEnvelope | None = None
         self.acked = False
+
+    def about(self, attempt: Attempt) -> bool:
+        """Whether it is a report on this attempt."""
+        return (self.entity, self.step, self.attempt) == (attempt.execution, attempt.step, attempt.id)
 
     def __repr__(self) -> str:
         return f"{self.verb} {type(self.content).__name__} {self.entity} {self.step} {self.attempt}".strip()
@@ -139,43 +142,75 @@ class SlowOutbox:
 
         self._node.ask(name, arrive, answered)
 
-    async def dispatch(self, state: ExecutionState, index: int, attempt: int, data: bytes, done: Done) -> None:
-        key = (state.execution_id, state.graph.steps[index].id, attempt)
-        self._send(f"dispatch {key}", lambda: self._world.queue.add(key), done)
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None:
+        attempt, message = _attempt(entity, to), read_dispatch(data)
 
-    async def report(self, state: ExecutionState, index: int, attempt: int, report: r.Report, done: Done) -> None:
-        key = (state.execution_id, state.graph.steps[index].id, attempt)
-        self._send(f"report {key}", lambda: self._world.report(key, report), done)
+        def send() -> None:
+            self._send(f"dispatch {attempt}", lambda: self._world.hand_in(attempt, message), done)
 
-    async def set_timer(self, state: ExecutionState, timer: fx.SetTimer, done: Done) -> None:
-        key = (state.execution_id, str(timer.name))
+        async def looked(reported: bool) -> None:
+            if reported:
+                await done()
+            else:
+                send()
+
+        if to.again:
+            self._node.ask(f"look for {attempt}", lambda: self._world.is_reported(attempt), looked)
+        else:
+            send()
+
+    async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None:
+        attempt = _attempt(entity, about)
+        self._send(f"report {attempt}", lambda: self._world.report(attempt, report), done)
+
+    async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None:
+        key = (entity, str(timer.name))
         self._send(f"timer {key}", lambda: self._world.timers.update({key: timer.due}), done)
 
-    async def clear_timer(self, state: ExecutionState, timer: fx.ClearTimer, done: Done) -> None:
-        key = (state.execution_id, str(timer.name))
+    async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None:
+        key = (entity, str(timer.name))
         self._send(f"clear {key}", lambda: self._world.timers.pop(key, None), done)
 
-    async def withdraw(self, state: ExecutionState, index: int, attempt: int, done: Done) -> None:
-        key = (state.execution_id, state.graph.steps[index].id, attempt)
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+        """Found, then deleted by its number, then told: an executor can die in between, and a late delete hits nothing newer."""
+        attempt, world = _attempt(entity, what), self._world
 
-        def arrive() -> None:
-            if self._world.queue.withdraw(key):
-                self._world.report(key, r.Withdrawn())
+        async def found(number: int) -> None:
+            if number:
+                delete = partial(world.queue.take_back, attempt, number, stop=what.stop)
+                self._node.ask(f"delete {attempt}", delete, deleted)
+            else:
+                await deleted(not world.is_reported(attempt))
 
-        self._send(f"withdraw {key}", arrive, done)
+        async def deleted(untouched: bool) -> None:
+            if what.tell and untouched:
+                self._send(f"withdrawn {attempt}", lambda: world.report(attempt, r.Withdrawn()), done)
+            else:
+                await done()
 
-    async def continue_later(self, state: ExecutionState, after: int, done: Done) -> None:
-        entity = state.execution_id
+        if what.stop:
+            world.queue.tell(attempt)
+        self._node.ask(f"take back {attempt}", lambda: world.queue.number_of(attempt), found)
+
+    async def continue_later(self, entity: str, after: int, done: Done) -> None:
         self._send(f"continue {entity} {after}", lambda: self._world.send(entity, "continue", r.Continue(after)), done)
+
+    async def start(self, entity: str, command: c.StartExecution, done: Done) -> None:
+        self._send(f"start {entity}", lambda: self._world.send(entity, "start", command), done)
 
     async def answer(self, answer: Answer) -> None:
         await self._node.hesitate()
         if self._node.alive:
-            self._world.answers.setdefault(answer.command_id, []).append(answer)
+            self._world.tell(answer)
+
+    async def tell_image(self, signal: ImageSignal) -> None:
+        await self._node.hesitate()
+        self._world.tell_image(Attempt(signal.execution_id, signal.step, signal.attempt, signal.run), signal.image)
 
     async def stop_attempt(self, execution: str, step: str, attempt: str) -> None:
         await self._node.hesitate()
-        self._world.queue.tell((execution, step, int(attempt.partition("-")[2])))
+        run, _, number = attempt.partition("-")
+        self._world.queue.tell(Attempt(execution, step, int(number), int(run)))
 
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:
         def arrive() -> None:
@@ -184,50 +219,5 @@ class SlowOutbox:
         self._send(f"bury {envelope.verb} {envelope.entity}", arrive, envelope.ack)
 
 
-class Queue:
-    """TASKS and its workers: a dispatch stands until it is acknowledged or withdrawn, and is delivered as often as need be."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Attempt] = []
-        self.held: list[Attempt] = []
-        self.deliveries: dict[Attempt, int] = {}
-        self.dispatched: dict[Attempt, int] = {}
-        self.told: set[Attempt] = set()
-        self.withdrawn: set[Attempt] = set()
-
-    def add(self, attempt: Attempt) -> None:
-        """A dispatch, unless it stands already."""
-        if attempt not in self.waiting and attempt not in self.held:
-            self.waiting.append(attempt)
-            self.deliveries[attempt] = 0
-            self.dispatched[attempt] = self.dispatched.get(attempt, 0) + 1
-
-    def take(self, attempt: Attempt) -> int:
-        """A worker gets it; how many had it before."""
-        self.waiting.remove(attempt)
-        self.held.append(attempt)
-        self.deliveries[attempt] += 1
-        return self.deliveries[attempt] - 1
-
-    def lose(self, attempt: Attempt) -> None:
-        """Its worker is silent for too long: another will get it, unless it was taken back."""
-        self.held.remove(attempt)
-        if attempt not in self.withdrawn:
-            self.waiting.append(attempt)
-
-    def acknowledge(self, attempt: Attempt) -> None:
-        if attempt in self.held:
-            self.held.remove(attempt)
-
-    def withdraw(self, attempt: Attempt) -> bool:
-        """Take it back and tell whoever has it; whether nobody ever had it."""
-        self.tell(attempt)
-        if attempt in self.held:
-            self.withdrawn.add(attempt)
-        if attempt in self.waiting:
-            self.waiting.remove(attempt)
-            return not self.deliveries[attempt]
-        return False
-
-    def tell(self, attempt: Attempt) -> None:
-        self.told.add(attempt)
+def _attempt(entity: str, of: fx.DispatchAttempt | fx.TakeBack) -> Attempt:
+    return Attempt(entity, of.step, of.attempt, of.run)

@@ -5,38 +5,43 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import msgspec
+
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
+from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.namespace import SETTINGS_ENTITY
-from esexec.domain.settings import ExecutionConfig, TaskSettings
-from tests.given import start, step
+from esexec.domain.settings import ExecutionConfig, TaskInfo
+from tests.given import at, start, step
 from tests.simulation import checker
+from tests.simulation.answers import objection
+from tests.simulation.plans import PLANS, STRATEGIES, TASKS
 from tests.simulation.server import Message
 from tests.simulation.world import World
 
-QUICK = {"initial_retry_delay_ms": 100, "jitter": 0.0, "max_retries": 1}
-
-PLANS: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = [
-    (["a"], {}, QUICK),
-    (["a", step("b", "a", params={"x": "${steps.a.output}"})], {}, {"max_retries": 1}),
-    (["a", "b", "c"], {"parallel": True}, QUICK),
-    (["a", step("b", "a"), step("c", "a"), step("d", "b", "c")], {"parallel": True}, QUICK | {"continue_on_error": True}),
-    (["a", "b", step("c", "a"), step("d", "c"), "e"], {}, QUICK | {"continue_on_error": True, "max_retries": 0}),
-    ([f"s{n}" for n in range(8)], {"parallel": True}, QUICK | {"parallel_execution_limit": 8}),
-    (["a", step("b", "a", params={"x": "${steps.a.output.missing}"}), "c"], {"parallel": True}, QUICK),
-]
+_SHARED = (SETTINGS_ENTITY, PLANS_ENTITY)
+_SMALL = {"losses_per_attempt": 2, "checkpoints_per_execution": 6, "recoveries_per_step": 3}
+"""Limits that a short story can reach."""
 
 
 @contextmanager
-def small_decisions(events: int) -> Iterator[None]:
-    """Decisions have room for so many events only."""
-    before = limits.events_per_commit
-    limits.events_per_commit = events  # type: ignore[misc]
+def small_decisions(events: int = 500, **others: int) -> Iterator[None]:
+    """Decisions have room for so many events only; and whatever other limits."""
+    wanted = {"events_per_commit": events, **others}
+    before = {name: getattr(limits, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(limits, name, value)
         yield
     finally:
-        limits.events_per_commit = before  # type: ignore[misc]
+        for name, value in before.items():
+            setattr(limits, name, value)
+
+
+def small_world(events: int = 500) -> Any:
+    """As `small_decisions`, with few losses, checkpoints and recoveries."""
+    return small_decisions(events, **_SMALL)
 
 
 class Story:
@@ -57,17 +62,62 @@ class Story:
 
     # What clients do ---------------------------------------------------------------------------------------------------
 
-    def start(self, execution: str, plan: int, key: str | None = None) -> Message:
+    def start(self, execution: str, plan: int, key: str | None = None, **fields: Any) -> Message:
         """A start; of the same execution as another one it is a rival's."""
-        steps, fields, config = PLANS[plan % len(PLANS)]
-        command = start(*steps, id=self._id(), plan_fields=fields, config=config, idempotency_key=key)
+        steps, plan_fields, config = PLANS[plan % len(PLANS)]
+        command = start(*steps, id=self._id(), plan_fields=plan_fields, config=config, idempotency_key=key, **fields)
         return self._send(execution, "start", command)
+
+    def start_in_time(self, execution: str, plan: int, chance: Random) -> Message:
+        """A start that is delayed, or must end by a deadline, or both."""
+        soon = self.world.clock + chance.randrange(1, 30)
+        when: list[dict[str, Any]] = [
+            {"start_at": at(soon)},
+            {"delay_ms": 5000},
+            {"deadline": at(soon)},
+            {"delay_ms": 5000, "deadline": at(soon)},
+        ]
+        return self.start(execution, plan, **chance.choice(when))
 
     def start_badly(self, execution: str) -> Message:
         return self._send(execution, "start", start(step("a", "nobody"), id=self._id()))
 
+    def start_kept(self, execution: str, plan: int) -> Message:
+        """A start of a plan that the namespace keeps, perhaps."""
+        return self._send(execution, "start", c.StartExecution(id=self._id(), plan_id=self.plan_id(plan)))
+
+    def plan_id(self, plan: int) -> str:
+        from esexec.domain.compiled import graph_of
+
+        return graph_of(bytes(self._plan(plan))).plan_id
+
+    def _plan(self, plan: int) -> msgspec.Raw:
+        steps, plan_fields, _ = PLANS[plan % len(PLANS)]
+        return start(*steps, plan_fields=plan_fields).plan
+
+    def put_plan(self, plan: int) -> Message:
+        return self._send(PLANS_ENTITY, "put_plan", c.PutPlan(id=self._id(), plan=self._plan(plan)))
+
+    def control(self, execution: str, verb: str, **fields: Any) -> Message:
+        return self._send(execution, verb, c.VERBS[verb](id=self._id(), **fields))
+
     def cancel(self, execution: str) -> Message:
-        return self._send(execution, "cancel", c.CancelExecution(id=self._id()))
+        return self.control(execution, "cancel")
+
+    def some_control(self, execution: str, verb: str, chance: Random) -> Message:
+        """A command on an execution, with whatever it can say."""
+        fields: dict[str, Any] = {}
+        law = self.world.auditor.law(execution)
+        match verb:
+            case "retry step":
+                fields = {"step": chance.choice([*law.failed * 3, *law.steps, "nobody"])}
+            case "retry as_new":
+                fields = {"as_new": True, "new_id": chance.choice(["f0", "f1", "f2", execution, None])}
+            case "restore":
+                fields = {"checkpoint_id": chance.choice([*law.checkpoints] or ["e9.9"])}
+            case "restore unknown":
+                fields = {"checkpoint_id": f"{execution}.999"}
+        return self.control(execution, verb.split()[0], **fields)
 
     def nudge(self, execution: str) -> Message:
         return self._send(execution, "nudge", r.Nudge())
@@ -77,16 +127,34 @@ class Story:
             SETTINGS_ENTITY, "configure", c.ConfigureNamespace(id=self._id(), config=ExecutionConfig(priority=value))
         )
 
-    def announce(self, name: str) -> Message:
-        tasks = {name: TaskSettings(priority=1)}
+    def announce(self, name: str | None = None) -> Message:
+        tasks = {name: TaskInfo(priority=1)} if name is not None else TASKS
         return self._send(SETTINGS_ENTITY, "announce", c.AnnounceTasks(id=self._id(), tasks=tasks, worker="w"))
+
+    def strategy(self, number: int) -> Message:
+        """Adds a strategy, or takes one away."""
+        strategy = STRATEGIES[number % len(STRATEGIES)]
+        if number < len(STRATEGIES):
+            return self._send(SETTINGS_ENTITY, "add_strategy", c.AddStrategy(id=self._id(), strategy=strategy))
+        return self._send(SETTINGS_ENTITY, "remove_strategy", c.RemoveStrategy(id=self._id(), strategy_id=strategy.id))
+
+    def prepare(self, strategies: int) -> None:
+        """A namespace in which workers and strategies are known from the beginning."""
+        self.announce()
+        for number in range(strategies):
+            self.strategy(number)
+        self.world.rest()
+        for node in self.world.nodes:
+            node.hear_news()
 
     # What goes wrong ----------------------------------------------------------------------------------------------------
 
     def again(self, message: Message) -> None:
         """The very same message is stored twice: a client's retry beyond any window, a late report."""
         world = self.world
-        world.messages.append(Message(message.entity, message.verb, message.content, world.now(), message.step, message.attempt))
+        copy = Message(message.entity, message.verb, message.content, world.now(), message.step, message.attempt)
+        copy.known = message.known
+        world.messages.append(copy)
 
     def misfortune(self, kind: str, chance: Random) -> None:
         """One fault of a kind, if there is occasion for it."""
@@ -132,6 +200,11 @@ class Story:
                 world.deliver(*chance.sample(together, len(together)))
             case "nudge":
                 self.nudge(f"e{chance.randrange(3)}")
+            case "news":
+                chance.choice(world.alive).hear_news()
+            case "rest":
+                world.rest()
+                self.check_rest()
             case "nonsense":
                 world.send("e1", "report", r.Withdrawn(), "nobody", "1-1")
 
@@ -139,36 +212,63 @@ class Story:
 
     def check(self) -> None:
         """What must hold at any moment."""
-        histories = self.world.histories()
-        problems = checker.broken_chains(histories) + checker.broken_rules(histories)
-        problems += checker.unlike_the_world(histories, self.world.reported)
-        assert not problems, problems
+        auditor = self.world.auditor
+        auditor.look(self.world.log.histories)
+        assert not auditor.all_problems(), auditor.all_problems()
+
+    def check_rest(self) -> None:
+        """What must hold whenever no message is under way: nobody waits in vain."""
+        self.check()
+        world = self.world
+        for entity, law in world.auditor.laws.items():
+            timers = {name for of, name in world.timers if of == entity}
+            problems = checker.stuck(law, world.queue.stands, timers)
+            assert not problems, problems
 
     def end(self) -> None:
-        """Let everything come to rest, and hold the world against what was promised."""
+        """Let everything come to rest, wake what is paused, and hold the world against what was promised."""
         world = self.world
-        world.drain()
-        self.check()
+        while True:
+            world.rest()
+            self.check_rest()
+            world.drain()
+            self.check_rest()
+            paused = [entity for entity, law in world.auditor.laws.items() if law.paused]
+            if not paused:
+                break
+            for entity in paused:
+                self.control(entity, "resume")
+        too_often = [law.entity for law in world.auditor.laws.values() if law.recoveries_most > limits.recoveries_per_step]
+        assert not too_often, f"recovered more often than it may: {too_often}"
         histories = world.histories()
+        problems = checker.unlike_the_world(histories, world.reported) + checker.applied_twice(histories)
+        assert not problems, problems
         assert not checker.without_end(histories), f"stuck: {checker.without_end(histories)}"
         assert not checker.doubled_keys(histories), checker.doubled_keys(histories)
         assert not [node.operations for node in world.alive if node.operations]
         assert all(node.desk.idle for node in world.alive)
-        buried = [message for message, reason in world.dead if reason.code != "unknown_attempt"]
+        buried = [(message, reason) for message, reason in world.dead if reason.code != "unknown_attempt"]
         assert not buried, f"nothing here is poison: {buried}"
         self._check_answers()
         if self.quiet:
-            twice = {attempt for attempt, times in world.queue.dispatched.items() if times > 1}
-            assert not twice, f"dispatched twice without any fault: {twice}"
+            self._check_once()
+
+    def _check_once(self) -> None:
+        twice = {attempt for attempt, times in self.world.queue.dispatched.items() if times > 1}
+        assert not twice, f"dispatched twice without any fault: {twice}"
 
     def _check_answers(self) -> None:
-        """Whoever was told that a wish was granted finds it in the log; whoever was refused does not, unless it came again."""
-        applied = checker.applied_commands(self.world.histories())
-        for command, answers in self.world.answers.items():
-            for answer in answers:
-                granted = answer.status == "accepted" and answer.effective and answer.execution_id != SETTINGS_ENTITY
-                assert not granted or command in applied, f"{answer} is not in the log"
-                assert not self.quiet or answer.status != "refused" or command not in applied, f"{answer} is in the log"
+        """Whoever was told that a wish was granted finds it in the log; every other answer was right at some moment meanwhile."""
+        world = self.world
+        applied = checker.applied_commands(world.histories())
+        for answer, message, told_at in world.judged:
+            if answer.execution_id in _SHARED or message is None:
+                continue
+            law = world.auditor.law(answer.execution_id)
+            time = message.time.isoformat().replace("+00:00", "Z")
+            problem = objection(law, message.verb, answer, sent_at=message.known, told_at=told_at, time=time)
+            assert problem is None, problem
+            assert not self.quiet or answer.status != "refused" or answer.command_id not in applied, f"{answer} is in the log"
 
 
 FAULTS = [
@@ -186,29 +286,40 @@ FAULTS = [
     "timer twice",
     "nudge",
 ]
-HARMLESS = ["started", "together", "nonsense"]
+HARMLESS = ["started", "together", "nonsense", "news", "rest"]
+CONTROLS = [
+    "cancel",
+    "pause",
+    "pause",
+    "resume",
+    "retry",
+    "retry step",
+    "retry as_new",
+    "rollback",
+    "checkpoint",
+    "checkpoint",
+    "restore",
+    "restore unknown",
+]
 
 
 def tell(seed: int, *, sizes: list[int], faults: bool, room: int = 500, length: int = 60) -> Story:
     """A whole random story, from one number."""
     chance = Random(seed)
-    world = World(sizes, seed)
-    story = Story(world)
-    clients: list[Callable[[], object]] = [
-        lambda: story.start(f"e{chance.randrange(3)}", chance.randrange(len(PLANS))),
-        lambda: story.start(f"e{chance.randrange(5)}", chance.randrange(2), f"k{chance.randrange(2)}"),
-        lambda: story.start_badly(f"e{chance.randrange(3)}"),
-        lambda: story.cancel(f"e{chance.randrange(3)}"),
-        lambda: story.configure(chance.randrange(3)),
-        lambda: story.announce(chance.choice("ab")),
-    ]
-    with small_decisions(room):
+    with small_world(room):
+        world = World(sizes, seed)
+        story = Story(world)
+        clients = _clients(story, chance)
         try:
+            if seed % 3:
+                story.prepare(chance.randrange(len(STRATEGIES) + 1))
+            for execution in ("e0", "e1"):
+                story.start(execution, chance.randrange(len(PLANS)))
             for _ in range(length):
                 dice = chance.random()
-                if dice < 0.15:
+                if dice < 0.3:
                     chance.choice(clients)()
-                elif dice < 0.4:
+                elif dice < 0.45:
                     story.misfortune(chance.choice(HARMLESS + FAULTS if faults else HARMLESS), chance)
                 else:
                     world.go_on(chance.randrange(1, 8))
@@ -217,3 +328,59 @@ def tell(seed: int, *, sizes: list[int], faults: bool, room: int = 500, length: 
         finally:
             world.close()
     return story
+
+
+def _clients(story: Story, chance: Random) -> list[Callable[[], object]]:
+    """What clients may do at any time."""
+    world = story.world
+
+    def plan() -> int:
+        return chance.randrange(len(PLANS))
+
+    def somewhere() -> str:
+        """An execution, each situation being as likely as any other."""
+        known = sorted(world.auditor.laws.items())
+        one_of_each = {law.situation: entity for entity, law in chance.sample(known, len(known))}
+        return chance.choice([*one_of_each.values(), "e9"])
+
+    def wish(execution: str) -> None:
+        known = world.auditor.law(execution).checkpoints
+        story.some_control(execution, "restore" if known and chance.random() < 0.2 else chance.choice(CONTROLS), chance)
+
+    def spree() -> None:
+        """Wishes one after the other while nothing else happens, so that each meets the execution as the client saw it."""
+        world.rest()
+        execution = somewhere()
+        for _ in range(chance.randrange(1, 4)):
+            wish(execution)
+            world.rest()
+
+    def rivals() -> None:
+        """Clients want different things of the same execution, all at once."""
+        execution = somewhere()
+        for _ in range(chance.randrange(1, 4)):
+            wish(execution)
+
+    def in_time() -> None:
+        execution = f"e{chance.randrange(6)}"
+        story.start_in_time(execution, plan(), chance)
+        if chance.random() < 0.5:
+            world.rest()
+            wish(execution)
+            world.rest()
+            wish(execution)
+
+    return [
+        lambda: story.start(f"e{chance.randrange(5)}", plan()),
+        lambda: story.start(f"e{chance.randrange(5)}", chance.randrange(2), f"k{chance.randrange(2)}"),
+        in_time,
+        in_time,
+        lambda: story.start_badly(f"e{chance.randrange(3)}"),
+        lambda: story.put_plan(chance.randrange(3)),
+        lambda: story.start_kept(f"e{chance.randrange(5)}", chance.randrange(3)),
+        lambda: story.configure(chance.randrange(3)),
+        lambda: story.announce(chance.choice([None, "a", "b"])),
+        lambda: story.strategy(chance.randrange(2 * len(STRATEGIES))),
+        *[spree] * 5,
+        *[rivals] * 5,
+    ]

@@ -7,10 +7,12 @@ import pytest
 
 from esexec.domain import commands as c
 from esexec.domain import reports as r
-from tests.given import start
+from esexec.executor import mailbox
+from tests.given import start, step
 from tests.simulation import checker
 from tests.simulation.server import Message, Operation
 from tests.simulation.story import Story, small_decisions
+from tests.simulation.workers import Attempt
 from tests.simulation.world import Node, World
 
 
@@ -39,6 +41,13 @@ def pending(node: Node, name: str) -> Operation:
     return found
 
 
+def advance_once(node: Node, name: str) -> None:
+    """One operation arrives and is answered."""
+    one = pending(node, name)
+    node.world.advance(node, one)
+    node.world.advance(node, one)
+
+
 def begun(world: World, *steps: str, room: int = 10) -> Node:
     """`e1` with these parallel steps, started by the first executor, which holds it in its cache."""
     node = world.nodes[0]
@@ -56,8 +65,8 @@ def quiet(world: World) -> Story:
 
 
 def completed(world: World, step: str) -> Message:
-    world.hand_out(("e1", step, 1))
-    world.work(("e1", step, 1), "ok")
+    world.hand_out(Attempt("e1", step))
+    world.work(Attempt("e1", step), "ok")
     return world.messages[-1]
 
 
@@ -108,7 +117,7 @@ def test_a_continue_repeats_the_effects_of_the_commit_it_led_to(world: World) ->
         world.zombies.clear()
         world.deliver(message, node=world.nodes[1])
         finish(world.nodes[1])
-        assert sorted(step for _, step, _ in world.queue.waiting) == list("abcd")
+        assert sorted(step for _, step, *_ in world.queue.waiting) == list("abcd")
         assert message.acked
         quiet(world).end()
 
@@ -151,7 +160,7 @@ def test_an_unknown_outcome_is_resolved_by_the_same_bytes(world: World) -> None:
     append.arrive()
     assert append.result == 1
     finish(node)
-    assert world.queue.dispatched == {("e1", "a", 1): 1}
+    assert world.queue.dispatched == {Attempt("e1", "a"): 1}
 
 
 @pytest.mark.parametrize("size", [0, 1, 10])
@@ -164,9 +173,45 @@ def test_a_nudge_repeats_what_was_lost(size: int) -> None:
     world.deliver(message, node=node)
     finish(node)
     assert message.acked
-    assert [step for _, step, _ in world.queue.waiting] == ["a", "b"]
+    assert [step for _, step, *_ in world.queue.waiting] == ["a", "b"]
     quiet(world).end()
     world.close()
+
+
+def test_a_timer_that_came_too_late_repeats_nothing(world: World) -> None:
+    """The commit that closed a timer is owed to what it was decided upon: its effects are not repeated for the timer's sake."""
+    node, other = world.nodes
+    config = {"queue_timeout_ms": 1000}
+    world.deliver(world.send("e1", "start", start("a", step("b", "a"), config=config)), node=node)
+    finish(node)
+    ((timer, _),) = world.timers.items()
+    world.deliver(completed(world, "a"), node=node)
+    finish(node)
+    report = completed(world, "b")
+    world.fire(timer)
+    world.deliver(world.messages[-1], node=node)
+    advance_once(node, "read e1 3")
+    world.deliver(report, node=other)
+    finish(other)
+    finish(node)
+    assert world.queue.dispatched == {Attempt("e1", "a"): 1, Attempt("e1", "b"): 1}
+    Story(world).end()
+
+
+def test_what_a_pause_takes_back_behind_a_resume_is_handed_out_again(world: World) -> None:
+    """One executor is slow to take back what waits, another has resumed meanwhile and found it waiting still: it is not lost."""
+    node, other = begun(world, "a"), world.nodes[1]
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
+    finish(node, "append")
+    advance_once(node, "take back")
+    world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=other)
+    finish(other)
+    assert world.queue.waiting
+    finish(node, "delete")
+    assert not world.queue.waiting
+    finish(node)
+    assert world.queue.waiting
+    Story(world).end()
 
 
 def test_a_report_of_nobodys_attempt_is_parked_in_the_end(world: World) -> None:
@@ -188,16 +233,14 @@ def test_a_command_for_nobody_is_delayed_before_it_is_refused(world: World) -> N
 
 def test_a_poisonous_message_is_buried_and_the_others_go_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception of the core is the fault of one message only; whoever waits for its answer is told."""
-    from esexec.domain import decider
-
-    decide_cancel = decider.decide_cancel
+    decide_control = mailbox.decide_control
 
     def fails(*args: object) -> object:
         if args[1].id == "c13":  # type: ignore[attr-defined]
             raise KeyError("poison")
-        return decide_cancel(*args)  # type: ignore[arg-type]
+        return decide_control(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decider, "decide_cancel", fails)
+    monkeypatch.setattr(mailbox, "decide_control", fails)
     node = begun(world, "a", "b")
     report = completed(world, "a")
     poison = world.send("e1", "cancel", c.CancelExecution(id="c13"))
@@ -248,8 +291,8 @@ def test_the_cache_keeps_what_was_used_last() -> None:
         world.deliver(world.send(name, "start", start("a", id=f"c{name}")), node=node)
         finish(node)
     assert list(node.desk._mailboxes) == ["e2", "e3"]
-    world.hand_out(("e2", "a", 1))
-    world.work(("e2", "a", 1), "ok")
+    world.hand_out(Attempt("e2", "a"))
+    world.work(Attempt("e2", "a"), "ok")
     world.deliver(*world.available, node=node)
     finish(node)
     assert list(node.desk._mailboxes) == ["e3"]

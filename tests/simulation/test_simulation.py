@@ -1,6 +1,7 @@
-"""Executors that crash, messages that come twice, late or out of order: whatever happens, every execution ends, once.
+"""Executors that crash, messages that come twice, late or out of order, rivals that want all at once: each execution ends, once.
 
-The real desks and mailboxes run over fakes that do nothing until told to. `ESEXEC_LONG=1` runs many more examples.
+The real desks and mailboxes run over fakes that do nothing until told to. `ESEXEC_LONG=1` runs many more examples; `-s` shows
+which commands met which situations.
 """
 
 import os
@@ -16,13 +17,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import reports as r
-from tests.simulation import checker
-from tests.simulation.story import FAULTS, HARMLESS, PLANS, Story, small_decisions, tell
+from tests.simulation import checker, coverage
+from tests.simulation.plans import PLANS, STRATEGIES
+from tests.simulation.story import CONTROLS, FAULTS, HARMLESS, Story, small_world, tell
 from tests.simulation.world import World
 
 LONG = bool(os.environ.get("ESEXEC_LONG"))
+STORIES_COUNTED = 400
 
 executions = st.sampled_from(["e0", "e1", "e2"])
+plans = st.integers(0, len(PLANS) - 1)
 keys = st.sampled_from([None, None, "k0", "k1"])
 sizes = st.lists(st.sampled_from([0, 1, 10]), min_size=1, max_size=3)
 seeds = st.integers(0, 2**16)
@@ -31,29 +35,39 @@ seeds = st.integers(0, 2**16)
 class Executors(RuleBasedStateMachine):
     """See the module. Choices among what may happen come from one number each, so that a story stays short."""
 
-    @initialize(sizes=sizes, seed=seeds, room=st.sampled_from([1, 3, 500]))
-    def begin(self, sizes: list[int], seed: int, room: int) -> None:
-        self.room = small_decisions(room)
+    @initialize(sizes=sizes, seed=seeds, room=st.sampled_from([1, 3, 500]), strategies=st.integers(0, len(STRATEGIES)))
+    def begin(self, sizes: list[int], seed: int, room: int, strategies: int) -> None:
+        self.room = small_world(room)
         self.room.__enter__()
         self.world = World(sizes, seed)
         self.story = Story(self.world)
+        self.story.prepare(strategies)
 
-    @rule(execution=executions, plan=st.integers(0, len(PLANS) - 1), key=keys)
+    @rule(execution=executions, plan=plans, key=keys)
     def start(self, execution: str, plan: int, key: str | None) -> None:
         self.story.start(execution, plan, key)
 
-    @rule(execution=executions)
-    def start_badly(self, execution: str) -> None:
+    @rule(execution=executions, plan=plans, seed=seeds)
+    def start_in_time(self, execution: str, plan: int, seed: int) -> None:
+        self.story.start_in_time(execution, plan, Random(seed))
+
+    @rule(execution=executions, plan=st.integers(0, 2))
+    def start_badly(self, execution: str, plan: int) -> None:
         self.story.start_badly(execution)
+        self.story.put_plan(plan)
+        self.story.start_kept(execution, plan)
 
-    @rule(execution=executions)
-    def cancel(self, execution: str) -> None:
-        self.story.cancel(execution)
+    @rule(execution=executions, verb=st.sampled_from(sorted(set(CONTROLS))), seed=seeds, calm=st.booleans())
+    def control(self, execution: str, verb: str, seed: int, calm: bool) -> None:
+        if calm:
+            self.world.rest()
+        self.story.some_control(execution, verb, Random(seed))
 
-    @rule(value=st.integers(0, 2), task=st.sampled_from("ab"))
-    def configure(self, value: int, task: str) -> None:
+    @rule(value=st.integers(0, 2), task=st.sampled_from("ab"), strategy=st.integers(0, 2 * len(STRATEGIES) - 1))
+    def configure(self, value: int, task: str, strategy: int) -> None:
         self.story.configure(value)
         self.story.announce(task)
+        self.story.strategy(strategy)
 
     @rule(kind=st.sampled_from(sorted({*FAULTS, *HARMLESS})), seed=seeds)
     def misfortune(self, kind: str, seed: int) -> None:
@@ -101,18 +115,21 @@ def test_without_faults_nothing_is_dispatched_twice(sizes: list[int]) -> None:
         tell(seed, sizes=sizes, faults=False)
 
 
-def test_the_stories_tell_of_everything() -> None:
-    """Every event type, every verb, every kind of report, every answer occurs in them: no test here is idle."""
+def test_the_stories_tell_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command met every situation, every event type, kind of report and answer occurs in them: no test here is idle."""
     events: Counter[str] = Counter()
     sent: Counter[str] = Counter()
     answers: Counter[str] = Counter()
-    for seed in range(120):
-        story = tell(seed, sizes=[[0, 10], [10]][seed % 2], faults=True, room=[500, 2][seed % 2])
-        for commits in story.world.histories().values():
-            events.update(event["type"] for event in checker.events_of(commits))
-        sent.update(story.world.sent)
-        answers.update(answer.status for told in story.world.answers.values() for answer in told)
+    with coverage.counted(monkeypatch) as (met, applied):
+        for seed in range(STORIES_COUNTED):
+            story = tell(seed, sizes=[[0, 10], [10]][seed % 2], faults=True, room=[500, 2][seed % 2], length=80)
+            for commits in story.world.histories().values():
+                events.update(event["type"] for event in checker.events_of(commits))
+            sent.update(story.world.sent)
+            answers.update(answer.status for told in story.world.answers.values() for answer in told)
+    print(f"\n{coverage.table(met, applied)}\n\n{coverage.counts(events)}")
+    assert coverage.missing(met) == []
     assert set(e.TYPES) - set(events) == set()
     kinds = {kind.__name__ for kind in (*get_args(c.Command), *get_args(r.Report), r.Due, r.Continue, r.Nudge)}
     assert kinds - set(sent) == set()
-    assert {"accepted", "duplicate", "refused"} - set(answers) == set()
+    assert {"accepted", "duplicate", "superseded", "refused"} - set(answers) == set()

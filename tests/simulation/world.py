@@ -10,17 +10,24 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+import msgspec
+
 from esexec.domain import reports as r
-from esexec.domain.decider import Surroundings
+from esexec.domain.decision import Surroundings
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.messages import Answer
-from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.kept_plans import PLANS_ENTITY
+from esexec.domain.messages import Answer, Dispatch
+from esexec.domain.namespace import SETTINGS_ENTITY, fold_namespace
 from esexec.executor.desk import Desk
 from esexec.executor.envelope import Content
+from esexec.executor.plans import PlansDesk
 from esexec.executor.settings import SettingsDesk
+from esexec.log import codec
 from esexec.log.memory import MemoryLog
 from tests.given import T0
-from tests.simulation.server import Attempt, Message, Operation, Queue, SimulatedEnvelope, SlowLog, SlowOutbox
+from tests.simulation.checker import Auditor
+from tests.simulation.server import Message, Operation, SimulatedEnvelope, SlowLog, SlowOutbox
+from tests.simulation.workers import Attempt, Queue, report_of, some_outcome
 
 _DRAINED = 20_000
 
@@ -32,8 +39,19 @@ class Node:
         self.world, self.name, self.alive = world, name, True
         self.operations: list[Operation] = []
         log, outbox = SlowLog(self), SlowOutbox(self)
-        self.desk = Desk(name, log, outbox, cache_size=cache_size)  # type: ignore[arg-type]
+        self.plans = PlansDesk(name, log, outbox)  # type: ignore[arg-type]
+        self.desk = Desk(name, log, outbox, cache_size=cache_size, plan_of=self.plans.plan_of)  # type: ignore[arg-type]
         self.settings = SettingsDesk(name, log, outbox, self._follow)  # type: ignore[arg-type]
+        self.hear_news()
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [*self.desk._tasks, *self.settings._tasks, *self.plans._tasks]
+
+    def hear_news(self) -> None:
+        """What others committed to `_settings`, as an executor hears it sooner or later."""
+        commits = [codec.decode(one.data) for one in self.world.log.histories.get(SETTINGS_ENTITY, [])]
+        self._follow(fold_namespace(commits).surroundings)
 
     def _follow(self, surroundings: Surroundings) -> None:
         self.desk.surroundings = surroundings
@@ -57,7 +75,8 @@ class Node:
         await asyncio.sleep(0)
 
     async def take(self, envelope: SimulatedEnvelope) -> None:
-        await (self.settings if envelope.entity == SETTINGS_ENTITY else self.desk).take(envelope)
+        desks = {SETTINGS_ENTITY: self.settings.take, PLANS_ENTITY: self.plans.take}
+        await desks.get(envelope.entity, self.desk.take)(envelope)
 
 
 class World:
@@ -72,8 +91,12 @@ class World:
         self.messages: list[Message] = []
         self.timers: dict[tuple[str, str], datetime] = {}
         self.answers: dict[str, list[Answer]] = {}
+        self.auditor = Auditor()
+        self.judged: list[tuple[Answer, Message | None, int]] = []
+        """Each answer, the message that it answers, and how many commits there were when it was given."""
+        self.asked: dict[str, Message] = {}
         self.dead: list[tuple[Message, ErrorInfo]] = []
-        self.reported: dict[Attempt, list[Any]] = {}
+        self.reported: dict[Attempt, list[r.Report]] = {}
         self.begun: Counter[Attempt] = Counter()
         self.sent: Counter[str] = Counter()
         self.zombies: list[Operation] = []
@@ -109,15 +132,46 @@ class World:
 
     def send(self, entity: str, verb: str, content: Content, step: str = "", attempt: str = "") -> Message:
         message = Message(entity, verb, content, self.now(), step, attempt)
+        message.known = self.commits_of(entity)
         self.sent[type(content).__name__] += 1
         self.messages.append(message)
+        if (command := getattr(content, "id", None)) is not None:
+            self.asked.setdefault(command, message)
         return message
 
+    def commits_of(self, entity: str) -> int:
+        return len(self.log.histories.get(entity, ()))
+
     def report(self, attempt: Attempt, report: r.Report) -> None:
-        entity, step, number = attempt
-        if isinstance(report, r.Completed):
-            self.reported.setdefault(attempt, []).append(report.output)
-        self.send(entity, "report", report, step, f"1-{number}")
+        self.reported.setdefault(attempt, []).append(report)
+        self.send(attempt.execution, "report", report, attempt.step, attempt.id)
+
+    def reports_on(self, attempt: Attempt) -> bool:
+        """Whether INBOX holds a report on it."""
+        return any(one.about(attempt) for one in self.messages)
+
+    def is_reported(self, attempt: Attempt) -> bool:
+        """Whether INBOX holds an outcome of it."""
+        no_outcomes = r.Started | r.Lost | r.Before
+        return any(one.about(attempt) and not isinstance(one.content, no_outcomes) for one in self.messages)
+
+    def hand_in(self, attempt: Attempt, message: Dispatch) -> None:
+        """A dispatch comes to TASKS."""
+        self.auditor.look(self.log.histories)
+        self.auditor.dispatched(attempt, message)
+        self.queue.add(attempt, message)
+
+    def tell(self, answer: Answer) -> None:
+        self.answers.setdefault(answer.command_id, []).append(answer)
+        self.judged.append((answer, self.asked.get(answer.command_id), self.commits_of(answer.execution_id)))
+
+    def tell_image(self, attempt: Attempt, image: Any) -> None:
+        """A handler that waits for its image to be kept may go on."""
+        self.auditor.look(self.log.histories)
+        self.auditor.told_image(attempt, image)
+        if attempt in self.queue.asking:
+            self.queue.asking.remove(attempt)
+            self.queue.images[attempt] = image
 
     def deliver(self, *messages: Message, node: Node | None = None) -> None:
         """Hand messages to an executor, all at once."""
@@ -141,7 +195,7 @@ class World:
         """One step of an operation: it arrives, or its answer does."""
         if operation.arrived:
             node.operations.remove(operation)
-            self.run(operation.answer())  # type: ignore[arg-type]
+            self.run(operation.answer())
         else:
             operation.arrive()
 
@@ -153,27 +207,14 @@ class World:
     def report_outcome(self, attempt: Attempt, outcome: str) -> None:
         at = self.now()
         self.begun[attempt] += 1
-        match outcome:
-            case "ok":
-                self.report(
-                    attempt, r.Completed(started_at=at, ended_at=at, output=f"{attempt[1]} {self.begun[attempt]}", worker="w")
-                )
-            case "fail":
-                self.report(
-                    attempt,
-                    r.Failed(error=ErrorInfo(type="execution_error", code="BROKEN", message="m"), started_at=at, ended_at=at),
-                )
-            case "fatal":
-                self.report(
-                    attempt,
-                    r.Failed(error=ErrorInfo(type="execution_error", code="FATAL", message="m", retryable=False), started_at=at),
-                )
-            case "timeout":
-                self.report(attempt, r.TimedOut(started_at=at, ended_at=at, ended="cancelled"))
-            case "stopped":
-                self.report(attempt, r.Stopped(started_at=at, ended_at=at, ended="cancelled"))
-            case "started":
-                self.report(attempt, r.Started(started_at=at, worker="w"))
+        self.report(attempt, report_of(outcome, attempt, at, self.begun[attempt]))
+
+    def ask_for_image(self, attempt: Attempt) -> None:
+        """The handler wants what it is about to change to be kept: it waits until it hears that it is, and asks until then."""
+        self.queue.asking.add(attempt)
+        self.begun[attempt] += 1
+        image = {"was": f"{attempt.step} {attempt.id} {self.begun[attempt]}"}
+        self.send(attempt.execution, "report", r.Before(image=image), attempt.step, attempt.id)
 
     def hand_out(self, attempt: Attempt) -> None:
         """A worker takes a dispatch; if others lost it before, it says so."""
@@ -190,9 +231,14 @@ class World:
     def crash(self, node: Node) -> None:
         """Kill an executor. What it had sent may still arrive; what it held is delivered again; another takes its place."""
         node.alive = False
-        self.zombies += [one for one in node.operations if not one.arrived and self.random.random() < 0.5]
+        late = [one for one in node.operations if not one.arrived and self.random.random() < 0.5]
+        for one in late:
+            if one.name.startswith("delete"):
+                one.arrive()  # what is in flight arrives long before the messages of the dead are delivered again
+            else:
+                self.zombies.append(one)
         node.operations.clear()
-        for task in [*node.desk._tasks, *node.settings._tasks]:
+        for task in node.tasks:
             task.cancel()
         self.run()
         for message in self.messages:
@@ -215,22 +261,40 @@ class World:
     def available(self) -> list[Message]:
         return [message for message in self.messages if message.held is None]
 
-    def choices(self) -> list[Callable[[], None]]:
-        """What may happen next, if nothing goes wrong and everybody does something."""
+    def choices_of_executors(self) -> list[Callable[[], None]]:
         found: list[Callable[[], None]] = []
         for node in self.alive:
             found += [lambda node=node, one=one: self.advance(node, one) for one in node.operations]  # type: ignore[misc]
         found += [lambda one=one: self.deliver(one) for one in self.available]  # type: ignore[misc]
+        return found
+
+    def choices(self) -> list[Callable[[], None]]:
+        """What may happen next, if nothing goes wrong and everybody does something."""
+        found = self.choices_of_executors()
         found += [lambda one=one: self.hand_out(one) for one in self.queue.waiting]  # type: ignore[misc]
-        found += [lambda one=one: self.work(one, self.outcome(one)) for one in self.queue.held]  # type: ignore[misc]
+        found += [lambda one=one: self.handle(one) for one in self.queue.held]  # type: ignore[misc]
         found += [lambda one=one: self.fire(one) for one in self.timers]  # type: ignore[misc]
         return found
 
+    def handle(self, attempt: Attempt) -> None:
+        """A worker goes on with what it holds."""
+        queue, message = self.queue, self.queue.messages[attempt]
+        if attempt in queue.told:
+            self.work(attempt, self.random.choice(["stopped", "stopped", "stopped early"]))
+        elif attempt in queue.asking:
+            if not self.reports_on(attempt):
+                self.ask_for_image(attempt)
+        elif self._wants_image(attempt, message) and self.random.random() < 0.7:
+            self.ask_for_image(attempt)
+        else:
+            self.work(attempt, self.outcome(attempt))
+
+    def _wants_image(self, attempt: Attempt, message: Dispatch) -> bool:
+        changes = message.task.startswith(("update_", "delete_")) and message.purpose == "task"
+        return changes and message.before is msgspec.UNSET and attempt not in self.queue.images
+
     def outcome(self, attempt: Attempt) -> str:
-        """Mostly it works."""
-        if attempt in self.queue.told:
-            return "stopped"
-        return self.random.choice(["ok", "ok", "ok", "ok", "fail", "fatal", "timeout"])
+        return some_outcome(self.random, self.queue.messages[attempt].purpose)
 
     def go_on(self, steps: int) -> None:
         """Let `steps` things happen."""
@@ -239,14 +303,21 @@ class World:
                 return
             self.random.choice(choices)()
 
+    def rest(self) -> None:
+        """Let the executors finish what they have in hand; workers, timers and clients do nothing meanwhile."""
+        self._until_nothing_moves(self.choices_of_executors)
+
     def drain(self) -> None:
         """Let everything come to its end, without further faults: the server only delivers again what nobody answered for."""
+        self._until_nothing_moves(self.choices)
+
+    def _until_nothing_moves(self, choices_now: Callable[[], list[Callable[[], None]]]) -> None:
         self.behind, self.ack_is_lost = 0, False
         for zombie in self.zombies:
             zombie.arrive()
         self.zombies.clear()
         for _ in range(_DRAINED):
-            if choices := self.choices():
+            if choices := choices_now():
                 self.random.choice(choices)()
             elif held := [message for message in self.messages if message.held is not None]:
                 for message in held:
@@ -258,7 +329,7 @@ class World:
 
     def close(self) -> None:
         for node in self.nodes:
-            for task in [*node.desk._tasks, *node.settings._tasks]:
+            for task in node.tasks:
                 task.cancel()
         self.run()
         self.loop.close()

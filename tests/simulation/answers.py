@@ -1,0 +1,109 @@
+"""What a client may be told, by the situation of the execution: written by hand from the documents, held against every answer.
+
+`done`: accepted, and something followed. `idle`: accepted, and there was nothing to change. `same`: another command of the same
+meaning was applied. Everything else is the code of a refusal.
+"""
+
+from typing import Any
+
+from tests.simulation.law import Law
+
+ENDED = ("completed", "failed", "partial", "cancelled", "rolled_back")
+SITUATIONS = (
+    "absent",
+    "scheduled",
+    "running",
+    "recovering",
+    "paused",
+    "failing",
+    "cancelling",
+    "rolling_back",
+    "rolling_back_paused",
+    *ENDED,
+)
+_UNDO = {"done", "nothing_to_compensate"}
+_RETRY = {"done", "unknown_step", "nothing_to_retry", "step_of_new", "bad_execution_id"}
+
+
+def _in(situations: tuple[str, ...], *answers: str) -> dict[str, set[str]]:
+    return {situation: set(answers) for situation in situations}
+
+
+TABLE: dict[str, dict[str, set[str]]] = {
+    "start": {},
+    "cancel": {"absent": {"not_found"}, "cancelling": {"same"}} | _in(ENDED, "idle"),
+    "pause": {
+        "absent": {"not_found"},
+        "paused": {"idle"},
+        "rolling_back_paused": {"idle"},
+        "cancelling": {"ending"},
+    }
+    | _in(ENDED, "ended"),
+    "resume": {"absent": {"not_found"}, "paused": {"done"}, "rolling_back_paused": {"done"}} | _in(ENDED, "ended"),
+    "retry": {"absent": {"not_found"}, "completed": {"nothing_to_retry"}} | _in(ENDED[1:], *_RETRY),
+    "rollback": {"absent": {"not_found"}} | _in(ENDED, *_UNDO),
+    "checkpoint": {
+        "absent": {"not_found"},
+        "cancelling": {"ending"},
+        "rolling_back": {"rolling_back"},
+        "rolling_back_paused": {"rolling_back"},
+    }
+    | _in(ENDED, "ended"),
+    "restore": {
+        "absent": {"not_found"},
+        "scheduled": {"not_started", "unknown_checkpoint"},
+        "cancelling": {"ending", "not_started", "unknown_checkpoint"},
+        "rolling_back": {"rolling_back", "unknown_checkpoint"},
+        "rolling_back_paused": {"rolling_back", "unknown_checkpoint"},
+        "paused": {"done", "not_started", "unknown_checkpoint"},
+        "cancelled": {"done", "not_started", "unknown_checkpoint"},
+    },
+}
+_ELSE: dict[str, set[str]] = {
+    "start": {"same", "conflict"},
+    "cancel": {"done"},
+    "pause": {"done"},
+    "resume": {"idle"},
+    "retry": {"not_ended"},
+    "rollback": {"not_ended"},
+    "checkpoint": {"done", "too_many_checkpoints"},
+    "restore": {"done", "unknown_checkpoint"},
+}
+"""In every situation that the table does not name."""
+_BAD_STARTS = {"unknown_dependency", "duplicate_step", "unknown_plan", "plan_not_ready"}
+"""A plan that cannot be carried out, whatever the execution is."""
+
+
+def allowed(verb: str, situation: str) -> set[str]:
+    """What may be answered there."""
+    if verb == "start":
+        return {"done", *_BAD_STARTS} if situation == "absent" else _ELSE["start"] | _BAD_STARTS
+    return TABLE[verb].get(situation, _ELSE[verb])
+
+
+def told(answer: Any) -> str:
+    """An answer in the words of the table."""
+    if answer.status == "accepted":
+        return "done" if answer.effective else "idle"
+    if answer.status == "refused":
+        return answer.error.code if answer.error is not None else "refused"
+    return {"duplicate": "same", "superseded": "superseded"}[answer.status]
+
+
+def objection(law: Law, verb: str, answer: Any, *, sent_at: int, told_at: int, time: str) -> str | None:
+    """Why this answer, judged when the history had `sent_at` to `told_at` commits, was not to be given; None if it was."""
+    what, applied = told(answer), any(id == answer.command_id for n, id, _ in law.causes if n <= told_at)
+    if what in ("done", "same") and applied:
+        return None
+    if what == "done":
+        return f"{verb} of {law.entity} was granted, and is not in the history"
+    if what == "superseded":
+        later = any(other >= time for n, _, other in law.causes if n <= told_at)
+        return None if later and verb != "checkpoint" else f"{verb} of {law.entity} was superseded by nothing"
+    if answer.original_id is not None:
+        return None  # it is about another execution, to which its key belongs
+    meanwhile = {situation for n, situation in law.situations if sent_at <= n <= told_at}
+    meanwhile |= {[situation for n, situation in law.situations if n <= sent_at][-1]}
+    if any(what in allowed(verb, situation) for situation in meanwhile):
+        return None
+    return f"{verb} of {law.entity} was answered {what!r}, while it was {sorted(meanwhile)}"
