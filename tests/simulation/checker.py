@@ -39,6 +39,10 @@ class Auditor:
             self.laws[entity] = Law(entity)
         return self.laws[entity]
 
+    def open_attempts(self) -> set[Attempt]:
+        """What workers may still do."""
+        return {Attempt(law.entity, step, attempt, run) for law in self.laws.values() for step, run, attempt in law.open_attempts}
+
     def all_problems(self) -> list[str]:
         return self.problems + [problem for law in self.laws.values() for problem in law.problems]
 
@@ -60,7 +64,7 @@ class Auditor:
 
     def told_image(self, attempt: Attempt, image: Any) -> None:
         """A handler goes on to change something only once what was before stands in the log."""
-        if image not in self.law(attempt.execution).all_images.get(attempt.step, []):
+        if [image] != self.law(attempt.execution).all_images.get(attempt.step, [])[-1:]:
             self.problems.append(f"{attempt} was told that {image} is kept")
 
 

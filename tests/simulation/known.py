@@ -59,6 +59,7 @@ class Known:
         self.automatic_off = False
         self.next: tuple[str, str] | None = None
         self.recoveries_most = 0
+        self.forks: list[str] = []
         self.handed: dict[tuple[str, int, int], str] = {}
         """What each attempt was scheduled for."""
         self.all_vars: list[dict[str, Any]] = [{}]

@@ -207,6 +207,7 @@ class Law(LawOfSteps):
 
     def _execution_forked(self, event: Event) -> None:
         self._must(self.ended in ("failed", "cancelled", "rolled_back"), f"forked while it is {self.situation}")
+        self.forks.append(event["new_id"])
 
     def _checkpoint_created(self, event: Event) -> None:
         self._must(event["checkpoint_id"] == f"{self.entity}.{self.version}", "a checkpoint is named by its version")

@@ -134,7 +134,19 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
 _OUTCOMES: dict[str, list[str]] = {
     "task": ["ok", "ok", "ok", "ok", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
     "compensation": ["ok", "ok", "ok", "ok", "ok", "ok", "fail", "fatal", "timeout"],
-    "recovery": ["retry", "skip", "fallback", "abort", "checkpoint_restore", "no luck", "nonsense", "fail", "timeout"],
+    "recovery": [
+        "retry",
+        "retry",
+        "retry",
+        "skip",
+        "fallback",
+        "abort",
+        "checkpoint_restore",
+        "no luck",
+        "nonsense",
+        "fail",
+        "timeout",
+    ],
 }
 _OUTCOMES["fallback"] = _OUTCOMES["task"]
 
