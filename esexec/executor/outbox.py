@@ -23,7 +23,7 @@ from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal, ImageSignal
 from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope, backoff_s
-from esexec.nats.connection import ApiError, Connection
+from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 from esexec.nats.dead import dead_headers
 from esexec.nats.direct import read_leader
 from esexec.nats.lean import header_block
@@ -37,11 +37,19 @@ _encode = msgspec.json.encode
 _MUST_NOT_EXIST = header_block({"Nats-Expected-Last-Subject-Sequence": "0"})
 _CONSUMER_NOT_FOUND = 10014
 _TRY_AGAIN_S = 1.0
-_NO_OUTCOMES = (b'"started"', b'"lost"', b'"before"')
-"""The types of reports that leave their attempt open; a report begins with its type."""
-_TYPE_WITHIN = 30
+_NO_OUTCOMES = frozenset({"started", "lost", "before"})
+"""The types of reports that leave their attempt open."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class _Typed(msgspec.Struct):
+    """As much of a report as says whether it is an outcome."""
+
+    type: str
+
+
+_type_of = msgspec.json.Decoder(_Typed).decode
 
 
 class _Delivered(NamedTuple):
@@ -89,7 +97,12 @@ class NatsOutbox:
         """Whether an outcome of the attempt waits in INBOX."""
         subject = self._subjects.report_stored(entity, what.queue, what.step, what.run, what.attempt)
         found = await read_leader(self._connection, self._subjects.inbox_stream, subject)
-        return found is not None and not any(kind in found.data[:_TYPE_WITHIN] for kind in _NO_OUTCOMES)
+        if found is None:
+            return False
+        try:
+            return _type_of(found.data).type not in _NO_OUTCOMES
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return True  # what cannot be read becomes the attempt's failure
 
     async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
         # No closure that names itself: that would be a cycle per dispatch for the collector.
@@ -141,30 +154,32 @@ class NatsOutbox:
         await done()
 
     async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        if what.stop:
+        if what.why in ("stop", "over"):
             await self._signal(entity, what.step, what.run, what.attempt, what.reason)
         self._insist(partial(self._take_back, entity, what, done))
 
     async def _take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else its holder is told.
+        """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else see `effects.TakeBack`.
 
-        Deleted by its sequence, because a purge by subject moves the lane on past what it never delivered.
+        That it is not there proves nothing. Deleted by its sequence, because a purge by subject moves the lane on past what it
+        never delivered.
         """
         subject = self._subjects.task(what.queue, what.priority, entity, what.step, what.run, what.attempt)
         waiting = await read_leader(self._connection, self._subjects.tasks_stream, subject)
         if waiting is None:
-            await self._taken_back_before(entity, what, done)
+            await self._not_there(entity, what, subject, done)
             return
         before = await self._delivered(what.queue, what.priority)
-        if not what.stop and before.up_to >= waiting.sequence:
-            await done()  # somebody has it, and may go on
+        somebody_has_it = before.up_to >= waiting.sequence
+        if somebody_has_it and what.why in ("overdue", "pause"):
+            await done()
             return
         deleted = await self._delete_dispatch(waiting.sequence)
         after = await self._delivered(what.queue, what.priority)
-        untouched = before.times == after.times and before.up_to < waiting.sequence
+        untouched = before.times == after.times and not somebody_has_it
         if deleted and (untouched or after.up_to < waiting.sequence):
-            await self._taken_back(entity, what, done)
-        elif what.stop:
+            await self._nobody_had_it(entity, what, done)
+        elif what.why in ("stop", "over"):
             # It may have been handed out after the first signal; from here on it is not handed out any more.
             await self._signal(entity, what.step, what.run, what.attempt, what.reason)
             await done()
@@ -172,18 +187,26 @@ class NatsOutbox:
             # It was handed out in between, and its lease went with it: put it back, so that it is not lost with its holder.
             await self._dispatch(subject, waiting.data, (what.queue, what.priority), done)
 
-    async def _taken_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        if what.tell:
-            await self.report(entity, what, r.Withdrawn(), done)
-        else:
+    async def _nobody_had_it(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+        if what.why == "over":
             await done()
+        else:
+            await self.report(entity, what, r.Withdrawn(pause=what.pause), done)
 
-    async def _taken_back_before(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        """It does not wait. It was reported; or a pause held it, or an executor took it back and died before it could tell."""
-        if what.tell and not await self._is_reported(entity, what):
-            await self.report(entity, what, r.Withdrawn(), done)
-        else:
+    async def _not_there(self, entity: str, what: fx.TakeBack, subject: str, done: Done) -> None:
+        """Reported, or not handed out yet, or taken back by an executor that died before it could tell. What is overdue is put
+        there, unless it is reported, and taken back once more: so it is either proven or begun."""
+        again = what.again.message if what.again is not None else None
+        if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what):
             await done()
+            return
+        lane = (what.queue, what.priority)
+        take_back = partial(self._take_back, entity, what._replace(again=None), done)
+
+        async def stands() -> None:
+            self._insist(take_back)
+
+        await self._dispatch(subject, _encode(again), lane, stands)
 
     async def _delete_dispatch(self, sequence: int) -> bool:
         """False: it was gone already."""
@@ -225,10 +248,13 @@ class NatsOutbox:
         await self._tell(self._subjects.live(execution, "cancel"), _encode(signal))
 
     async def _tell(self, subject: str, data: bytes) -> None:
-        """Say something that is not stored: if nobody can hear it now, it is lost, and the history tells it all the same."""
+        """Say something that is not stored: if nobody can hear it now, it is lost, and the history tells it all the same.
+
+        Posted, not published: who publishes over a socket that dies may be left waiting, and with it what follows in a mailbox.
+        """
         try:
-            await self._connection.publish(subject, data)
-        except Unavailable:
+            self._connection.client.post(subject, data)
+        except OutboundBufferLimitError:
             logger.debug("not told, no server: %s", subject)
 
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:

@@ -130,7 +130,7 @@ class Puller:
         """Forget all requests and make new ones: the consumers are new."""
         self.now = time.monotonic()
         for tap in self._taps.values():
-            tap.not_before = 0.0
+            tap.not_before, tap.missing = 0.0, False  # else those that hear nothing would be made sure of again and again
             tap.forget()
             await tap.refill()
 
