@@ -18,9 +18,10 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import has_more
-from esexec.domain.decider import Surroundings
+from esexec.domain.decider import Surroundings, decide_message
+from esexec.domain.decision import Decision
 from esexec.domain.settings import TaskInfo
-from esexec.domain.state import ExecutionState
+from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState
 from esexec.domain.strategies import Strategy
 from esexec.log.verify import verify
 from tests.given import (
@@ -47,6 +48,7 @@ from tests.given import (
     step,
     stopped,
     timed_out,
+    visible,
     withdrawn,
 )
 
@@ -164,9 +166,8 @@ def a_command(order: Random, state: ExecutionState, turn: int) -> Message:
     )
 
 
-def something(order: Random, history: History, past: list[Message], turn: int) -> Message:
+def something(order: Random, state: ExecutionState, past: list[Message], turn: int) -> Message:
     """Any message that may come now: a wish, an outcome, a timer, what was left over; or what came before, once more."""
-    state = history.state
     kind = order.random()
     if kind < 0.2 or state.ended:
         return a_command(order, state, turn)
@@ -186,7 +187,7 @@ def lived(order: Random, world: World, turns: int = 40) -> History:
     history.happen(world.command)
     past: list[Message] = [world.command]
     for turn in range(turns):
-        message = something(order, history, past, turn)
+        message = something(order, history.state, past, turn)
         past.append(message)
         history.happen(message)
     return history
@@ -337,13 +338,58 @@ def test_repeated_effects_are_among_those_that_are_open(order: Random, world: Wo
 
 @many
 @given(orders, worlds())
+def test_nothing_that_opens_is_lost(order: Random, world: World) -> None:
+    """Several messages in one decision, as an executor takes them: whatever is open was asked for by some commit's effects.
+
+    What a pause holds, and a timer that fired in vain during it, has to be asked for anew.
+    """
+    history = History(around=world.around)
+    past: list[Message] = []
+    asked: set[str] = set()
+    for turn in range(0, 60, 3):
+        decision = Decision(history.state, at(turn), 0.0, world.around)
+        for part in range(order.randint(1, 3)):
+            message = something(order, decision.state, past, turn + part) if past else world.command
+            past.append(message)
+            if decide_message(decision, message, at(turn)).kind == "ineffective" and isinstance(message, r.Due):
+                asked = {one for one in asked if not one.startswith(f"timer {message.name} ")}
+        if not decision.events:
+            continue
+        history.commit(decision.events, decision.time, tuple(decision.causes))
+        state = history.state
+        assert visible(decision.state) == visible(state)
+        for effect in fx.effects_of(decision.events, decision.first_version, state, state.n, unfinished=decision.unfinished):
+            asked.add(unmoved(effect))
+            if isinstance(effect, fx.TakeBack) and not effect.tell and not effect.stop:
+                asked.discard(f"dispatch {effect.step}/{effect.run}-{effect.attempt}")
+        lost_now = {unmoved(effect) for effect in fx.open_effects(state) if not idle(state, effect)} - asked
+        assert not lost_now, f"{lost_now} is open, and nobody is told"
+
+
+def idle(state: ExecutionState, effect: fx.Effect) -> bool:
+    """Whether it need not be asked for: an attempt that somebody has begun, a timer held by a pause or outrun by a stop."""
+    if isinstance(effect, fx.DispatchAttempt):
+        return state.steps[state.graph.index[effect.step]].started_at is not None
+    if not isinstance(effect, fx.SetTimer):
+        return False
+    kind = state.timers[effect.name].kind
+    return (state.paused and kind in HELD_BY_A_PAUSE) or (state.stopping and kind != "grace")
+
+
+def unmoved(effect: fx.Effect) -> str:
+    """An effect in words, a timer without the time until it is due, which shrinks as time goes by."""
+    return f"timer {effect.name} at {effect.due}" if isinstance(effect, fx.SetTimer) else in_words([effect])[0]
+
+
+@many
+@given(orders, worlds())
 def test_every_message_again_changes_nothing(order: Random, world: World) -> None:
     """What was decided once is recognised: the same command, and the same outcome of an attempt that is closed, add no event."""
     history = History(around=world.around)
     history.happen(world.command)
     past: list[Message] = [world.command]
     for turn in range(30):
-        message = something(order, history, past, turn)
+        message = something(order, history.state, past, turn)
         outcome = history.happen(message)
         if outcome.verdict.kind == "applied" and outcome.events:
             past.append(message)
