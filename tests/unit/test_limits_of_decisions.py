@@ -13,10 +13,26 @@ from esexec.domain import reports as r
 from esexec.domain.advance import has_more
 from esexec.domain.commit import Commit
 from esexec.domain.compiled import forget_graphs
-from esexec.domain.decider import decide
+from esexec.domain.decider import Surroundings, decide
 from esexec.domain.evolve import fold, note_cause
+from esexec.domain.settings import TaskInfo
 from esexec.domain.state import ExecutionState
-from tests.given import History, Outcome, at, cancel, completed, exactly, fatal, given, start, started, step
+from tests.given import (
+    History,
+    Outcome,
+    at,
+    cancel,
+    checkpoint,
+    completed,
+    exactly,
+    fatal,
+    given,
+    restore,
+    rollback,
+    start,
+    started,
+    step,
+)
 
 
 def continued(outcome: Outcome, *, at_most: int = 100) -> tuple[Outcome, int]:
@@ -100,6 +116,31 @@ def test_the_abandoned_are_named_also_when_the_end_comes_in_a_later_decision() -
     end = last.history.events[-1]
     assert isinstance(end, e.ExecutionCancelled)
     assert end.abandoned == ("s0", "s1", "s2")
+
+
+@pytest.mark.usefixtures("five_events")
+def test_a_rollback_of_many_steps_that_nothing_undoes_is_cut_and_continued() -> None:
+    """Listing them takes several decisions; the one that can be undone is the last of all."""
+    around = Surroundings(tasks={"s0": TaskInfo(compensate="undo")})
+    names = [f"s{n}" for n in range(12)]
+    history = given(start(*names), *(completed(name) for name in names), around=around)
+    last, count = continued(history.when(rollback()))
+    assert count >= 2
+    assert [one.compensation for one in last.state.steps] == ["running", *(["skipped"] * 11)]
+    assert continued(last.when(completed("s0", None, 2)))[0].state.status == "rolled_back"
+
+
+@pytest.mark.usefixtures("five_events")
+def test_a_new_run_of_many_steps_is_cut_and_continued() -> None:
+    """A restore begins what fits, and goes on."""
+    names = [f"s{n}" for n in range(12)]
+    history = given(start(*names, plan_fields={"parallel": True}, config={"parallel_execution_limit": 12}))
+    last, _ = continued(history.when(r.Continue(1)))
+    last, _ = continued(last.when(checkpoint("cp")))
+    last, count = continued(last.when(restore(next(iter(last.state.checkpoints)))))
+    assert count >= 2
+    assert list(last.state.in_flight) == list(range(12))
+    assert {one.attempt for one in last.state.steps} == {1}
 
 
 def test_a_decision_is_full_when_its_messages_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
