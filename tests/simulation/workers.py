@@ -133,7 +133,7 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
 
 _OUTCOMES: dict[str, list[str]] = {
     "task": ["ok", "ok", "ok", "ok", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
-    "compensation": ["ok", "ok", "ok", "ok", "ok", "ok", "fail", "fatal", "timeout"],
+    "compensation": ["ok", "ok", "ok", "ok", "fail", "fatal", "timeout"],
     "recovery": [
         "retry",
         "retry",
