@@ -54,10 +54,12 @@ class Report:
     unknown: list[str] = field(default_factory=list)
     """Effects of which the log does not say whether they stand, and why."""
     told: Counter[str] = field(default_factory=Counter)
+    contradicted: list[str] = field(default_factory=list)
+    """Commands that were said to have no effect, and had one: a server that is killed hands out twice what is in hand."""
 
     def __str__(self) -> str:
         head = f"{len(self.ends)} executions, {self.commits} commits, {self.events} events, {self.outcomes} outcomes"
-        head += f", {self.undone} undone, {len(self.unknown)} of unknown outcome"
+        head += f", {self.undone} undone, {len(self.unknown)} of unknown outcome, {len(self.contradicted)} refusals contradicted"
         shown = [f"  {problem}" for problem in self.problems[:40]]
         return "\n".join([f"{head}; {len(self.problems)} problems", *shown])
 
@@ -140,7 +142,9 @@ def check_log(
             report.problems.append(f"{entity} ended as {end}, not {'/'.join(allowed)}: {executions[entity].position}")
     for command, (entity, effective) in (wishes or {}).items():
         times = tales[entity].commands[command] if entity in tales else 0
-        if times != effective:
+        if times and not effective:
+            report.contradicted.append(f"{entity}: {command}")
+        elif times != effective:
             report.problems.append(f"{entity}: the command {command}, effective {effective}, stands in the log {times} times")
     _check_keys(tales, executions, report)
     if world is not None:

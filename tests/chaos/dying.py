@@ -3,14 +3,21 @@
 Points of an executor: `loaded` a history, `decided` a commit, `appended` it (sent, perhaps not stored), about to `dispatch`
 (stored, no effect), about to `ack` (all effects stand). Of a worker: about to `begin` a handler, about to `report` its
 outcome, about to `ack` its dispatch (the report is stored). `POINT:N` dies at the N-th time.
+
+`effects/TYPE/K`: at the first commit that holds an event of this type, before its effect K (from 0) is carried out, those before
+it having been sent; with K `last` when all of them stand, before any message is let go.
 """
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from esexec.domain.events import type_of
+from esexec.executor.desk import Desk
 from esexec.executor.envelope import Envelope
+from esexec.executor.mailbox import Batch, Mailbox
 from esexec.executor.outbox import NatsOutbox
 from esexec.log.jetstream import JetStreamLog
 from esexec.worker.running import Runner
@@ -22,6 +29,10 @@ WORKER_POINTS = ("begin", "report", "ack_dispatch")
 
 def arm(point: str) -> None:
     """Die at this point."""
+    if point.startswith("effects/"):
+        _, kind, number = point.split("/")
+        _arm_effects(kind, number)
+        return
     name, _, number = point.partition(":")
     owner, method, after = {
         "loaded": (JetStreamLog, "load", True),
@@ -50,11 +61,40 @@ def _patch(owner: Any, method: str, *, after: bool, at: int) -> None:
         result = await original(self, *arguments, **more)
         if times >= at:
             if owner is JetStreamLog and method == "append":
-                await self._connection.flush()
+                await die_once_sent()
             die()
         return result
 
     setattr(owner, method, deadly)
+
+
+def _arm_effects(kind: str, number: str) -> None:
+    carry_out, one_done = Desk.carry_out, Mailbox.one_done
+    carried = 0
+
+    def is_meant(batch: Batch) -> bool:
+        return batch.commit is not None and any(type_of(event) == kind for event in batch.commit.events)
+
+    async def deadly_carry_out(self: Desk, mailbox: Mailbox, batch: Batch, effect: Any) -> None:
+        nonlocal carried
+        if is_meant(batch):
+            if number == str(carried):
+                await die_once_sent()
+            carried += 1
+        await carry_out(self, mailbox, batch, effect)
+
+    async def deadly_one_done(self: Mailbox, batch: Batch) -> None:
+        if is_meant(batch) and batch.open == 1 and (number == "last" or carried <= int(number)):
+            die()  # all effects stand, or there are no more
+        await one_done(self, batch)
+
+    Desk.carry_out, Mailbox.one_done = deadly_carry_out, deadly_one_done  # type: ignore[method-assign]
+
+
+async def die_once_sent() -> None:
+    """What was sent before is to reach the server; nothing else happens here any more. No flush: this may be the reader."""
+    asyncio.get_running_loop().call_later(0.05, die)
+    await asyncio.Event().wait()
 
 
 def die() -> None:
