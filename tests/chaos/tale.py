@@ -245,9 +245,10 @@ class Tale:
         if (event.get("by") == "recovery") != self.owed_restore:
             return "restored by a strategy that did not ask for it, or not by the one that did"
         open_ = {f"{name}/{step.attempt}" for name, step in self.steps.items() if step.open}
-        for name, step in self.steps.items():
-            if step.open in WORK:
-                self._perhaps(self._key(name, step))
+        for abandoned in event.get("abandoned", ()):
+            name = abandoned.rpartition("/")[0]
+            if name in self.steps and self.steps[name].open in WORK:
+                self._perhaps(self._key(name, self.steps[name]))
         self.owed_restore = False
         problem = self._begin_run(event["run"], {name: step for name, step in kept.items() if self._is_kept(name, step)})
         return problem or (None if open_ == set(event.get("abandoned", ())) else f"open were {open_}")
@@ -366,7 +367,7 @@ class Tale:
     _task_timed_out = _task_failed
 
     def _task_overdue(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
-        legal = step.open in WORK and attempt == step.attempt and not step.started and not self.paused
+        legal = step.open in WORK and attempt == step.attempt and not (step.started or step.overdue or self.paused)
         step.overdue = True
         return None if legal else "it does not wait"
 
@@ -430,7 +431,7 @@ class Tale:
         by_command = event.get("by") == "command"
         wrong = by_command != (self.end is not None) or bool(left) or not self.standing
         if not by_command:
-            wrong = wrong or self.cancel_requested or not (self.failed or self.expired)
+            wrong = wrong or self.cancel_requested or self.rollback is not None or not (self.failed or self.expired)
         self.end, self.cancel_requested, self.expired = None, False, False
         self.rollback = Rollback([*reversed(self.standing)])
         for step in self.steps.values():
