@@ -131,6 +131,8 @@ def _of_task(event: e.Event) -> str | None:
     match event:
         case e.TaskScheduled():
             return f"{_attempt(event)} scheduled"
+        case e.TaskHeld():
+            return f"{_attempt(event)} is held back while the execution is paused"
         case e.TaskOverdue():
             return f"{_attempt(event)} was not begun in time and is taken back"
         case e.TaskTimedOut():
@@ -229,7 +231,9 @@ def _of_namespace(event: e.Event) -> str | None:
     return None
 
 
-def _attempt(event: e.TaskScheduled | e.TaskStarted | e.TaskCompleted | e.TaskFailed | e.TaskTimedOut | e.TaskOverdue) -> str:
+def _attempt(
+    event: e.TaskScheduled | e.TaskStarted | e.TaskCompleted | e.TaskFailed | e.TaskTimedOut | e.TaskHeld | e.TaskOverdue,
+) -> str:
     return f"{event.step} (attempt {event.attempt})" if event.attempt > 1 else event.step
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from heapq import heappop
 
 from esexec.domain import events as e
+from esexec.domain import limits
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.rollback import can_undo, compensation_of, step_of
@@ -39,6 +40,21 @@ def begin_run(decision: Decision) -> None:
     """The first step may be scheduled, and the run's deadline begins to count."""
     decision.emit(e.ExecutionStarted())
     set_deadline(decision)
+    if decision.state.deadline is not None and decision.state.deadline <= decision.time:
+        exceed_deadline(decision)
+
+
+def exceed_deadline(decision: Decision) -> None:
+    """The deadline passed: nothing begins any more, and what runs is told to end."""
+    state = decision.state
+    error = ErrorInfo(
+        type="timeout_error",
+        code="execution_timeout",
+        message=f"{state.execution_id} did not end by its deadline {state.deadline:%Y-%m-%dT%H:%M:%S.%fZ}",
+        retryable=False,
+        timestamp=decision.time,
+    )
+    decision.emit(e.DeadlineExceeded(error=error, grace_ms=limits.cancel_grace_ms))
 
 
 def set_deadline(decision: Decision) -> None:
@@ -51,7 +67,7 @@ def set_deadline(decision: Decision) -> None:
     deadlines = [decision.time + timedelta(milliseconds=timeout)] if timeout else []
     if named is not None and (state.run == 1 or named > decision.time):  # whoever retries it later knows about the deadline
         deadlines.append(named)
-    if deadlines:
+    if deadlines and min(deadlines) != state.deadline:
         decision.emit(e.DeadlineSet(deadline=min(deadlines)))
 
 
@@ -63,7 +79,7 @@ def _sweep(decision: Decision) -> None:
     state = decision.state
     while state.cursor < len(state.steps):
         step = state.steps[state.cursor]
-        if step.status not in SETTLED and not step.open:
+        if step.status not in SETTLED and (not step.open or step.held):
             if decision.full:
                 decision.unfinished = True
                 return
@@ -212,7 +228,7 @@ def has_more(state: ExecutionState) -> bool:
     if state.ending:
         while state.cursor < len(state.steps):
             step = state.steps[state.cursor]
-            if step.status not in SETTLED and not step.open:
+            if step.status not in SETTLED and (not step.open or step.held):
                 return True
             state.cursor += 1
         return False

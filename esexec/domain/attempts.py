@@ -13,13 +13,13 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import advance
-from esexec.domain.checkpoints import last_checkpoint, make_checkpoint, restore
+from esexec.domain.checkpoints import make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.recovery import outcome_of, vars_too_large
 from esexec.domain.retry import delay_ms, may_retry
 from esexec.domain.state import StepState
-from esexec.domain.strategies import RecoveryOutcome, Strategy, strategy_for
+from esexec.domain.strategies import RecoveryOutcome, RecoveryVerb, Strategy, strategy_for
 
 _OPENING = (r.Started, r.Before)
 """Reports that close nothing, so that no effect of the closing commit is owed to them."""
@@ -115,7 +115,7 @@ class _Attempt:
             case r.Lost():
                 self.lost(report)
             case r.Withdrawn():
-                self.withdrawn()
+                self.withdrawn(report.pause)
             case r.Before():
                 if self.index not in self.state.images and self.step.purpose in ("task", "fallback"):
                     self.emit(e.BeforeImageRecorded, image=report.image)
@@ -137,7 +137,8 @@ class _Attempt:
             case "recovery":
                 self.advised(report.output, report.ended_at)
             case "compensation":
-                self.emit(e.CompensationCompleted, ended_at=report.ended_at)
+                news = report.vars if not report.vars or not vars_too_large(self.state, report.vars) else {}
+                self.emit(e.CompensationCompleted, ended_at=report.ended_at, vars=news)
             case _ if report.vars and vars_too_large(self.state, report.vars):
                 self.failed(_vars_too_large(self.step_id, self.attempt), report.ended_at)
             case _:
@@ -219,13 +220,17 @@ class _Attempt:
             if self.decision.time - self.step.started_time > allowed:
                 self.timed_out(None, None)
 
-    def withdrawn(self) -> None:
+    def withdrawn(self, pause: int) -> None:
         """It was taken back before any worker had it."""
         if self.state.stopping:
             self.cancelled(None)
+        elif pause:
+            if pause == self.state.pause and not self.step.held:  # else that pause is over, and it was handed out again
+                self.emit(e.TaskHeld)
         elif self.step.overdue:
-            wait = self.state.policy_of(self.index).queue_timeout_ms
-            self._timed_out("queue_timeout", f"no worker began {self.step_id} within {wait} ms", wait)
+            policy = self.state.attempt_policy(self.index)
+            wait = policy.queue_timeout_ms
+            self._timed_out("queue_timeout", f"no worker of queue {policy.queue} began {self.step_id} within {wait} ms", wait)
 
     def cancelled(self, ended: e.Ending | None) -> None:
         if self.step.purpose == "compensation":
@@ -241,7 +246,9 @@ class _Attempt:
     def failed(self, error: ErrorInfo, ended_at: datetime | None, news: dict[str, Any] | None = None) -> None:
         match self.step.purpose:
             case "recovery":
-                self.recovered(RecoveryOutcome(False, "abort", f"the strategy failed: {error.message}"), ended_at)
+                # A question that nobody was asked is no advice: the rest of the failure order follows.
+                action: RecoveryVerb = "retry" if error.code in ("params_too_large", "queue_timeout") else "abort"
+                self.recovered(RecoveryOutcome(False, action, f"the strategy failed: {error.message}"), ended_at)
             case "compensation":
                 self.compensation_failed(error, ended_at)
             case _:
@@ -334,7 +341,6 @@ class _Attempt:
     def recovered(self, outcome: RecoveryOutcome, ended_at: datetime | None) -> None:
         """Do what the strategy asks for, as far as that can be done; without success the rest of the failure order follows."""
         then, message = self._following(outcome), outcome.message
-        checkpoint = last_checkpoint(self.state)
         if outcome.success and outcome.action != "abort" and then == "fail" and not self.state.ending:
             message = f"{message}; there is no {'checkpoint' if outcome.action == 'checkpoint_restore' else 'fallback'}".strip(
                 "; "
@@ -359,8 +365,9 @@ class _Attempt:
             case "fallback":
                 self._fall_back(self._fallback() or "")
             case "restore":
-                assert checkpoint is not None
-                restore(self.decision, checkpoint, by="recovery", reason=message, news=news)
+                restore(
+                    self.decision, self.state.checkpoints[self.state.checkpoint or ""], by="recovery", reason=message, news=news
+                )
 
     def _following(self, outcome: RecoveryOutcome) -> e.AfterRecovery:
         fallback: e.AfterRecovery = "fallback" if self._fallback() is not None else "fail"
@@ -372,7 +379,7 @@ class _Attempt:
             case "fallback":
                 return fallback
             case "checkpoint_restore":
-                return "restore" if self.state.checkpoints else "fail"
+                return "restore" if self.state.checkpoint is not None else "fail"
             case action:
                 return action
 

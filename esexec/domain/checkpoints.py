@@ -11,6 +11,9 @@ from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.state import Checkpoint, ExecutionState
 
+_BRIEF_CHARS = 300
+"""What is left of the message of each error among many."""
+
 
 class TaskView(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A step within a `StateView`. `output` only where it completed."""
@@ -53,12 +56,19 @@ def view_of(state: ExecutionState, *, outputs: bool = True) -> StateView:
                 attempt=step.attempt,
                 retries=step.retries,
                 output=step.output if outputs else None,
-                error=step.error,
+                error=_in_brief(step.error),
             )
             for step_id, step in steps
         },
         variables=dict(state.variables),
     )
+
+
+def _in_brief(error: ErrorInfo | None) -> ErrorInfo | None:
+    """The error without what takes room: hundreds of them must fit into one question to a strategy."""
+    if error is None:
+        return None
+    return msgspec.structs.replace(error, message=error.message[:_BRIEF_CHARS], stack=None, context={})
 
 
 def make_checkpoint(decision: Decision, by: e.CheckpointBy, metadata: dict[str, Any] | None = None) -> bool:
@@ -71,11 +81,6 @@ def make_checkpoint(decision: Decision, by: e.CheckpointBy, metadata: dict[str, 
         message = f"there are {limits.checkpoints_per_execution} checkpoints already (limits.checkpoints_per_execution)"
         decision.emit(e.CheckpointFailed(message=message, by=by))
     return False
-
-
-def last_checkpoint(state: ExecutionState) -> Checkpoint | None:
-    """The youngest checkpoint, if there is one."""
-    return next(reversed(state.checkpoints.values()), None)
 
 
 def restore(

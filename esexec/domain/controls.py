@@ -17,6 +17,7 @@ from esexec.domain.advance import advance, set_deadline
 from esexec.domain.checkpoints import make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict, not_now, refused
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.evolve_run import completed_at
 from esexec.domain.explain import did_you_mean, shown
 from esexec.domain.ids import is_user_id
 from esexec.domain.rollback import can_undo
@@ -158,24 +159,14 @@ def _fork(decision: Decision, command: c.RetryExecution) -> Verdict:
         )
     if command.step is not None:
         return not_now("step_of_new", "a retry as a new execution runs all that did not complete", "give either step or as_new")
-    size = sum(len(msgspec.json.encode(output)) for output in kept_outputs(state).values())
+    all_again = state.status == "rolled_back"
+    kept = {} if all_again else completed_at(state, state.version + 1)
+    size = sum(len(msgspec.json.encode(output)) for output in kept.values())
     if size > limits.fork_bytes:
         hint = f"at most {limits.fork_bytes} bytes (limits.fork_bytes); retry it in place"
         return not_now("fork_too_large", f"the outputs that a new execution would take along are {size} bytes", hint)
-    decision.emit(e.ExecutionForked(new_id=new_id))
+    decision.emit(e.ExecutionForked(new_id=new_id, all_again=all_again))
     return APPLIED
-
-
-def kept_outputs(state: ExecutionState) -> dict[str, Any]:
-    """The outputs that a retry keeps, by step."""
-    if state.status == "rolled_back":
-        return {}
-    steps = zip(state.graph.steps, state.steps, strict=True)
-    return {
-        spec.id: step.output
-        for index, (spec, step) in enumerate(steps)
-        if step.status == "completed" and state.undone.get(index, 0) < step.settled
-    }
 
 
 def _roll_back(decision: Decision, command: c.RollbackExecution, time: datetime) -> Verdict:

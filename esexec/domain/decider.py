@@ -8,7 +8,7 @@ Nothing here is an exception: a wish that cannot be granted is a `Verdict`. Noth
 time, the latest server time of its messages, never before the history's last. Chance comes in as a number.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.advance import advance, begin_run
+from esexec.domain.advance import advance, begin_run, exceed_deadline
 from esexec.domain.attempts import abandon, decide_report
 from esexec.domain.checkpoints import make_checkpoint
 from esexec.domain.compiled import canonical, graph_of, graph_of_task
@@ -25,13 +25,20 @@ from esexec.domain.controls import decide_control
 from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, refused
 from esexec.domain.errors import ErrorInfo, PlanInvalid
 from esexec.domain.graph import Graph
-from esexec.domain.rollback import with_inverses
+from esexec.domain.rollback import with_inverse
 from esexec.domain.settings import TaskInfo
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
 
 __all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
 
 Kind = Literal["report", "due", "continue", "nudge"]
+
+PLAN_OR_TASK = ErrorInfo(
+    type="validation_error",
+    code="plan_or_task",
+    message="a start needs either a plan or a task",
+    hint='give one of "plan", "plan_id" and "task"',
+)
 
 _ONLY_A_NAME = TaskInfo()
 """What was announced of a task that is not worth a place in the history."""
@@ -47,7 +54,10 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         return Verdict("invalid", error=graph)
     if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
         return Verdict("invalid", error=_unknown_kept(unknown))
-    start_at = _start_at(command, time) if command.delay_ms or command.start_at is not None else None
+    times = _times(command, time)
+    if isinstance(times, ErrorInfo):
+        return Verdict("invalid", error=times)
+    start_at, deadline = times
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),
@@ -62,7 +72,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
             idempotency_key=command.idempotency_key,
             owner=command.actor,
             start_at=start_at if start_at is not None and start_at > decision.time else None,
-            deadline=command.deadline,
+            deadline=deadline,
             parent=command.parent,
             forked_from=command.forked_from,
             kept=command.kept,
@@ -70,17 +80,33 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
     )
     if decision.state.created.start_at is None:
         begin_run(decision)
+    elif deadline is not None:
+        decision.emit(e.DeadlineSet(deadline=deadline))
     decision.cause(command.id, time)
     advance(decision)
     return APPLIED
 
 
-def _start_at(command: c.StartExecution, time: datetime) -> datetime | None:
-    """When it may begin at the earliest: a delay counts from when the command was stored."""
-    delayed = time + timedelta(milliseconds=command.delay_ms) if command.delay_ms else None
-    if command.start_at is None or delayed is None:
-        return command.start_at or delayed
-    return max(command.start_at, delayed)
+def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, datetime | None] | ErrorInfo:
+    """When it may begin at the earliest (a delay counts from when the command was stored), and its deadline."""
+    if command.start_at is None and command.deadline is None:
+        return (time + timedelta(milliseconds=command.delay_ms) if command.delay_ms else None), None
+    latest = time + timedelta(milliseconds=limits.delay_ms)
+    try:
+        start_at = command.start_at.astimezone(UTC) if command.start_at is not None else None
+        deadline = command.deadline.astimezone(UTC) if command.deadline is not None else None
+    except OverflowError:
+        return _bad_time("a time that no calendar holds", "give times of this century")
+    for name, named in (("start_at", start_at), ("deadline", deadline)):
+        if named is not None and named > latest:
+            return _bad_time(f"{name} {named:%Y-%m-%dT%H:%M:%SZ} is too far away", "at most a year from now (limits.delay_ms)")
+    if command.delay_ms:
+        start_at = max(start_at or time, time + timedelta(milliseconds=command.delay_ms))
+    return start_at, deadline
+
+
+def _bad_time(message: str, hint: str) -> ErrorInfo:
+    return ErrorInfo(type="validation_error", code="invalid_time", message=message, hint=hint)
 
 
 def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
@@ -93,10 +119,10 @@ def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
         for task in (step.task, step.fallback):
             if task is None or task in used:
                 continue
-            said = with_inverses(task, known)
+            said = with_inverse(task, known)
             if said is not None and said != _ONLY_A_NAME:
                 used[task] = said
-            undoes = step.compensate or (said.compensate if said is not None else None)
+            undoes = step.compensate or (said.compensate or said.inverse if said is not None else None)
             if undoes is not None and (of_it := known.get(undoes, _ONLY_A_NAME)) != _ONLY_A_NAME:
                 used[undoes] = of_it
     return used
@@ -114,12 +140,7 @@ def _unknown_kept(step_id: str) -> ErrorInfo:
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
     plan = bytes(command.plan)
     if bool(plan) == (command.task is not None):  # a `plan_id` was made a plan by then
-        return ErrorInfo(
-            type="validation_error",
-            code="plan_or_task",
-            message="a start needs either a plan or a task",
-            hint='give one of "plan", "plan_id" and "task"',
-        )
+        return PLAN_OR_TASK
     try:
         return graph_of_task(command.task) if command.task is not None else graph_of(plan)
     except PlanInvalid as error:
@@ -184,8 +205,8 @@ def _fired(decision: Decision, timer: Timer) -> None:
             if step.open and not step.overdue:
                 decision.emit(e.TaskOverdue(step=state.graph.steps[timer.step].id, attempt=step.attempt, run=state.run))
         case "deadline":
-            if state.phase in ("executing", "failing") and not state.stopping:
-                decision.emit(e.DeadlineExceeded(error=_deadline_error(state), grace_ms=limits.cancel_grace_ms))
+            if state.phase in ("queued", "executing", "failing") and not state.stopping:
+                exceed_deadline(decision)
         case "checkpoint":
             if not state.cancel and state.phase != "rolling_back":
                 make_checkpoint(decision, "interval")
@@ -204,16 +225,6 @@ def _try_again(decision: Decision, index: int) -> None:
             decision.emit(e.CompensationScheduled(step=step_id, attempt=attempt, run=state.run, task=task))
     elif not state.ending:
         decision.emit(e.TaskScheduled(step=step_id, attempt=attempt, run=state.run))
-
-
-def _deadline_error(state: ExecutionState) -> ErrorInfo:
-    return ErrorInfo(
-        type="timeout_error",
-        code="execution_timeout",
-        message=f"{state.execution_id} did not end by its deadline {state.deadline:%Y-%m-%dT%H:%M:%S.%fZ}",
-        retryable=False,
-        timestamp=state.time,
-    )
 
 
 def _closed_timer(state: ExecutionState, version: int) -> Verdict:

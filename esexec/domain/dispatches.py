@@ -1,12 +1,15 @@
 """The messages that hand work out: what a worker is told of an attempt, by its purpose; and the start of a fork."""
 
+from hashlib import sha256
+
 import msgspec
 
-from esexec.domain import limits, messages, references
+from esexec.domain import messages, references
 from esexec.domain.commands import StartExecution
-from esexec.domain.controls import kept_outputs
+from esexec.domain.events import ExecutionForked
+from esexec.domain.evolve_run import completed_at
 from esexec.domain.recovery import request_of
-from esexec.domain.rollback import undo_params, undone_output
+from esexec.domain.rollback import undo_params
 from esexec.domain.settings import Policy
 from esexec.domain.state import ExecutionState
 
@@ -71,6 +74,7 @@ def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Disp
     spec, step = state.graph.steps[index], state.steps[index]
     assert step.compensator is not None and state.rollback is not None
     done = state.rollback.order[state.rollback.cursor]
+    deed = state.standing[done]
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
@@ -85,16 +89,20 @@ def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Disp
         priority=policy.priority,
         purpose="compensation",
         vars=state.variables,
-        output=undone_output(state, done),
+        output=deed.output,
         before=state.images.get(index, msgspec.UNSET),
+        undoes=f"{deed.run}" if deed.fallback is None else f"{deed.run}/fallback",
     )
 
 
-def start_of_fork(state: ExecutionState, new_id: str) -> StartExecution:
-    """The start of an execution that carries on from this one. Its id is told by the new execution's, so it is given once."""
+def start_of_fork(state: ExecutionState, event: ExecutionForked, version: int) -> StartExecution:
+    """The start of an execution that carries on from what this one had completed at that version.
+
+    The command's id is told by the fork, so that it is given once.
+    """
     created = state.created
     return StartExecution(
-        id=f"fork-{new_id}"[: limits.id_chars],
+        id=f"fork-{sha256(f'{state.execution_id}.{version}'.encode()).hexdigest()[:40]}",
         confirm=False,
         actor=created.owner,
         plan=created.plan,
@@ -103,5 +111,5 @@ def start_of_fork(state: ExecutionState, new_id: str) -> StartExecution:
         config=created.config,
         metadata=created.metadata,
         forked_from=state.execution_id,
-        kept=kept_outputs(state),
+        kept={} if event.all_again else completed_at(state, version),
     )

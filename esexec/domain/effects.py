@@ -7,7 +7,7 @@ needed to carry it out, for the state goes on changing meanwhile.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from esexec.domain import events as e
 from esexec.domain import limits, messages
@@ -47,11 +47,15 @@ class ClearTimer(NamedTuple):
     name: int
 
 
-class TakeBack(NamedTuple):
-    """Take an attempt's dispatch back if no worker has it.
+WhyTakenBack = Literal["stop", "over", "overdue", "pause"]
 
-    `stop`: else tell the worker that may have it to stop. `tell`: report if it was taken back. A dispatch that is only held
-    (neither of them) will be handed out again.
+
+class TakeBack(NamedTuple):
+    """Take an attempt's dispatch back, if no worker has it.
+
+    stop: the execution is being stopped; it is reported if nobody had it, else whoever has it is told to stop. over: nobody
+    waits for it any more; whoever has it is told to stop. overdue: it is reported if nobody had it, and put back if it was not
+    there (`again`). pause: it is reported if nobody had it; `pause` is the version of the pause.
     """
 
     step: str
@@ -59,9 +63,10 @@ class TakeBack(NamedTuple):
     attempt: int
     queue: str
     priority: int
-    stop: bool
-    tell: bool
+    why: WhyTakenBack
     reason: str = ""
+    pause: int = 0
+    again: DispatchAttempt | None = None
 
 
 class ContinueLater(NamedTuple):
@@ -177,8 +182,8 @@ def _began(
     """While the execution is being stopped: whoever has it was not told, or began all the same."""
     if state.stopping:
         index = state.graph.index[event.step]
-        if state.steps[index].open:
-            effects.append(_stop(state, index))
+        if state.steps[index].open:  # that somebody has it is known now, so it cannot turn out that nobody had
+            effects.append(_stop(state, index)._replace(why="over"))
 
 
 def _overdue_one(effects: list[Effect], state: ExecutionState, event: e.TaskOverdue, version: int) -> None:
@@ -196,7 +201,7 @@ def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPause
     if state.ended or state.stopping:
         return
     if state.paused:
-        effects.extend(_take_back(state, index, stop=False, tell=False) for index in _waiting(state))
+        effects.extend(_take_back(state, index, "pause")._replace(pause=state.pause) for index in _waiting(state))
     else:
         effects.extend(_hand_out(state, index)._replace(again=True) for index in _waiting(state))
 
@@ -211,7 +216,7 @@ def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResu
 
 
 def _forked(effects: list[Effect], state: ExecutionState, event: e.ExecutionForked, version: int) -> None:
-    effects.append(StartFork(event.new_id, start_of_fork(state, event.new_id)))
+    effects.append(StartFork(event.new_id, start_of_fork(state, event, version)))
 
 
 _FOLLOW: dict[type, Callable[[list[Effect], ExecutionState, Any, int], None]] = {
@@ -268,22 +273,19 @@ def _stops(state: ExecutionState) -> list[TakeBack]:
 
 def _stop(state: ExecutionState, index: int) -> TakeBack:
     reason = state.cancel_reason if state.cancel else "the execution's deadline has passed"
-    return _take_back(state, index, stop=True, tell=True, reason=reason)
+    return _take_back(state, index, "stop")._replace(reason=reason)
 
 
 def _overdue(state: ExecutionState, index: int) -> TakeBack:
-    return _take_back(state, index, stop=False, tell=True)
+    return _take_back(state, index, "overdue")._replace(again=_hand_out(state, index))
 
 
-def _take_back(state: ExecutionState, index: int, *, stop: bool, tell: bool, reason: str = "") -> TakeBack:
+def _take_back(state: ExecutionState, index: int, why: WhyTakenBack) -> TakeBack:
     step, policy = state.steps[index], state.attempt_policy(index)
-    return TakeBack(
-        state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, stop=stop, tell=tell, reason=reason
-    )
+    return TakeBack(state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, why)
 
 
 def _give_up(state: ExecutionState, lane: Lane) -> TakeBack:
     """An attempt of a run that is over."""
     step = state.graph.steps[lane.step].id
-    reason = "a checkpoint was restored"
-    return TakeBack(step, lane.run, lane.attempt, lane.queue, lane.priority, stop=True, tell=False, reason=reason)
+    return TakeBack(step, lane.run, lane.attempt, lane.queue, lane.priority, "over", "a checkpoint was restored")

@@ -111,9 +111,13 @@ class ExecutionRetried(_Event, tag="execution_retried", frozen=True, kw_only=Tru
 
 
 class ExecutionForked(_Event, tag="execution_forked", frozen=True, kw_only=True):
-    """A retry as an execution of its own was asked for: `new_id` is started with what this one completed."""
+    """A retry as an execution of its own was asked for: `new_id` is started with what this one had completed at this version.
+
+    `all_again`: with nothing, because this one was rolled back.
+    """
 
     new_id: str
+    all_again: bool = False
 
 
 class DeadlineSet(_Event, tag="execution_deadline_set", frozen=True, kw_only=True):
@@ -260,6 +264,10 @@ class TaskCancelled(_TaskEvent, tag="task_cancelled", frozen=True, kw_only=True)
     ended: Ending | None = None
 
 
+class TaskHeld(_TaskEvent, tag="task_held", frozen=True, kw_only=True):
+    """A pause took the attempt back before any worker had it. It is handed out again when the pause is over."""
+
+
 class TaskOverdue(_TaskEvent, tag="task_overdue", frozen=True, kw_only=True):
     """No worker is known to have begun the attempt in time: it is taken back, and timed out if nobody had it."""
 
@@ -320,9 +328,10 @@ class CompensationStarted(_TaskEvent, tag="compensation_started", frozen=True, k
 
 
 class CompensationCompleted(_TaskEvent, tag="compensation_completed", frozen=True, kw_only=True):
-    """The step is undone."""
+    """The step is undone. `vars`: the execution's variables that the compensation set."""
 
     ended_at: datetime
+    vars: dict[str, Any] = {}
 
 
 class CompensationFailed(_TaskEvent, tag="compensation_failed", frozen=True, kw_only=True):
@@ -425,6 +434,7 @@ ExecutionEvent = (
     | CheckpointRestored
     | RollbackStarted
     | ExecutionRolledBack
+    | TaskHeld
     | TaskOverdue
     | FallbackStarted
     | BeforeImageRecorded

@@ -53,7 +53,7 @@ def note_cause(state: ExecutionState, cause_id: str, time: datetime) -> None:
     """A commit was decided upon this. Commands and continuations are remembered; reports and timers are recognised otherwise."""
     if "/" not in cause_id:
         state.applied[cause_id] = state.n
-        if state.last_control is None or time > state.last_control:
+        if state.turned == state.n and (state.last_control is None or time > state.last_control):
             state.last_control = time
     elif cause_id.startswith("continue/"):
         state.applied[cause_id] = state.n
@@ -63,8 +63,23 @@ def evolve(state: ExecutionState, event: e.Event) -> ExecutionState:
     """The state after this event."""
     state.version += 1
     _EVOLVE[type(event)](state, event)
+    if type(event) in _TURNS:
+        state.turned = state.n
     return state
 
+
+_TURNS = frozenset(
+    {
+        e.ExecutionCreated,
+        e.ExecutionPaused,
+        e.ExecutionResumed,
+        e.ExecutionCancelRequested,
+        e.ExecutionRetried,
+        e.CheckpointRestored,
+        e.RollbackStarted,
+    }
+)
+"""Events that set an execution's course: a wish from before them is out of date when it comes."""
 
 _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.ExecutionCreated: execution.created,
@@ -88,6 +103,7 @@ _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.TaskRetryScheduled: step.task_retry_scheduled,
     e.TaskSkipped: step.task_skipped,
     e.TaskCancelled: step.task_cancelled,
+    e.TaskHeld: step.task_held,
     e.TaskOverdue: step.task_overdue,
     e.FallbackStarted: step.fallback_started,
     e.BeforeImageRecorded: step.image_recorded,

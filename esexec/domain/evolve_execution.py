@@ -5,7 +5,7 @@ from datetime import timedelta
 from esexec.domain import events as e
 from esexec.domain.compiled import graph_of
 from esexec.domain.evolve_run import find_ready, next_checkpoint
-from esexec.domain.evolve_step import make_ready
+from esexec.domain.evolve_step import close_attempt, make_ready
 from esexec.domain.settings import merge_execution
 from esexec.domain.state import ExecutionState, ExecutionStatus, StepState, Timer
 from esexec.domain.timers import close_timer, close_timers
@@ -49,21 +49,24 @@ def failed(state: ExecutionState, event: e.ExecutionFailed) -> None:
 
 
 def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -> None:
-    if state.paused:
-        _unpause(state)
     state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
     state.cancel, state.cancel_reason = state.version, event.reason
     if state.rollback is not None:
         _give_up_waiting_undo(state)
+    if state.paused:
+        _unpause(state, held=True)
     state.cursor = 0
     _set_grace(state, event.grace_ms)
 
 
 def _give_up_waiting_undo(state: ExecutionState) -> None:
-    """An undoing that waits for its retry is not tried again: nothing is in flight of it."""
-    for index in [index for index in state.in_flight if not state.steps[index].open]:
+    """An undoing that waits for its retry, or that a pause holds, is not tried again: nothing is in flight of it."""
+    for index in [index for index in state.in_flight if not state.steps[index].open or state.steps[index].held]:
+        step = state.steps[index]
+        if step.open:
+            close_attempt(state, step, None)
         del state.in_flight[index]
-        state.steps[index].compensation = "failed"
+        step.compensation = "failed"
     close_timers(state, "retry")
 
 
@@ -79,13 +82,14 @@ def rolled_back(state: ExecutionState, event: e.ExecutionRolledBack) -> None:
 
 def _end(state: ExecutionState, status: ExecutionStatus) -> None:
     state.status, state.phase, state.ended_at = status, "ended", state.time
-    state.paused, state.paused_at, state.deadline = False, None, None
+    state.paused, state.paused_at, state.pause, state.deadline = False, None, 0, None
     state.in_flight.clear()
     close_timers(state)
 
 
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
     state.status, state.paused, state.pause_reason, state.paused_at = "paused", True, event.reason, state.time
+    state.pause = state.version
 
 
 def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
@@ -93,13 +97,17 @@ def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
     state.status = "pending" if state.started_at is None else "running"
 
 
-def _unpause(state: ExecutionState) -> None:
+def _unpause(state: ExecutionState, *, held: bool = False) -> None:
+    """The pause is over. `held`: but what it took back is not handed out again."""
     assert state.time is not None
-    since, state.paused, state.paused_at, state.pause_reason = state.paused_at, False, None, ""
-    if since is not None:
-        for version, timer in state.timers.items():
-            if timer.kind == "queue":  # what was taken back did not wait for a worker
-                state.timers[version] = timer._replace(due=timer.due + (state.time - since))
+    paused_at, state.paused, state.paused_at, state.pause_reason, state.pause = state.paused_at, False, None, "", 0
+    for version, timer in state.timers.items():
+        if timer.kind == "queue" and paused_at is not None:  # what was taken back did not wait for a worker
+            waited_from = max(paused_at, timer.since or paused_at)
+            state.timers[version] = timer._replace(due=timer.due + (state.time - waited_from))
+    if not held:
+        for index in state.in_flight:
+            state.steps[index].held = False
 
 
 def forked(state: ExecutionState, event: e.ExecutionForked) -> None:
@@ -107,6 +115,7 @@ def forked(state: ExecutionState, event: e.ExecutionForked) -> None:
 
 
 def deadline_set(state: ExecutionState, event: e.DeadlineSet) -> None:
+    close_timers(state, "deadline")
     state.deadline = event.deadline
     state.timers[state.version] = Timer("deadline", event.deadline)
 

@@ -1,7 +1,7 @@
 """What the events of a rollback make of the state: one step after the other is undone."""
 
 from esexec.domain import events as e
-from esexec.domain.evolve_step import close_attempt, open_attempt
+from esexec.domain.evolve_step import close_attempt, open_attempt, set_vars, wait_in_queue
 from esexec.domain.state import ExecutionState, Rollback, StepState
 from esexec.domain.timers import close_timer, close_timers
 
@@ -26,16 +26,18 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
     state.in_flight[index] = None
     if step.timer:
         close_timer(state, step.timer, fired=True)
+    if wait := state.attempt_policy(index).queue_timeout_ms:
+        wait_in_queue(state, index, step, wait)
 
 
 def compensation_completed(state: ExecutionState, event: e.CompensationCompleted) -> None:
     index, step, rollback = _undoing(state, event.step)
     close_attempt(state, step, None)
-    step.compensation = "completed"
-    done = rollback.order[rollback.cursor]
-    state.undone[index] = state.version
-    state.standing.pop(done, None)
-    state.uncertain.discard(done)
+    step.compensation, step.undo_error = "failed" if index in rollback.failed else "completed", None
+    deed = state.standing.pop(rollback.order[rollback.cursor])
+    state.undone[deed.since] = state.version
+    if event.vars:
+        set_vars(state, event.vars)
     if index not in state.standing and ~index not in state.standing:
         state.images.pop(index, None)
     rollback.undone += 1
@@ -45,6 +47,7 @@ def compensation_completed(state: ExecutionState, event: e.CompensationCompleted
 def compensation_failed(state: ExecutionState, event: e.CompensationFailed) -> None:
     index, step, rollback = _undoing(state, event.step)
     close_attempt(state, step, None)
+    step.undo_error = event.error
     if event.error.type == "timeout_error":
         step.timed_out += 1
     if not event.will_retry:

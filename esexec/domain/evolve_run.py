@@ -2,6 +2,7 @@
 
 from collections import deque
 from datetime import timedelta
+from typing import Any
 
 from esexec.domain import events as e
 from esexec.domain import limits
@@ -9,14 +10,13 @@ from esexec.domain.evolve_step import make_ready, perhaps_done
 from esexec.domain.state import Checkpoint, ExecutionState, Lane, StepState, Timer
 from esexec.domain.timers import close_timers
 
+_NOT_OVER = 1 << 62
+
 
 def retried(state: ExecutionState, event: e.ExecutionRetried) -> None:
     undone_all = state.status == "rolled_back"
     only = state.graph.index[event.step] if event.step is not None else None
-    keep: list[StepState | None] = [step if step.done and not undone_all else None for step in state.steps]
-    for index, step in enumerate(state.steps):
-        if keep[index] is not None and state.undone.get(index, 0) > step.settled:
-            keep[index] = None
+    keep = [step if step.status == "completed" and stands(state, step) and not undone_all else None for step in state.steps]
     if only is not None and not undone_all:
         _keep_other_failures(state, keep, only)
     _begin_run(state, event.run, keep)
@@ -84,8 +84,9 @@ def find_ready(state: ExecutionState) -> None:
 def checkpoint_created(state: ExecutionState, event: e.CheckpointCreated) -> None:
     assert state.time is not None
     state.checkpoints[event.checkpoint_id] = Checkpoint(
-        event.checkpoint_id, state.version, state.n, state.time, event.by, event.metadata, state.variables
+        event.checkpoint_id, state.version, state.n, state.time, event.by, event.metadata, state.checkpoint
     )
+    state.checkpoint = event.checkpoint_id
     if event.by == "interval":
         close_timers(state, "checkpoint", fired=True)
         next_checkpoint(state)
@@ -112,15 +113,40 @@ def checkpoint_restored(state: ExecutionState, event: e.CheckpointRestored) -> N
         if step.open:
             policy = state.attempt_policy(index)
             state.left.setdefault(state.n, []).append(Lane(index, state.run, step.attempt, policy.queue, policy.priority))
-            if step.purpose != "recovery":
+            if step.purpose != "recovery" and not step.held:
                 perhaps_done(state, index)
-    keep = [_as_of(state, index, checkpoint.version) for index in range(len(state.steps))]
-    state.variables = checkpoint.variables | event.vars
+    keep = [life_at(state, index, checkpoint.version) for index in range(len(state.steps))]
+    for deed in [step.deed for step in keep if step is not None and step.deed is not None]:
+        # What it did then counts again, whatever it did since.
+        state.standing[deed.step if deed.fallback is None else ~deed.step] = deed
+    state.standing = dict(sorted(state.standing.items(), key=lambda done: done[1].since))
+    state.variables = _variables_at(state, checkpoint.version) | event.vars
+    state.set_vars.append((state.version, state.variables, True))
+    state.checkpoint = checkpoint.id
     _begin_run(state, event.run, keep, by_recovery=event.by == "recovery")
 
 
-def _as_of(state: ExecutionState, index: int, version: int) -> StepState | None:
-    """The step as it was completed at that version, unless that was undone; None: it runs again."""
-    lives = (*state.past.get(index, ()), (state.steps[index], state.version))
+def _variables_at(state: ExecutionState, version: int) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    for changed_at, news, instead in state.set_vars:
+        if changed_at < version:
+            variables = dict(news) if instead else variables | news
+    return variables
+
+
+def stands(state: ExecutionState, step: StepState) -> bool:
+    """Whether what completed this step was not undone."""
+    return step.settled not in state.undone
+
+
+def life_at(state: ExecutionState, index: int, version: int) -> StepState | None:
+    """The step as it was done at that version, unless that was undone; None: it was not."""
+    lives = (*state.past.get(index, ()), (state.steps[index], _NOT_OVER))
     step = next(step for step, over in lives if over > version)
-    return step if step.done and step.settled < version and state.undone.get(index, 0) < step.settled else None
+    return step if step.done and step.settled < version and stands(state, step) else None
+
+
+def completed_at(state: ExecutionState, version: int) -> dict[str, Any]:
+    """The outputs of the steps that were completed at that version, and not undone since, by step."""
+    lives = ((spec.id, life_at(state, index, version)) for index, spec in enumerate(state.graph.steps))
+    return {step_id: step.output for step_id, step in lives if step is not None and step.status == "completed"}

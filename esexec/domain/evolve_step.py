@@ -2,9 +2,10 @@
 
 from datetime import datetime, timedelta
 from heapq import heappush
+from typing import Any
 
 from esexec.domain import events as e
-from esexec.domain.state import ExecutionState, StepState, StepStatus, Timer
+from esexec.domain.state import Deed, ExecutionState, StepState, StepStatus, Timer
 from esexec.domain.timers import close_timer
 
 UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
@@ -26,14 +27,22 @@ def task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
         step.purpose = "fallback" if step.fallback else "task"
         if step.timer:
             close_timer(state, step.timer, fired=True)
+    if uses := state.graph.uses[index]:
+        step.inputs = {other: state.steps[other].output for other in uses}
     if wait := state.policy_of(index).queue_timeout_ms:
-        assert state.time is not None
-        step.queue_timer = state.version
-        state.timers[state.version] = Timer("queue", state.time + timedelta(milliseconds=wait), index)
+        wait_in_queue(state, index, step, wait)
+
+
+def wait_in_queue(state: ExecutionState, index: int, step: StepState, wait_ms: int) -> None:
+    """The attempt that is opened by this event may wait so long for a worker."""
+    assert state.time is not None
+    step.queue_timer = state.version
+    state.timers[state.version] = Timer("queue", state.time + timedelta(milliseconds=wait_ms), index, state.time)
 
 
 def open_attempt(step: StepState, attempt: int) -> None:
-    step.attempt, step.open, step.overdue = attempt, True, False
+    """An attempt is handed out, whatever it is for."""
+    step.attempt, step.open, step.overdue, step.held = attempt, True, False, False
     step.tries += 1
     step.started_at = step.started_time = step.next_retry_at = None
 
@@ -61,15 +70,19 @@ def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     step = state.steps[index]
     step.output, step.error = event.output, None
     if event.vars:
-        state.variables = state.variables | event.vars
+        set_vars(state, event.vars)
     close_attempt(state, step, event.ended_at)
     done = index if step.fallback is None else ~index
     if done in state.standing:
         del state.standing[done]
-        state.uncertain.discard(done)
-    state.standing[done] = step
+    step.deed = Deed(index, step.fallback, state.run, state.version, True, event.output, step.inputs)
+    state.standing[done] = step.deed
     _settle(state, index, step, "completed")
     _release_dependents(state, index)
+
+
+def task_held(state: ExecutionState, event: e.TaskHeld) -> None:
+    state.steps[state.graph.index[event.step]].held = True
 
 
 def _release_dependents(state: ExecutionState, index: int) -> None:
@@ -93,7 +106,7 @@ def task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) -> 
         if event.error.code in UNKNOWN_OUTCOMES:
             perhaps_done(state, index)
         if event.vars:
-            state.variables = state.variables | event.vars
+            set_vars(state, event.vars)
     step.status = "pending"
     if not event.will_retry and event.instead is None:
         _give_up(state, index, step)
@@ -104,8 +117,13 @@ def perhaps_done(state: ExecutionState, index: int) -> None:
     step = state.steps[index]
     done = index if step.fallback is None else ~index
     if done not in state.standing:
-        state.standing[done] = step
-        state.uncertain.add(done)
+        state.standing[done] = Deed(index, step.fallback, state.run, state.version, False, None, step.inputs)
+
+
+def set_vars(state: ExecutionState, news: dict[str, Any]) -> None:
+    """Variables of the execution take these values."""
+    state.variables = state.variables | news
+    state.set_vars.append((state.version, news, False))
 
 
 def _give_up(state: ExecutionState, index: int, step: StepState, *, abort: bool = False) -> None:
@@ -188,6 +206,7 @@ def recovery_initiated(state: ExecutionState, event: e.RecoveryInitiated) -> Non
     open_attempt(step, event.attempt)
     step.tries = tries  # advice is not a try
     state.recovering += 1
+    wait_in_queue(state, index, step, state.attempt_policy(index).queue_timeout_ms)
 
 
 def recovery_completed(state: ExecutionState, event: e.RecoveryCompleted) -> None:
@@ -195,7 +214,7 @@ def recovery_completed(state: ExecutionState, event: e.RecoveryCompleted) -> Non
     step = state.steps[index]
     state.recovering -= 1
     if event.vars:
-        state.variables = state.variables | event.vars
+        set_vars(state, event.vars)
     close_attempt(state, step, event.ended_at)
     if event.then == "fail":
         _give_up(state, index, step, abort=event.action == "abort")

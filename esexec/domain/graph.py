@@ -23,7 +23,8 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     """A plan that can be carried out. `raw` is `plan` as it is stored; `parallel` includes the plan's own switch.
 
     `plain`: steps without settings of their own, in a plan without any. `dependencies` hold stated ones and those that
-    references imply, without duplicates. `templates`: None where the params are constant. `sinks`: steps that nothing waits for.
+    references imply, without duplicates. `templates`: None where the params are constant;
+    `uses`: the steps whose outputs they refer to. `sinks`: steps that nothing waits for.
     """
 
     plan: Plan
@@ -35,6 +36,7 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     dependents: tuple[tuple[int, ...], ...]
     parallel: tuple[bool, ...]
     plain: tuple[bool, ...]
+    uses: tuple[tuple[int, ...], ...]
     templates: tuple[Template | None, ...]
     sinks: tuple[int, ...]
 
@@ -58,6 +60,7 @@ def compile_plan(plan: Plan) -> Graph:
         dependencies=dependencies,
         dependents=dependents,
         parallel=tuple(plan.parallel or step.parallel for step in plan.steps),
+        uses=tuple(_uses(template, index) for template in templates),
         plain=tuple(plan.config is EMPTY_CONFIG and _says_nothing(step) for step in plan.steps),
         templates=templates,
         sinks=tuple(position for position, waiting in enumerate(dependents) if not waiting),
@@ -131,6 +134,12 @@ def _check_task(name: str, path: str) -> None:
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def _uses(template: Template | None, index: dict[str, int]) -> tuple[int, ...]:
+    if template is None:
+        return ()
+    return tuple(dict.fromkeys(index[reference.step] for reference in template.references if reference.step is not None))
 
 
 def _says_nothing(step: Step) -> bool:

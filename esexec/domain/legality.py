@@ -79,7 +79,7 @@ def _about_execution(state: ExecutionState, event: e.ExecutionEvent) -> str | No
             return "there is no deadline to exceed"
         case e.ExecutionForked() if not state.ended:
             return "forked before its end"
-        case e.DeadlineSet() if state.started_at is None or state.ended:
+        case e.DeadlineSet() if state.ended:
             return "a deadline of no run"
     return None
 
@@ -106,9 +106,12 @@ def _about_step(state: ExecutionState, event: Any) -> str | None:
     where = f"{e.type_of(event)} of {event.step} ({event.run}-{event.attempt})"
     if event.run != state.run:
         return f"{where}: this is run {state.run}"
+    if isinstance(event, e.TaskHeld | e.TaskOverdue):
+        waits = step.open and event.attempt == step.attempt and step.started_at is None
+        return None if waits else f"{where}: that attempt waits for no worker"
     if isinstance(event, _UNDOING):
         return _about_undoing(state, index, event, where)
-    if state.started_at is None and not (isinstance(event, e.TaskCancelled | e.TaskSkipped) and state.cancel):
+    if state.started_at is None and not (isinstance(event, e.TaskCancelled | e.TaskSkipped) and state.ending):
         return f"{where}: before execution_started"
     if step.status not in STEP[type(event)]:
         return f"{where}: the step is {step.status}"

@@ -17,9 +17,9 @@ EXECUTION: Final[ExecutionLife] = {
     e.ExecutionPaused: {"pending": ("paused",), "running": ("paused",)},
     e.ExecutionResumed: {"paused": ("pending", "running")},
     e.ExecutionCancelRequested: {"pending": ("pending",), "running": ("running",), "paused": ("pending", "running")},
-    e.DeadlineExceeded: {"running": ("running",), "paused": ("paused",)},
+    e.DeadlineExceeded: {"pending": ("pending",), "running": ("running",), "paused": ("paused",)},
     e.ExecutionCompleted: {"running": ("completed",), "paused": ("completed",)},
-    e.ExecutionFailed: {"running": ("failed",), "paused": ("failed",)},
+    e.ExecutionFailed: {"pending": ("failed",), "running": ("failed",), "paused": ("failed",)},
     e.ExecutionCancelled: {"pending": ("cancelled",), "running": ("cancelled",)},
     e.RollbackStarted: {
         "running": ("running",),
@@ -48,7 +48,6 @@ STEP: Final[StepLife] = {
     e.TaskFailed: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskTimedOut: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskRetryScheduled: {"pending": ("pending",)},
-    e.TaskOverdue: {"pending": ("pending",)},
     e.RecoveryInitiated: {"pending": ("pending",)},
     e.RecoveryStarted: {"pending": ("pending",)},
     e.RecoveryCompleted: {"pending": ("pending", "failed")},
@@ -59,5 +58,6 @@ STEP: Final[StepLife] = {
 }
 """What an event makes of a step's status; `pending` where a further attempt, a strategy or a fallback follows a failed one.
 
-A new run (retry, restore) makes every step that is not kept `pending` again. Undoing a step does not change its status.
+A new run (retry, restore) makes every step that is not kept `pending` again. Undoing a step does not change its status, nor does
+what becomes of an attempt that waits for a worker (`task_held`, `task_overdue`).
 """

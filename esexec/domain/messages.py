@@ -27,8 +27,9 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
 
     `max_attempts`: how many there can be, so that a handler can tell its last. `deadline`: of the execution. `vars`: its
     variables. `before`: the step's before-image, absent if there is none. For a compensation `params` are those of the step it
-    undoes with its output's fields over them, bound by name as far as the task has parameters; `output` is that output. For a
-    recovery `task` is the strategy's id. Unknown fields are ignored by workers.
+    undoes with its output's fields over them, bound by name as far as the task has parameters; `output` is that output (left out
+    where the whole would not fit into one message), and `undoes` names what is undone within the step: the run, and whether its
+    fallback did it. For a recovery `task` is the strategy's id. Unknown fields are ignored by workers.
     """
 
     execution_id: str
@@ -47,6 +48,7 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     vars: dict[str, Any] = {}
     output: Any = None
     before: Any = msgspec.UNSET
+    undoes: str = ""
     recovery: RecoveryRequest | None = None
 
 

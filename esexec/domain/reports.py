@@ -68,7 +68,9 @@ class Lost(_Report, tag="lost", frozen=True, kw_only=True):
 
 
 class Withdrawn(_Report, tag="withdrawn", frozen=True, kw_only=True):
-    """The dispatch was taken back before any worker had it (sent by executors)."""
+    """The dispatch was taken back before any worker had it (sent by executors). `pause`: the version of the pause it was for."""
+
+    pause: int = 0
 
 
 class Before(_Report, tag="before", frozen=True, kw_only=True):

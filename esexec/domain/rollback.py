@@ -42,7 +42,7 @@ def inverse_of(task: str, known: Container[str]) -> str | None:
     return None
 
 
-def with_inverses(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
+def with_inverse(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
     """What was announced of a task, with its inverse by name where it has no compensation of its own."""
     said = known.get(task)
     if said is not None and said.compensate is not None:
@@ -50,7 +50,7 @@ def with_inverses(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
     inverse = inverse_of(task, known)
     if inverse is None:
         return said
-    return msgspec.structs.replace(said if said is not None else TaskInfo(), compensate=inverse)
+    return msgspec.structs.replace(said if said is not None else TaskInfo(), inverse=inverse)
 
 
 def step_of(done: int) -> int:
@@ -60,26 +60,28 @@ def step_of(done: int) -> int:
 
 def compensation_of(state: ExecutionState, done: int) -> str | CompensationSkipped:
     """The task that undoes an entry of `standing`; or the event that says why nothing does."""
-    index = step_of(done)
-    step, task = state.graph.steps[index], _done_by(state, done)
-    said = state.created.tasks.get(task)
-    announced = said.compensate if said is not None else None
-    undoes = (step.compensate or announced) if done >= 0 else announced
-    if undoes is None:
+    step = state.graph.steps[step_of(done)]
+    said = state.created.tasks.get(_done_by(state, done))
+    own = step.compensate if done >= 0 else None
+    if own is not None or (said is not None and said.compensate is not None):
+        return own or said.compensate  # type: ignore[union-attr, return-value]
+    if said is None or said.inverse is None:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_compensation")
-    if _needs_image(task, undoes) and index not in state.images:
+    if _puts_back(state, done, said.inverse) and step_of(done) not in state.images:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_before_image")
-    return undoes
+    return said.inverse
 
 
 def _done_by(state: ExecutionState, done: int) -> str:
-    return state.graph.steps[done].task if done >= 0 else state.standing[done].fallback or ""
+    return state.standing[done].fallback or state.graph.steps[step_of(done)].task
 
 
-def _needs_image(task: str, inverse: str) -> bool:
-    """Whether this is an inverse by name that puts back what was."""
-    verb = next((verb for verb in _FROM_AN_IMAGE if task.startswith(verb)), None)
-    return verb is not None and inverse == _INVERSES[verb] + task.removeprefix(verb)
+def _puts_back(state: ExecutionState, done: int, task: str) -> bool:
+    """Whether `task` is an inverse by name that puts back what was, from the before-image."""
+    said = state.created.tasks.get(_done_by(state, done))
+    by_name = said is not None and said.compensate is None and said.inverse == task
+    explicit = done >= 0 and state.graph.steps[done].compensate is not None
+    return by_name and not explicit and _done_by(state, done).startswith(_FROM_AN_IMAGE)
 
 
 def can_undo(state: ExecutionState) -> bool:
@@ -88,41 +90,30 @@ def can_undo(state: ExecutionState) -> bool:
 
 
 def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
-    """What the compensation `task` is called with: the step's params, its output's fields over them, and for an inverse from a
-    before-image the image's fields over those.
+    """What the compensation `task` is called with: the step's params as they were then, its output's fields over them, and for
+    an inverse from a before-image the image's fields over those.
 
     Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
     """
-    index = step_of(done)
-    step, template = state.graph.steps[index], state.graph.templates[index]
+    index, deed = step_of(done), state.standing[done]
+    step, template, inputs = state.graph.steps[index], state.graph.templates[index], deed.inputs or {}
     if template is None:
         params = step.params
     else:
         created = state.created
         params = references.resolve(
-            template, input=created.input, context=created.context, output_of=lambda step_id: _output(state, step_id)
+            template,
+            input=created.input,
+            context=created.context,
+            output_of=lambda step_id: inputs.get(state.graph.index[step_id]),
         )
     together = dict(params) if isinstance(params, dict) else {}
-    if isinstance(output := undone_output(state, done), dict):
-        together |= output
+    if isinstance(deed.output, dict):
+        together |= deed.output
     image = state.images.get(index)
-    if isinstance(image, dict) and _needs_image(_done_by(state, done), task):
+    if isinstance(image, dict) and _puts_back(state, done, task):
         together |= image
     return together
-
-
-def undone_output(state: ExecutionState, done: int) -> Any:
-    """The output of what is undone; None where nobody knows whether there was one."""
-    return None if done in state.uncertain else state.standing[done].output
-
-
-def _output(state: ExecutionState, step_id: str) -> Any:
-    """The output that a step had when those after it ran: that of what it did last, also in a run that is over."""
-    index = state.graph.index[step_id]
-    for done in (~index, index):
-        if done in state.standing and done not in state.uncertain:
-            return state.standing[done].output
-    return state.steps[index].output
 
 
 def rollback_plan(state: ExecutionState) -> list[Undo]:
@@ -131,7 +122,7 @@ def rollback_plan(state: ExecutionState) -> list[Undo]:
 
 
 def _undo(state: ExecutionState, done: int) -> Undo:
-    step, certain = state.graph.steps[step_of(done)].id, done not in state.uncertain
+    step, certain = state.graph.steps[step_of(done)].id, state.standing[done].certain
     task = compensation_of(state, done)
     if isinstance(task, CompensationSkipped):
         return Undo(step, None, task.reason, certain=certain)

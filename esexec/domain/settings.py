@@ -42,9 +42,13 @@ class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
 
 
 class TaskInfo(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What a worker announces of a task: its settings, and the task that undoes it (its compensation), if there is one."""
+    """What a worker announces of a task: its settings, and the task that undoes it (its compensation), if there is one.
+
+    `inverse`: a task that undoes it by its name; found when an execution is created.
+    """
 
     compensate: Annotated[str, Meta(max_length=limits.task_name_chars)] | None = None
+    inverse: Annotated[str, Meta(max_length=limits.task_name_chars)] | None = None
 
 
 class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -16,7 +16,7 @@ from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.graph import Graph
 from esexec.domain.messages import Purpose
-from esexec.domain.settings import BUILT_IN, BUILT_IN_EXECUTION, EMPTY_CONFIG, ExecutionPolicy, Policy, merge
+from esexec.domain.settings import BUILT_IN, BUILT_IN_EXECUTION, EMPTY_CONFIG, ExecutionPolicy, Policy, TaskSettings, merge
 
 ExecutionStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled", "rolled_back"]
 Phase = Literal["queued", "executing", "failing", "cancelling", "rolling_back", "ended"]
@@ -30,15 +30,19 @@ HELD_BY_A_PAUSE: frozenset[str] = frozenset({"start", "retry", "queue"})
 
 
 class Timer(NamedTuple):
-    """A delay that is open. Its name is the version of the event that set it."""
+    """A delay that is open. Its name is the version of the event that set it. `since`: when a queue timer was set."""
 
     kind: TimerKind
     due: datetime
     step: int = -1
+    since: datetime | None = None
 
 
 class Checkpoint(NamedTuple):
-    """A state that has a name. `version`: of the event that made it, `n` its commit; what came before belongs to it."""
+    """A state that has a name. `version`: of the event that made it, `n` its commit; what came before belongs to it.
+
+    `before`: the checkpoint before it in the line of runs that it stands in.
+    """
 
     id: str
     version: int
@@ -46,7 +50,7 @@ class Checkpoint(NamedTuple):
     time: datetime
     by: e.CheckpointBy
     metadata: dict[str, Any]
-    variables: dict[str, Any]
+    before: str | None
 
 
 class Lane(NamedTuple):
@@ -59,14 +63,32 @@ class Lane(NamedTuple):
     priority: int
 
 
+class Deed(msgspec.Struct, frozen=True, gc=False):
+    """What an attempt of a step did, for its undoing: when it ended (`since`, a version), in which run, and what it had and gave.
+
+    `fallback`: the task that did it in the step's stead. `certain`: it completed; else nobody knows whether it did its work.
+    `inputs`: the outputs of other steps that its params refer to.
+    """
+
+    step: int
+    fallback: str | None
+    run: int
+    since: int
+    certain: bool
+    output: Any
+    inputs: dict[int, Any] | None
+
+
 class StepState(msgspec.Struct, gc=False):
     """A step's life within a run. `open`: an attempt was scheduled and its outcome is not known; `purpose`: what it is for.
 
     `waiting`: dependencies not completed. `tries`: attempts of the present purpose, `scheduled`: of the step's own work.
     `started_time` is the log's time of the start, `started_at` the worker's own; only the first is used for decisions.
     `timer`, `delay_ms`: the version and delay of the last retry timer. `queue_timer`: of the open attempt's waiting; `overdue`:
-    that is over, and the attempt is being taken back. `closed`: the commits that closed its attempts. `settled`: the version
-    that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it.
+    that is over, and the attempt is being taken back. `held`: a pause took it back. `inputs`: the outputs of other steps that
+    the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
+    version that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it,
+    `undo_error`: why that failed.
     """
 
     waiting: int = 0
@@ -88,6 +110,9 @@ class StepState(msgspec.Struct, gc=False):
     delay_ms: int = 0
     queue_timer: int = 0
     overdue: bool = False
+    held: bool = False
+    inputs: dict[int, Any] | None = None
+    deed: Deed | None = None
     closed: list[int] = []
     settled: int = 0
     skip_reason: e.SkipReason | None = None
@@ -98,6 +123,7 @@ class StepState(msgspec.Struct, gc=False):
     recoveries: int = 0
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
     compensator: str | None = None
+    undo_error: ErrorInfo | None = None
 
     def closed_by(self, attempt: int) -> int:
         """The commit that closed an attempt; 0 = none did."""
@@ -141,12 +167,13 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     that can never run, and the failed step they depend on. `cancel`, `expired`: the version of the cancel request, and of the
     deadline that passed, which also name their grace timers; 0 = neither. `closed_timers`: the commits that closed timers;
     `cleared`: by commit, the timers that it closed before they fired. `left`: by commit, the attempts it gave up. `applied`:
-    client commands that were carried out and decisions that were continued, and in which commit.
+    client commands that were carried out and decisions that were continued, and in which commit. `last_control`: the time of the
+    last wish that changed the course, `turned` its commit.
 
-    By step, and for all runs: `standing`: the steps that did something that nobody undid, as they were then, in order of
-    completion, `~index` where its fallback did it; `uncertain`: those of them of which nobody knows whether they did it;
-    `images`: what was before; `undone`: the version that undid it; `past`: its states in runs that are over, and the version
-    that ended each.
+    By step, and for all runs: `standing`: what was done and nobody undid, in order of completion, `~index` where a fallback did
+    it; `images`: what was before; `past`: its lives in runs that are over, and the version that ended each. `undone`: by the
+    version of what was done, the one that undid it. `pause`: the version of the pause. `set_vars`: the changes of `variables`,
+    by version, and whether they took the place of all that were before (a restore). `checkpoint`: the last in this line of runs.
     """
 
     execution_id: str
@@ -179,6 +206,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     expired: int = 0
     abandoned: list[str] = []
     paused: bool = False
+    pause: int = 0
     pause_reason: str = ""
     paused_at: datetime | None = None
     timers: dict[int, Timer] = {}
@@ -187,17 +215,19 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     left: dict[int, list[Lane]] = {}
     applied: dict[str, int] = {}
     last_control: datetime | None = None
+    turned: int = 0
     policies: dict[int, Policy] = {}
     variables: dict[str, Any] = {}
     checkpoints: dict[str, Checkpoint] = {}
     checkpoints_failed: bool = False
     deadline: datetime | None = None
     recovering: int = 0
-    standing: dict[int, StepState] = {}
-    uncertain: set[int] = set()
+    standing: dict[int, Deed] = {}
     images: dict[int, Any] = {}
     undone: dict[int, int] = {}
     past: dict[int, list[tuple[StepState, int]]] = {}
+    set_vars: list[tuple[int, dict[str, Any], bool]] = []
+    checkpoint: str | None = None
     rollback: Rollback | None = None
     rollback_status: Literal["completed", "partial"] | None = None
     created_at: datetime | None = None
@@ -240,22 +270,32 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
             policy = self.policies[index] = merge(levels)
         return policy
 
-    def undo_policy_of(self, index: int, task: str) -> Policy:
-        """The settings of the attempts to undo a step: the step's own, with what was announced of the compensation on top."""
-        created, step = self.created, self.graph.steps[index]
-        own = created.tasks.get(step.task)
-        return merge((created.namespace, own, self.graph.plan.config, step, created.config, created.tasks.get(task)))
+    def undo_policy_of(self, deed: Deed, task: str) -> Policy:
+        """The settings of the attempts to undo something: the compensation's own, in the queue of what it undoes.
+
+        Not the step's: one that may not be tried twice can mostly be undone twice.
+        """
+        created, step = self.created, self.graph.steps[deed.step]
+        done = merge(
+            (created.namespace, created.tasks.get(deed.fallback or step.task), self.graph.plan.config, step, created.config)
+        )
+        place = TaskSettings(queue=done.queue, priority=done.priority)
+        return merge((created.namespace, place, created.tasks.get(task)))
 
     def attempt_policy(self, index: int) -> Policy:
         """The settings of a step's open attempt, whatever it is for."""
         step = self.steps[index]
         if step.purpose == "task":
             return self.policy_of(index)
-        if step.purpose == "compensation" and step.compensator is not None:
-            return self.undo_policy_of(index, step.compensator)
+        if step.purpose == "compensation" and step.compensator is not None and self.rollback is not None:
+            return self.undo_policy_of(self.standing[self.rollback.order[self.rollback.cursor]], step.compensator)
         if step.purpose == "recovery" and step.recovery is not None:
             asked = step.recovery
-            return Policy(timeout_ms=asked.timeout_ms, max_retries=0, queue=asked.queue, priority=self.policy_of(index).priority)
+            own = self.policy_of(index)
+            wait_ms = own.queue_timeout_ms or max(asked.timeout_ms, limits.recovery_wait_ms)
+            return Policy(
+                timeout_ms=asked.timeout_ms, max_retries=0, queue=asked.queue, priority=own.priority, queue_timeout_ms=wait_ms
+            )
         return self.policy_of(index)
 
     def timeout_of(self, index: int) -> int:

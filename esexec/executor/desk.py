@@ -36,6 +36,8 @@ logger = logging.getLogger("esexec.executor")
 _DISPATCH = msgspec.json.Encoder()
 _LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes + limits.image_bytes
 """Params with the context, the variables and the before-image that travel along."""
+_LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
+"""An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
 
@@ -394,10 +396,11 @@ def _encoded(dispatch: Dispatch) -> tuple[bytes, ErrorInfo | None]:
     """The dispatch's bytes, or why they cannot be sent."""
     try:
         data = _DISPATCH.encode(dispatch)
+        if len(data) > _LARGEST_UNDOING and dispatch.purpose == "compensation":
+            data = _DISPATCH.encode(msgspec.structs.replace(dispatch, output=None))  # its fields stand among the params
     except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
         return b"", InternalError(f"the params cannot be sent: {error!r}").info
-    largest = limits.message_bytes - limits.headers_bytes if dispatch.purpose == "recovery" else _LARGEST_DISPATCH
-    if len(data) <= largest:
+    if len(data) <= (_LARGEST_DISPATCH if dispatch.purpose in ("task", "fallback") else _LARGEST_UNDOING):
         return data, None
     return data, ValidationError(
         f"the params of {dispatch.step} are {len(data)} bytes with references resolved",

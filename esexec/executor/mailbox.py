@@ -234,10 +234,10 @@ class Mailbox:
 
 
 def _needs_more(envelope: Envelope) -> bool:
-    """Whether it is a start whose plan must be fetched, or whose idempotency key must be bound, first."""
+    """Whether it is a start whose plan must be fetched or whose key must be bound first; or a retry as a new execution."""
     content = envelope.content
     if type(content) is not c.StartExecution:
-        return False
+        return type(content) is c.RetryExecution and content.as_new and not envelope.bound
     return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
 
 

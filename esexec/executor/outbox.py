@@ -128,7 +128,7 @@ class NatsOutbox:
     async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None:
         name = str(timer.name)
         headers = {
-            "Nats-Schedule": f"@at {timer.due.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')}Z",
+            "Nats-Schedule": f"@at {timer.due.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
             "Nats-Schedule-Target": self._subjects.due(entity, name),
         }
         await self._store(self._subjects.timer(entity, name), b"", header_block(headers), done)
@@ -159,7 +159,7 @@ class NatsOutbox:
         self._insist(partial(self._take_back, entity, what, done))
 
     async def _take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. Else see `effects.TakeBack`.
+        """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. See `effects.TakeBack`.
 
         That it is not there proves nothing. Deleted by its sequence, because a purge by subject moves the lane on past what it
         never delivered.

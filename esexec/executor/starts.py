@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from esexec.domain import commands as c
-from esexec.domain.decider import decide
+from esexec.domain.decider import PLAN_OR_TASK, decide
 from esexec.domain.decision import Verdict
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.ids import is_user_id
 from esexec.domain.state import ExecutionState
 from esexec.executor import keys
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 PlanOf = Callable[[str], Awaitable[bytes | ErrorInfo]]
 """The document of a plan that the namespace keeps, or why no execution can be started by that id."""
-
-_TWO_PLANS = ErrorInfo(
-    type="validation_error",
-    code="plan_or_task",
-    message="a start needs either a plan or a task",
-    hint='give one of "plan", "plan_id" and "task"',
-)
 
 
 async def no_plans(plan_id: str) -> bytes | ErrorInfo:
@@ -39,13 +33,19 @@ class Starts:
         self._desk, self._plan_of = desk, plan_of
 
     def complete(self, envelope: Envelope) -> None:
-        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it."""
+        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it.
+
+        A retry as a new execution is looked at as well: whether its id is free.
+        """
         start = envelope.content
+        if isinstance(start, c.RetryExecution):
+            self._desk.spawn(self._look_for_fork(envelope, start), envelope)
+            return
         assert isinstance(start, c.StartExecution)
         self._desk.spawn(self._bind_key(envelope) if start.plan_id is None else self._fetch_plan(envelope, start), envelope)
 
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
-        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else _TWO_PLANS
+        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else PLAN_OR_TASK
         if isinstance(found, ErrorInfo):
             found = await self._plan_of_original(envelope, start) or found
         if isinstance(found, ErrorInfo):
@@ -84,3 +84,20 @@ class Starts:
 
     def _would_be_accepted(self, envelope: Envelope, start: c.StartExecution) -> bool:
         return bool(decide(ExecutionState(envelope.entity), start, envelope.time, around=self._desk.surroundings))
+
+    async def _look_for_fork(self, envelope: Envelope, retry: c.RetryExecution) -> None:
+        new_id = retry.new_id or retry.id
+        there = await self._desk.fold(new_id, certain=True) if is_user_id(new_id) else None
+        if there is None or not there.exists:
+            envelope.bound = True
+            await self._desk.take(envelope)
+        elif there.created.forked_from == envelope.entity:
+            await self._desk.let_go(envelope, Verdict("duplicate"))
+        else:
+            error = ErrorInfo(
+                type="validation_error",
+                code="conflict",
+                message=f"execution {new_id} exists with other content",
+                hint="choose another new_id, or leave it out",
+            )
+            await self._desk.let_go(envelope, Verdict("invalid", error=error))

@@ -11,8 +11,8 @@ import msgspec
 
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import EsexecError
-from esexec.domain.legality import objection
 from esexec.domain.evolve import begin, evolve, note_cause
+from esexec.domain.legality import objection
 from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.port import Stored

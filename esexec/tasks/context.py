@@ -93,9 +93,12 @@ class Context:
     def idempotency_key(self) -> str:
         """The same for all attempts of this step in this run: what to hand to systems that remove duplicates.
 
-        What undoes the step has another (`…/undo`), and so has what does it in the task's stead (`…/fallback`).
+        What does it in the task's stead has another (`…/fallback`), and so has what undoes it (`…/undo`): the same whenever
+        and however often what was done in that run is undone.
         """
         dispatch = self._dispatch
+        if dispatch.purpose == "compensation" and dispatch.undoes:
+            return f"{dispatch.execution_id}/{dispatch.step}/{dispatch.undoes}/undo"
         return f"{dispatch.execution_id}/{dispatch.step}/{dispatch.run}{_SUFFIXES[dispatch.purpose]}"
 
     @property
