@@ -54,10 +54,12 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         return Verdict("invalid", error=graph)
     if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
         return Verdict("invalid", error=_unknown_kept(unknown))
-    times = _times(command, time)
-    if isinstance(times, ErrorInfo):
-        return Verdict("invalid", error=times)
-    start_at, deadline = times
+    start_at = deadline = None
+    if command.delay_ms or command.start_at is not None or command.deadline is not None:
+        times = _times(command, time)
+        if isinstance(times, ErrorInfo):
+            return Verdict("invalid", error=times)
+        start_at, deadline = times
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),
@@ -89,8 +91,6 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
 
 def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, datetime | None] | ErrorInfo:
     """When it may begin at the earliest (a delay counts from when the command was stored), and its deadline."""
-    if command.start_at is None and command.deadline is None:
-        return (time + timedelta(milliseconds=command.delay_ms) if command.delay_ms else None), None
     latest = time + timedelta(milliseconds=limits.delay_ms)
     try:
         start_at = command.start_at.astimezone(UTC) if command.start_at is not None else None

@@ -63,23 +63,8 @@ def evolve(state: ExecutionState, event: e.Event) -> ExecutionState:
     """The state after this event."""
     state.version += 1
     _EVOLVE[type(event)](state, event)
-    if type(event) in _TURNS:
-        state.turned = state.n
     return state
 
-
-_TURNS = frozenset(
-    {
-        e.ExecutionCreated,
-        e.ExecutionPaused,
-        e.ExecutionResumed,
-        e.ExecutionCancelRequested,
-        e.ExecutionRetried,
-        e.CheckpointRestored,
-        e.RollbackStarted,
-    }
-)
-"""Events that set an execution's course: a wish from before them is out of date when it comes."""
 
 _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.ExecutionCreated: execution.created,

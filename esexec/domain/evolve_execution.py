@@ -14,7 +14,7 @@ from esexec.domain.timers import close_timer, close_timers
 def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     graph = graph_of(bytes(event.plan))
     state.created, state.graph = event, graph
-    state.created_at = state.time
+    state.created_at, state.turned = state.time, state.n
     state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
@@ -50,7 +50,7 @@ def failed(state: ExecutionState, event: e.ExecutionFailed) -> None:
 
 def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -> None:
     state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
-    state.cancel, state.cancel_reason = state.version, event.reason
+    state.cancel, state.cancel_reason, state.turned = state.version, event.reason, state.n
     if state.rollback is not None:
         _give_up_waiting_undo(state)
     if state.paused:
@@ -89,11 +89,12 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
 
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
     state.status, state.paused, state.pause_reason, state.paused_at = "paused", True, event.reason, state.time
-    state.pause = state.version
+    state.pause, state.turned = state.version, state.n
 
 
 def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
     _unpause(state)
+    state.turned = state.n
     state.status = "pending" if state.started_at is None else "running"
 
 

@@ -9,7 +9,7 @@ from esexec.domain.timers import close_timer, close_timers
 def rollback_started(state: ExecutionState, event: e.RollbackStarted) -> None:
     state.status, state.phase, state.ended_at = "paused" if state.paused else "running", "rolling_back", None
     state.cancel, state.expired, state.abandoned = 0, 0, []
-    state.rollback_status = None
+    state.rollback_status, state.turned = None, state.n
     for kind in ("deadline", "checkpoint", "grace"):
         close_timers(state, kind)
     state.deadline = None

@@ -168,7 +168,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     deadline that passed, which also name their grace timers; 0 = neither. `closed_timers`: the commits that closed timers;
     `cleared`: by commit, the timers that it closed before they fired. `left`: by commit, the attempts it gave up. `applied`:
     client commands that were carried out and decisions that were continued, and in which commit. `last_control`: the time of the
-    last wish that changed the course, `turned` its commit.
+    last wish that set the course (a wish from before it is out of date when it comes), `turned` its commit.
 
     By step, and for all runs: `standing`: what was done and nobody undid, in order of completion, `~index` where a fallback did
     it; `images`: what was before; `past`: its lives in runs that are over, and the version that ended each. `undone`: by the
