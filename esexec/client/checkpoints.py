@@ -102,7 +102,7 @@ def parts_of(checkpoint_id: str) -> tuple[str, int]:
         raise ValidationError(
             f"{str(checkpoint_id)[:100]!r} is no checkpoint's id",
             code="bad_checkpoint_id",
-            hint="the execution's id, a dot, a number; checkpoints.list(execution_id) gives them",
+            hint="the execution's id, a dot, a number; list the checkpoints of the execution to see their ids",
         )
     return checked_id(execution_id), int(version)
 
@@ -143,5 +143,5 @@ def _checkpoint(history: list[Stored], checkpoint_id: str) -> Checkpoint:
     raise NotFound(
         f"there is no checkpoint {checkpoint_id}",
         code="unknown_checkpoint",
-        hint="checkpoints.list(execution_id) gives those of an execution",
+        hint="list the checkpoints of the execution to see their ids",
     )

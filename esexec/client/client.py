@@ -192,7 +192,7 @@ class Client:
                 if not watch.state.ended:
                     raise AwaitTimeout(
                         f"{watch.state.execution_id} has not ended within {wait_timeout:g} s",
-                        hint="it goes on; wait again, or with wait_timeout=None",
+                        hint="it goes on; wait again, or without a timeout",
                     ) from None
         return watch.state
 

@@ -149,7 +149,8 @@ def encode_command(command: c.Command) -> bytes:
     try:
         data = _encoder.encode(command)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ValidationError(f"the input cannot be sent as JSON: {error}", code="not_serializable") from error
+        what = "input" if isinstance(command, c.StartExecution) else "command"
+        raise ValidationError(f"the {what} cannot be sent as JSON: {error}", code="not_serializable") from error
     largest = limits.plan_bytes + limits.input_bytes
     if len(data) > largest:
         raise ValidationError(

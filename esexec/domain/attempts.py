@@ -97,6 +97,13 @@ class _Attempt:
         self.step_id = decision.state.graph.steps[index].id
         self.attempt, self.run = step.attempt, decision.state.run
 
+    @property
+    def what(self) -> str:
+        """What the attempt carries out, for messages."""
+        if self.step.purpose == "recovery" and self.step.recovery is not None:
+            return f"recovery strategy {self.step.recovery.strategy}"
+        return f"the undoing of {self.step_id}" if self.step.purpose == "compensation" else self.step_id
+
     def observe(self, report: r.Report) -> None:
         match report:
             case r.Completed():
@@ -157,7 +164,7 @@ class _Attempt:
 
     def timed_out(self, ended_at: datetime | None, ended: e.Ending | None) -> None:
         timeout_ms = self.state.timeout_of(self.index)
-        message = f"{self.step_id} ran longer than its timeout of {timeout_ms} ms"
+        message = f"{self.what} ran longer than its timeout of {timeout_ms} ms"
         self._timed_out("task_timeout", message, timeout_ms, ended_at, ended)
 
     def _timed_out(
@@ -209,7 +216,7 @@ class _Attempt:
             error = ErrorInfo(
                 type="execution_error",
                 code="WORKER_LOST",
-                message=f"{report.losses} workers were lost while they ran {self.step_id}",
+                message=f"{report.losses} workers were lost while they ran {self.what}",
                 retryable=True,
                 task_id=self.step_id,
                 attempt=self.attempt,
@@ -230,7 +237,7 @@ class _Attempt:
         elif self.step.overdue:
             policy = self.state.attempt_policy(self.index)
             wait = policy.queue_timeout_ms
-            self._timed_out("queue_timeout", f"no worker of queue {policy.queue} began {self.step_id} within {wait} ms", wait)
+            self._timed_out("queue_timeout", f"no worker of queue {policy.queue} began {self.what} within {wait} ms", wait)
 
     def cancelled(self, ended: e.Ending | None) -> None:
         if self.step.purpose == "compensation":

@@ -174,7 +174,10 @@ def _roll_back(decision: Decision, command: c.RollbackExecution, time: datetime)
     if not state.ended:
         return _not_ended(state, "a rollback")
     if not can_undo(state):
-        hint = "what undoes a task is told by @task.compensate, Step(compensate=…) or its name (create_x, delete_x)"
+        if state.undone and state.status != "completed":
+            message = f"{state.execution_id} is undone already: nothing is left that can be undone"
+            return not_now("nothing_to_compensate", message, "retry runs it again")
+        hint = "what undoes a task is told by @task.compensate, `compensate` of a step, or its name (create_x, delete_x)"
         return not_now("nothing_to_compensate", f"{state.execution_id} did nothing that can be undone", hint)
     if _overtaken(state, time):
         return Verdict("superseded")
@@ -201,7 +204,9 @@ def _restore(decision: Decision, command: c.RestoreCheckpoint, time: datetime) -
     state = decision.state
     checkpoint = state.checkpoints.get(command.checkpoint_id)
     if checkpoint is None:
-        hint = did_you_mean(command.checkpoint_id, state.checkpoints) or "it has no checkpoints yet"
+        hint = did_you_mean(command.checkpoint_id, state.checkpoints) or (
+            "list its checkpoints to see their ids" if state.checkpoints else "it has no checkpoints yet"
+        )
         return not_now("unknown_checkpoint", f"{state.execution_id} has no checkpoint {shown(command.checkpoint_id)}", hint)
     if state.started_at is None:
         return not_now("not_started", f"{state.execution_id} has not begun", "wait for its start, or cancel it")

@@ -14,6 +14,8 @@ def rollback_started(state: ExecutionState, event: e.RollbackStarted) -> None:
         close_timers(state, kind)
     state.deadline = None
     state.rollback = Rollback([*reversed(state.standing)])
+    if event.by == "command":
+        state.going_since = state.time
 
 
 def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled) -> None:
@@ -21,6 +23,8 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
     step = state.steps[index]
     if step.compensation != "running":
         step.tries, step.timed_out, step.timer = 0, 0, 0
+        if state.rollback is not None and index not in state.rollback.failed:
+            step.undo_error = None
     step.purpose, step.compensation, step.compensator = "compensation", "running", event.task
     open_attempt(step, event.attempt)
     state.in_flight[index] = None
@@ -33,7 +37,10 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
 def compensation_completed(state: ExecutionState, event: e.CompensationCompleted) -> None:
     index, step, rollback = _undoing(state, event.step)
     close_attempt(state, step, None)
-    step.compensation, step.undo_error = "failed" if index in rollback.failed else "completed", None
+    if index in rollback.failed:  # of two things that the step did, the other could not be undone
+        step.compensation = "failed"
+    else:
+        step.compensation, step.undo_error = "completed", None
     deed = state.standing.pop(rollback.order[rollback.cursor])
     state.undone[deed.since] = state.version
     if event.vars:
@@ -58,7 +65,8 @@ def compensation_failed(state: ExecutionState, event: e.CompensationFailed) -> N
 
 def compensation_skipped(state: ExecutionState, event: e.CompensationSkipped) -> None:
     index, step, rollback = _undoing(state, event.step)
-    step.compensation = "skipped"
+    if index not in rollback.failed:
+        step.compensation = "skipped"
     rollback.skipped.append(index)
     _next_undo(state, index, rollback)
 

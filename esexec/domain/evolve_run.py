@@ -61,7 +61,7 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
     state.abandoned, state.doomed = [], deque()
     state.failed = [index for index, step in enumerate(state.steps) if step.status == "failed"]
     state.error = state.steps[state.failed[0]].error if state.failed else None
-    state.started_at = state.started_at or state.time
+    state.started_at, state.going_since = state.started_at or state.time, state.time
     find_ready(state)
     next_checkpoint(state)
 

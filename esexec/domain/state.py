@@ -16,7 +16,16 @@ from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.graph import Graph
 from esexec.domain.messages import Purpose
-from esexec.domain.settings import BUILT_IN, BUILT_IN_EXECUTION, EMPTY_CONFIG, ExecutionPolicy, Policy, TaskSettings, merge
+from esexec.domain.settings import (
+    BUILT_IN,
+    BUILT_IN_EXECUTION,
+    EMPTY_CONFIG,
+    EMPTY_NAMESPACE,
+    ExecutionPolicy,
+    Policy,
+    TaskSettings,
+    merge_in,
+)
 
 ExecutionStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled", "rolled_back"]
 Phase = Literal["queued", "executing", "failing", "cancelling", "rolling_back", "ended"]
@@ -131,8 +140,8 @@ class StepState(msgspec.Struct, gc=False):
 
     @property
     def retries(self) -> int:
-        """How often the step's own work was tried again in this run."""
-        return max(0, self.scheduled - 1)
+        """How often the step's own work was tried again in this run. The first attempt of its fallback is none of those."""
+        return max(0, self.scheduled - (1 if self.fallback is None else 2))
 
     @property
     def done(self) -> bool:
@@ -160,7 +169,8 @@ class Rollback(msgspec.Struct, gc=False):
 
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history,
-    `weight` its bytes (kept by whoever reads and writes it). `begun`: the commit that began this run.
+    `weight` its bytes (kept by whoever reads and writes it). `begun`: the commit that began this run. `going_since`: when a
+    retry, a restore or a rollback on command last set it going again.
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
     heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps
@@ -232,6 +242,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     rollback_status: Literal["completed", "partial"] | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
+    going_since: datetime | None = None
     ended_at: datetime | None = None
 
     @property
@@ -259,15 +270,15 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
         return self.steps[index].fallback or self.graph.steps[index].task
 
     def policy_of(self, index: int) -> Policy:
-        """The merged settings of a step's attempts (design §4: built-in < namespace < task < plan < step < call)."""
+        """The merged settings of a step's attempts (built-in < namespace < queue < task < plan < step < call)."""
         policy = self.policies.get(index)
         if policy is None:
             created, step = self.created, self.graph.steps[index]
-            if self.graph.plain[index] and not created.tasks and created.namespace is created.config is EMPTY_CONFIG:
+            if self.graph.plain[index] and not created.tasks and created.namespace is EMPTY_NAMESPACE and created.config is EMPTY_CONFIG:
                 self.policies[index] = BUILT_IN
                 return BUILT_IN
-            levels = (created.namespace, created.tasks.get(self.task_of(index)), self.graph.plan.config, step, created.config)
-            policy = self.policies[index] = merge(levels)
+            levels = (created.tasks.get(self.task_of(index)), self.graph.plan.config, step, created.config)
+            policy = self.policies[index] = merge_in(created.namespace, levels)
         return policy
 
     def undo_policy_of(self, deed: Deed, task: str) -> Policy:
@@ -276,11 +287,10 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
         Not the step's: one that may not be tried twice can mostly be undone twice.
         """
         created, step = self.created, self.graph.steps[deed.step]
-        done = merge(
-            (created.namespace, created.tasks.get(deed.fallback or step.task), self.graph.plan.config, step, created.config)
-        )
+        levels = (created.tasks.get(deed.fallback or step.task), self.graph.plan.config, step, created.config)
+        done = merge_in(created.namespace, levels)
         place = TaskSettings(queue=done.queue, priority=done.priority)
-        return merge((created.namespace, place, created.tasks.get(task)))
+        return merge_in(created.namespace, (place, created.tasks.get(task)))
 
     def attempt_policy(self, index: int) -> Policy:
         """The settings of a step's open attempt, whatever it is for."""
