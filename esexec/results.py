@@ -12,6 +12,7 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event
+from esexec.domain.rollback import step_of
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -48,11 +49,13 @@ _TASK = {status.value: status for status in TaskStatus}
 
 
 class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What came of one step. `started_at` is its first attempt's, `duration_ms` from there to the end of the last.
+    """What came of one step, in the run that it belongs to. `started_at` is its first attempt's, `duration_ms` from there to the
+    end of the last.
 
     `name` is the task that was asked for, `fallback` the one that does the work in its stead. `retries` counts what was tried
-    again of the work itself; `attempt` also attempts to undo it, and questions to recovery strategies (`recoveries`).
-    `timed_out`: attempts that ran past their timeout. `compensation`: how far its undoing is, in a rollback.
+    again of the work itself, by the task or by its fallback; `attempt` also attempts to undo it, and questions to recovery
+    strategies (`recoveries`). `timed_out`: attempts that ran past their timeout. `compensation`: how far its undoing is, in a
+    rollback; `undone_by` the task for that, `compensation_error` why it failed.
     """
 
     task_id: str
@@ -74,6 +77,8 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     fallback: str | None = None
     recoveries: int = 0
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
+    compensation_error: ErrorInfo | None = None
+    undone_by: str | None = None
 
     @property
     def step(self) -> str:
@@ -100,9 +105,13 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
 
     `error`: what it failed of, also if it was rolled back then. `rollback_status`: whether a rollback undid all that can be
-    undone (`completed`), or not (`partial`). `run`: how often it was begun, by retries and restores. `deadline`: of this run.
+    undone (`completed`), or not (`partial`); `not_undone` then names the steps whose work stands, or may stand, in the order in
+    which they would be undone. `run`: how often it was begun, by retries and restores. `deadline`: of this run.
     `variables`: what handlers set. `checkpoints`: their ids, oldest first. `parent`: the execution and step whose handler started
     it. `forked_from`: the execution that it carries on from.
+
+    `duration_ms`: from `started_at`, its first start, to `completed_at`, its last end, with all that lies between. `going_since`:
+    when a retry, a restore or a rollback on command last set it going again; what that took counts from there.
 
     `position`: where in the log this was read; the execution's later commits have greater ones.
     """
@@ -124,6 +133,7 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     duration_ms: int | None = None
+    going_since: datetime | None = None
     metadata: dict[str, Any] = {}
     idempotency_key: str | None = None
     owner: str | None = None
@@ -131,6 +141,7 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     paused: bool = False
     pause_reason: str = ""
     rollback_status: Literal["completed", "partial"] | None = None
+    not_undone: list[str] = []
     start_at: datetime | None = None
     deadline: datetime | None = None
     parent: str | None = None
@@ -243,6 +254,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         started_at=state.started_at,
         completed_at=state.ended_at,
         duration_ms=_between(state.started_at, state.ended_at),
+        going_since=state.going_since,
         metadata=created.metadata,
         idempotency_key=created.idempotency_key,
         owner=created.owner,
@@ -250,6 +262,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         paused=state.paused,
         pause_reason=state.pause_reason,
         rollback_status=state.rollback_status,
+        not_undone=_not_undone(state),
         start_at=created.start_at,
         deadline=state.deadline or created.deadline,
         parent=created.parent,
@@ -280,7 +293,16 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         fallback=step.fallback,
         recoveries=step.recoveries,
         compensation=step.compensation,
+        compensation_error=step.undo_error if step.compensation is not None else None,
+        undone_by=step.compensator if step.compensation not in (None, "skipped") else None,
     )
+
+
+def _not_undone(state: ExecutionState) -> list[str]:
+    """The steps that a rollback which is over left as they are."""
+    if state.rollback_status != "partial":
+        return []
+    return [state.graph.steps[index].id for index in dict.fromkeys(step_of(done) for done in reversed(state.standing))]
 
 
 def _between(start: datetime | None, end: datetime | None) -> int | None:
@@ -320,11 +342,21 @@ def outcome_of(state: ExecutionState) -> Pending | Ok | Err:
         return Err(error)
 
 
+def progress_of(state: ExecutionState) -> Progress:
+    """How far a state that exists is."""
+    total = len(state.steps)
+    ended = total - state.unsettled
+    return Progress(
+        percentage=100.0 * ended / total if total else 100.0,
+        completed_tasks=ended,
+        total_tasks=total,
+        current_phase=phase_of(state),
+    )
+
+
 def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
     """What a watcher is told after these events."""
     assert state.time is not None
-    total = len(state.steps)
-    ended = total - state.unsettled
     running = next(
         (state.graph.steps[index].id for index in state.in_flight if state.steps[index].status == "running"),
         next((state.graph.steps[index].id for index in state.in_flight), None),
@@ -333,12 +365,7 @@ def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
         execution_id=state.execution_id,
         timestamp=state.time,
         status=_EXECUTION[state.status],
-        progress=Progress(
-            percentage=100.0 * ended / total if total else 100.0,
-            completed_tasks=ended,
-            total_tasks=total,
-            current_phase=phase_of(state),
-        ),
+        progress=progress_of(state),
         current_task=running,
         events=events,
     )

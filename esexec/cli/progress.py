@@ -17,8 +17,8 @@ from esexec.cli.terminal import columns, is_live, show, text
 from esexec.domain import events as e
 from esexec.domain.evolve import begin, evolve
 from esexec.domain.state import ExecutionState, StepState
-from esexec.results import ExecutionUpdate
-from projections.timeline import Teller, duration
+from esexec.results import ExecutionUpdate, progress_of
+from projections.timeline import Teller, duration, not_undone
 
 NARROW: Final = 84
 """Below this many columns the steps' descriptions are left out."""
@@ -68,15 +68,25 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, a
                 for event in update.events:
                     progress.apply(event)
         return
-    teller, past = Teller(), again
+    teller, past, state = Teller(), again, ExecutionState("")
     async for update in updates:
-        events = update.events[_last_beginning(update.events) if past else 0 :]
+        skipped = _last_beginning(update.events) if past else 0
         past = False
-        over = {(event.step, event.attempt) for event in events if isinstance(event, _ATTEMPT_ENDS)}
-        for event in events:
+        over = {(event.step, event.run, event.attempt) for event in update.events if isinstance(event, _ATTEMPT_ENDS)}
+        for number, event in enumerate(update.events):
+            take(state, event)
+            if number < skipped:
+                continue
             words = teller.describe(event)
-            if not isinstance(event, _SCHEDULED) and not (isinstance(event, _STARTS) and (event.step, event.attempt) in over):
-                show(console, text(f"{update.progress.percentage:>3.0f} %  {words}"))
+            told_with_end = isinstance(event, _STARTS) and (event.step, event.run, event.attempt) in over
+            if not isinstance(event, _SCHEDULED) and not told_with_end:
+                show(console, text(f"{progress_of(state).percentage:>3.0f} %  {words}"))
+
+
+def take(state: ExecutionState, event: e.Event) -> None:
+    """Evolve a state that is only shown. Its times are those of the looking: events do not have the log's."""
+    begin(state, state.n + 1, datetime.now(UTC))
+    evolve(state, event)
 
 
 def _last_beginning(events: list[e.Event]) -> int:
@@ -131,7 +141,7 @@ class StepLine:
             case e.CompensationCompleted():
                 self.state = "undone"
             case e.CompensationSkipped():
-                self.state, self.trouble = "kept", "nothing undoes it"
+                self.state, self.trouble = "kept", not_undone(event.reason)
 
     def begin_again(self, step: StepState) -> None:
         """A new run of the execution begins: with the step as it is kept, or as new."""
@@ -168,8 +178,7 @@ class Progress:
 
     def apply(self, event: e.Event) -> None:
         state = self._state
-        begin(state, state.n + 1, datetime.now(UTC))  # only which steps a new run keeps is asked of it
-        evolve(state, event)
+        take(state, event)
         if isinstance(event, e.ExecutionCreated):
             self._lines = {step.id: StepLine(step.id, step.description) for step in state.graph.steps}
         if isinstance(event, (e.ExecutionCreated, *_NEW_RUNS)):

@@ -49,7 +49,7 @@ _ODD: Final = (
 _UNDOING: Final = {
     "running": "is being undone",
     "completed": "undone",
-    "failed": "could not be undone",
+    "failed": "not undone",
     "skipped": "nothing undoes it",
 }
 _ENDS: Final = {
@@ -73,7 +73,7 @@ _PHASES: Final = {
 def outcome(result: ExecutionResult, *, stacks: bool = False) -> RenderableType:
     """How it stands or ended, and its output or error. `stacks`: with the handler's stack trace."""
     sign, style = _ENDS.get(result.status, ("◉", "bold cyan"))
-    took = f" in {duration(result.duration_ms)}" if result.duration_ms is not None else ""
+    took = _took(result)
     steps = f", {result.completed_steps} of {result.total_steps} steps completed"
     retries = sum(task.retries for task in result.results)
     more = f", {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
@@ -84,13 +84,21 @@ def outcome(result: ExecutionResult, *, stacks: bool = False) -> RenderableType:
     if result.pause_reason:
         parts.append(text(f"paused: {result.pause_reason}"))
     if result.rollback_status == "partial":
-        left = [task.task_id for task in result.results if task.compensation in ("failed", "skipped")]
-        parts.append(text(f"rolled back in part; not undone: {', '.join(left)}"[:_CELL_CHARS], "red"))
+        parts.append(text(f"rolled back in part; not undone: {', '.join(result.not_undone)}"[:_CELL_CHARS], "red"))
     if result.ok and result.result is not None:
         parts += ["", text("result", "bold"), value(result.result)]
     if result.error is not None:
         parts += ["", failure(result.error), *(_stack(result.error) if stacks else ())]
     return Group(*parts)
+
+
+def _took(result: ExecutionResult) -> str:
+    """How long it took, since it was last set going: not the days between its end and somebody's retry."""
+    if result.completed_at is None or result.started_at is None:
+        return ""
+    since = result.going_since or result.started_at
+    run = f" of run {result.run}" if result.run > 1 and result.rollback_status is None else ""
+    return f" in {duration((result.completed_at - since).total_seconds() * 1000)}{run}"
 
 
 def failure(error: ErrorInfo) -> RenderableType:
@@ -153,11 +161,12 @@ def execution(result: ExecutionResult) -> RenderableType:
         "variables": msgspec.json.encode(result.variables).decode()[:_CELL_CHARS] if result.variables else None,
     }
     known = [(text(name, _DIM), text(fact)) for name, fact in facts.items() if fact]
-    steps = columns(*(_step(task) for task in result.results))
+    steps = columns(*(_step(task, left=task.task_id in result.not_undone) for task in result.results))
     return Group(columns(*known), "", steps, "")
 
 
-def _step(task: TaskResult) -> tuple[Text, ...]:
+def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
+    """`left`: a rollback that is over left it as it is."""
     sign, style = LOOKS[task.status]
     took = duration(task.duration_ms) if task.duration_ms is not None else ""
     more = [f"attempt {task.retries + 1}"] if task.retries else []
@@ -165,8 +174,8 @@ def _step(task: TaskResult) -> tuple[Text, ...]:
         more.append(f"by its fallback {task.fallback}")
     if task.recoveries:
         more.append(f"{task.recoveries} {'recovery' if task.recoveries == 1 else 'recoveries'}")
-    if task.compensation:
-        more.append(_UNDOING[task.compensation])
+    if task.compensation or left:
+        more.append(_undoing(task))
     if task.next_retry_at is not None:
         more.append(f"again at {task.next_retry_at:%H:%M:%S}")
     if task.error is not None and task.status != "completed":
@@ -174,6 +183,14 @@ def _step(task: TaskResult) -> tuple[Text, ...]:
     if task.skip_reason:
         more.append(task.skip_reason)
     return (text(sign, style), text(task.task_id), text(task.status, style), text(took, _DIM), text(", ".join(more)))
+
+
+def _undoing(task: TaskResult) -> str:
+    """How its undoing stands. One that was never begun, or was given up, is merely not done."""
+    words, error = _UNDOING[task.compensation or "failed"], task.compensation_error
+    if task.compensation != "failed" or error is None or error.code == "cancelled":
+        return words
+    return f"could not be undone by {task.undone_by}: [{error.code}] {error.message}"[:_CELL_CHARS]
 
 
 def _when(time: datetime | None) -> str | None:

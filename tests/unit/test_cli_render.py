@@ -128,7 +128,7 @@ def test_an_undoing_is_seen() -> None:
     assert lines[-1] == "rolling back"
     history.happen(completed("b", None, 2))
     lines = drawn(history, width=80)
-    assert lines[:3] == ["✓  a  kept: nothing undoes it", "↺  b  undone", "✗  c  failed: FATAL"]
+    assert lines[:3] == ["✓  a  kept: nothing is known that undoes it", "↺  b  undone", "✗  c  failed: FATAL"]
 
 
 def test_a_new_run_shows_what_it_keeps() -> None:
