@@ -26,7 +26,7 @@ from esexec.domain.legality import objection
 from esexec.domain.state import ExecutionState, TimerKind
 from esexec.log import codec
 from esexec.log.port import Stored
-from tests.law import lives_of, not_stuck, unlike_its_life
+from tests.law import Handed, lives_of, stuck, unlike_its_life
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "e1"
@@ -144,8 +144,9 @@ def lost(step: str, losses: int = 1, attempt: int = 1, *, run: int = 1) -> Repor
     return r.Lost(losses=losses), step, f"{run}-{attempt}"
 
 
-def withdrawn(step: str, attempt: int = 1, *, run: int = 1) -> Report:
-    return r.Withdrawn(), step, f"{run}-{attempt}"
+def withdrawn(step: str, attempt: int = 1, *, run: int = 1, pause: int = 0) -> Report:
+    """No worker had it; `pause`: the version of the pause that took it back."""
+    return r.Withdrawn(pause=pause), step, f"{run}-{attempt}"
 
 
 def before(step: str, image: Any, attempt: int = 1, *, run: int = 1) -> Report:
@@ -199,6 +200,7 @@ class History:
         self.execution, self.around = execution, around or NOWHERE
         self.stored: list[Stored] = []
         self.commits: list[Commit] = []
+        self.handed = Handed()
         self.clock = 0.0
 
     @property
@@ -236,7 +238,8 @@ class History:
             assert (problem := unlike_its_life(state, event, was)) is None, problem
         for cause in causes:
             note_cause(state, cause.id, cause.time)
-        assert not_stuck(state), f"nobody will ever wake it after {events}"
+        self.handed.note(effects_of(events, version, state, n))
+        assert (problem := stuck(state, self.handed)) is None, f"{problem} after {events}"
         commit = Commit(
             v=codec.VERSION,
             execution_id=self.execution,
@@ -336,7 +339,7 @@ def exactly(effects: Iterable[Effect]) -> list[tuple[type, Effect]]:
 
 
 def in_words(effects: Iterable[Effect]) -> list[str]:
-    """Effects as a test reads them: `dispatch a/1-1`, `timer 7 in 2.5 s`, `stop a/1-1: enough`, `hold a/1-1`, `fork e2`."""
+    """Effects as a test reads them: `dispatch a/1-1`, `timer 7 in 2.5 s`, `stop a/1-1: enough`, `hold a/1-1 for 9`, `fork e2`."""
     return [_in_words(effect) for effect in effects]
 
 
@@ -350,9 +353,9 @@ def _in_words(effect: Effect) -> str:
         case fx.ClearTimer():
             return f"clear {effect.name}"
         case fx.TakeBack():
-            verb = {(True, True): "stop", (True, False): "give up", (False, True): "withdraw", (False, False): "hold"}
-            reason = f": {effect.reason}" if effect.reason else ""
-            return f"{verb[effect.stop, effect.tell]} {effect.step}/{effect.run}-{effect.attempt}{reason}"
+            verb = {"stop": "stop", "over": "give up", "overdue": "withdraw", "pause": "hold"}[effect.why]
+            reason = f": {effect.reason}" if effect.reason else f" for {effect.pause}" if effect.pause else ""
+            return f"{verb} {effect.step}/{effect.run}-{effect.attempt}{reason}"
         case fx.ContinueLater():
             return f"continue after {effect.after}"
         case fx.StartFork():

@@ -1,20 +1,51 @@
 """What every decision of a test is held against, besides `legality`: the tables of `life`, and that somebody goes on with it."""
 
+from collections.abc import Iterable
+
+from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain.advance import has_more
 from esexec.domain.life import EXECUTION, STEP
 from esexec.domain.state import ExecutionState, ExecutionStatus, StepStatus
 
 Lives = tuple[ExecutionStatus, StepStatus | None]
-WAKING = frozenset({"start", "retry", "grace"})
+WAKING = frozenset({"start", "retry", "queue", "grace"})
 """Timers that make an execution go on; the others only watch over something that goes on anyway."""
 
 
-def not_stuck(state: ExecutionState) -> bool:
-    """Whether somebody or something will wake the execution, or it has ended."""
-    if state.ended or not state.exists or state.paused or has_more(state):
-        return True
-    return any(one.open for one in state.steps) or any(timer.kind in WAKING for timer in state.timers.values())
+class Handed:
+    """The attempts that some commit's effects handed out, and none took back since: that an attempt is open reaches nobody."""
+
+    def __init__(self) -> None:
+        self.out: set[tuple[str, int, int]] = set()
+
+    def note(self, effects: Iterable[fx.Effect]) -> None:
+        """These effects were carried out."""
+        for effect in effects:
+            match effect:
+                case fx.DispatchAttempt():
+                    self.out.add((effect.step, effect.run, effect.attempt))
+                case fx.TakeBack() if effect.why != "overdue":  # which is reported, or begun
+                    self.out.discard((effect.step, effect.run, effect.attempt))
+
+    def reaches(self, state: ExecutionState, index: int) -> bool:
+        """Whether somebody has the open attempt of this step, or will have it."""
+        step = state.steps[index]
+        return step.started_at is not None or (state.graph.steps[index].id, state.run, step.attempt) in self.out
+
+
+def stuck(state: ExecutionState, handed: Handed) -> str | None:
+    """Why nobody and nothing will wake the execution, or carry on with an attempt of it; None: it goes on, or has ended."""
+    if state.ended or not state.exists or state.paused:
+        return None
+    openings = [index for index, one in enumerate(state.steps) if one.open]
+    unheard = [state.graph.steps[index].id for index in openings if not handed.reaches(state, index)]
+    if unheard and not state.stopping:
+        return f"nobody was handed the open attempts of {unheard}"
+    waking = any(timer.kind in WAKING for timer in state.timers.values())
+    if waking or has_more(state) or len(unheard) < len(openings):
+        return None
+    return "there is no attempt and no timer to wait for"
 
 
 def lives_of(state: ExecutionState, event: e.Event) -> Lives:

@@ -44,13 +44,15 @@ def statuses(history: History) -> str:
 
 
 def test_a_checkpoint_is_named_by_its_event() -> None:
-    """`<execution>.<version>`; it holds who asked, what was noted, and the variables of that moment."""
+    """`<execution>.<version>`; it holds who asked, what was noted, and which one it comes after."""
     history = given(start("a", "b"), completed("a", vars={"k": 1}))
     outcome = history.when(checkpoint(why="lunch"), at=7)
     outcome.then(e.CheckpointCreated(checkpoint_id="e1.7", metadata={"why": "lunch"}))
     kept = outcome.state.checkpoints["e1.7"]
     assert (kept.id, kept.version, kept.n, kept.time) == ("e1.7", 7, 3, at(7))
-    assert (kept.by, kept.metadata, kept.variables) == ("command", {"why": "lunch"}, {"k": 1})
+    assert (kept.by, kept.metadata, kept.before) == ("command", {"why": "lunch"}, None)
+    outcome.when(checkpoint("next")).then(e.CheckpointCreated(checkpoint_id="e1.8"))
+    assert history.state.checkpoints["e1.8"].before == "e1.7"
 
 
 def test_the_state_of_a_checkpoint_is_what_people_asked_for() -> None:

@@ -89,6 +89,7 @@ EVENTS: dict[str, e.Event] = {
     ),
     "rollback_started": e.RollbackStarted(by="command", reason="r"),
     "execution_rolled_back": e.ExecutionRolledBack(undone=1, skipped=("b",), error=failure()),
+    "task_held": e.TaskHeld(step="a", attempt=2),
     "task_overdue": e.TaskOverdue(step="a", attempt=2),
     "task_fallback_started": e.FallbackStarted(step="a", attempt=2, task="t"),
     "before_image_recorded": e.BeforeImageRecorded(step="a", run=2, image={"k": None}),
@@ -143,6 +144,7 @@ ON_THE_WIRE = {
     "rollback_started": '{"type":"rollback_started","by":"command","reason":"r"}',
     "execution_rolled_back": '{"type":"execution_rolled_back","undone":1,"skipped":["b"],'
     '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"}}',
+    "task_held": '{"type":"task_held","step":"a","attempt":2}',
     "task_overdue": '{"type":"task_overdue","step":"a","attempt":2}',
     "task_fallback_started": '{"type":"task_fallback_started","step":"a","attempt":2,"task":"t"}',
     "before_image_recorded": '{"type":"before_image_recorded","step":"a","run":2,"image":{"k":null}}',

