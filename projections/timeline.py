@@ -86,6 +86,8 @@ class Teller:
                 return f"{event.step} undone{self._took(event, event.ended_at, 'in')}"
             case e.CompensationFailed():
                 took = self._took(event, event.ended_at)
+                if event.error.code == "cancelled":
+                    return f"undoing of {event.step} given up{took}: {_line(event.error.message)}"
                 return f"undoing of {event.step} failed{took}: {said(event.error)}{_final(event)}"
             case _:
                 return _of_task(event) or _of_execution(event) or _of_namespace(event) or e.type_of(event).replace("_", " ")

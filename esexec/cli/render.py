@@ -52,6 +52,7 @@ _UNDOING: Final = {
     "failed": "not undone",
     "skipped": "nothing undoes it",
 }
+_NOT_BEGUN: Final = ("cancelled", "queue_timeout")
 _ENDS: Final = {
     ExecutionStatus.COMPLETED: ("✓", "bold green"),
     ExecutionStatus.FAILED: ("✗", "bold red"),
@@ -186,11 +187,13 @@ def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
 
 
 def _undoing(task: TaskResult) -> str:
-    """How its undoing stands. One that was never begun, or was given up, is merely not done."""
+    """How its undoing stands, and why it is not done. One that was never begun, or was given up, has not failed."""
     words, error = _UNDOING[task.compensation or "failed"], task.compensation_error
-    if task.compensation != "failed" or error is None or error.code == "cancelled":
+    if task.compensation != "failed" or error is None:
         return words
-    return f"could not be undone by {task.undone_by}: [{error.code}] {error.message}"[:_CELL_CHARS]
+    if error.code not in _NOT_BEGUN:
+        words = f"could not be undone by {task.undone_by}"
+    return f"{words}: [{error.code}] {error.message}"[:_CELL_CHARS]
 
 
 def _when(time: datetime | None) -> str | None:

@@ -21,7 +21,7 @@ from esexec.domain.evolve import fold
 from esexec.domain.rollback import Undo, rollback_plan
 from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
 from projections.timeline import timeline
-from tests.given import EXECUTION, History, at, completed, failed, fatal, given, start, started, step
+from tests.given import EXECUTION, History, at, cancel, completed, failed, fatal, given, start, started, step, withdrawn
 
 HOSTILE = "\x1b]0;title\x07\x1b[31m[bold]red[/bold]\u202e\x9b2J\r\n\tend"
 
@@ -190,6 +190,23 @@ async def test_what_goes_on_is_told_from_there(capsys: pytest.CaptureFixture[str
     assert words == ["execution retried, as run 2", "a completed in 1.0 s", "execution completed"]
 
 
+async def test_the_past_is_told_with_the_progress_of_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever follows what has ended long ago sees how far it was at each line, not 100 % on all of them."""
+    history = given(start("a", "b"), completed("a"), completed("b"))
+
+    async def all_at_once() -> AsyncIterator[ExecutionUpdate]:
+        yield update_of(history.state, history.events)
+
+    await follow(all_at_once(), Console(width=10_000))
+    assert capsys.readouterr().out.splitlines() == [
+        "  0 %  execution of p created",
+        "  0 %  execution started",
+        " 50 %  a completed in 1.0 s",
+        "100 %  b completed in 1.0 s",
+        "100 %  execution completed",
+    ]
+
+
 # Results ---------------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +286,44 @@ def test_everything_known_is_shown() -> None:
     assert "↺ rolled back" in words
     assert "1 undone" in words
     assert "error [FATAL]" in words
+
+
+def steps_of(history: History) -> list[str]:
+    """The lines of the steps, as `show` has them."""
+    return [line for line in lines_of(render.execution(result(history))) if line.startswith(("✓", "✗", "–"))]
+
+
+def test_what_is_not_undone_is_shown_with_its_reason() -> None:
+    """A failed undoing says why; one that was given up or never begun says that it is not undone; all are named in one line."""
+    undo = {"compensate": "undo"}
+    history = given(start(step("a"), step("b", **undo), step("c", **undo), "d"), *(completed(id) for id in "abc"), fatal("d"))
+    history.happen(fatal("c", 2))
+    history.happen(cancel())
+    history.happen(withdrawn("b", 2))
+    assert steps_of(history)[:3] == [
+        "✓  a  completed  1.0 s  not undone",
+        "✓  b  completed  1.0 s  not undone: [cancelled] the rollback was cancelled",
+        "✓  c  completed  1.0 s  could not be undone by undo: [FATAL] it is FATAL",
+    ]
+    assert "rolled back in part; not undone: c, b, a" in lines_of(render.outcome(result(history)))
+
+
+def test_what_cannot_be_undone_is_named_even_if_nothing_was_tried() -> None:
+    """With `on_missing_compensation: fail` the steps that nothing undoes are what is left."""
+    config = {"on_missing_compensation": "fail"}
+    history = given(start("a", step("b", compensate="undo"), "c", config=config), completed("a"), completed("b"), fatal("c"))
+    history.happen(completed("b", None, 2))
+    assert "rolled back in part; not undone: a" in lines_of(render.outcome(result(history)))
+    assert steps_of(history)[0] == "✓  a  completed  1.0 s  nothing undoes it"
+
+
+def test_how_long_it_took_is_said_of_the_run() -> None:
+    """After a retry the time counts from there: not the days in which nobody did anything."""
+    history = given(start("a"), fatal("a"))
+    assert lines_of(render.outcome(result(history)))[0].startswith("✗ failed in 1.0 s, ")
+    history.happen(c.RetryExecution(id="k"), when=300_000)
+    history.happen(completed("a", run=2))
+    assert lines_of(render.outcome(result(history)))[0].startswith("✓ completed in 1.0 s of run 2, ")
 
 
 def test_a_pause_is_shown() -> None:

@@ -4,7 +4,9 @@ import msgspec
 import pytest
 
 from esexec.domain import commands as c
+from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ExecutionCancelled, ExecutionError, TaskTimeout
+from esexec.domain.settings import TaskInfo
 from esexec.results import (
     Err,
     ExecutionResult,
@@ -33,6 +35,7 @@ from tests.given import (
     step,
     stopped,
     timed_out,
+    withdrawn,
 )
 
 
@@ -206,6 +209,88 @@ def test_a_rollback_on_command_has_an_error_too() -> None:
     with pytest.raises(ExecutionError) as raised:
         result_of(history.state).unwrap()
     assert raised.value.code == "rolled_back"
+
+
+def test_what_a_rollback_left_is_named() -> None:
+    """`not_undone`: the steps whose work stands, or may stand, after a partial rollback, in the order of undoing; and why."""
+    history = given(
+        start(step("a", compensate="undo"), step("b", compensate="undo", max_retries=0), "c", "d"),
+        completed("a"),
+        timed_out("b"),
+    )
+    assert result_of(history.state).not_undone == []
+    history.happen(fatal("b", 2))
+    history.happen(completed("a", None, 2))
+    result = result_of(history.state)
+    assert (result.status, result.rollback_status, result.not_undone) == ("failed", "partial", ["b"])
+    assert (result.step("b").compensation, result.step("b").undone_by) == ("failed", "undo")
+    error = result.step("b").compensation_error
+    assert error is not None
+    assert error.code == "FATAL"
+    history.happen(c.RetryExecution(id="k"))
+    again = result_of(history.state)
+    assert (again.not_undone, again.step("b").compensation_error, again.step("b").undone_by) == ([], None, None)
+
+
+def test_a_cancelled_rollback_names_what_it_did_not_come_to() -> None:
+    """Also the steps whose turn had not come, and those that nothing undoes, are left as they are."""
+    history = given(
+        start(step("a", compensate="undo"), "b", step("c", compensate="undo")), completed("a"), completed("b"), completed("c")
+    )
+    history.happen(c.RollbackExecution(id="k"))
+    history.happen(cancel())
+    history.happen(withdrawn("c", 2))
+    result = result_of(history.state)
+    assert (result.status, result.rollback_status, result.not_undone) == ("cancelled", "partial", ["c", "b", "a"])
+    assert [task.compensation for task in result.results] == [None, None, "failed"]
+
+
+def test_an_undoing_that_succeeds_in_the_end_has_no_error() -> None:
+    """`compensation_error` is told while it is tried again, and not any more once the step is undone."""
+    history = given(start(step("a", compensate="undo"), "b"), completed("a"), fatal("b"), failed("a", 2))
+    task = result_of(history.state).step("a")
+    assert (task.compensation, task.compensation_error and task.compensation_error.code) == ("running", "BROKEN")
+    history.happen(due("a"))
+    history.happen(completed("a", None, 3))
+    task = result_of(history.state).step("a")
+    assert (task.compensation, task.compensation_error, task.undone_by) == ("completed", None, "undo")
+
+
+def test_of_two_things_that_a_step_did_the_one_that_stands_is_told() -> None:
+    """The fallback's work could not be undone; the attempt before it, of unknown outcome, was: the step is not undone."""
+    around = Surroundings(tasks={"f": TaskInfo(compensate="undo_f"), "a": TaskInfo(compensate="undo_a")})
+    history = given(
+        start(step("a", fallback="f", max_retries=0), "b"), timed_out("a"), completed("a", 1, 2), fatal("b"), around=around
+    )
+    history.happen(fatal("a", 3))
+    history.happen(completed("a", None, 4))
+    result = result_of(history.state)
+    error = result.step("a").compensation_error
+    assert (result.step("a").compensation, error and error.code, result.not_undone) == ("failed", "FATAL", ["a"])
+
+
+def test_the_first_attempt_of_a_fallback_is_no_retry() -> None:
+    """`retries` counts what was tried again: of the task, and of its fallback."""
+    history = given(start(step("a", fallback="f", max_retries=0)), fatal("a"))
+    assert result_of(history.state).step("a").retries == 0
+    history = given(
+        start(step("a", fallback="f", max_retries=1)), failed("a"), due("a"), failed("a", 2), failed("a", 3), due("a")
+    )
+    assert (result_of(history.state).step("a").fallback, result_of(history.state).step("a").retries) == ("f", 2)
+
+
+def test_durations_count_from_the_first_start() -> None:
+    """`duration_ms` spans all runs and what lay between; `going_since` is when the last of them, or a rollback, was asked for."""
+    history = given(start(step("a", compensate="undo"), "b", config={"enable_rollback": False}), completed("a"), fatal("b"))
+    result = result_of(history.state)
+    assert (result.duration_ms, result.going_since) == (2_000, None)
+    history.happen(c.RetryExecution(id="k"), when=1_000)
+    history.happen(completed("b", None, run=2))
+    result = result_of(history.state)
+    assert (result.started_at, result.going_since, result.completed_at) == (at(1), at(1_000), at(1_001))
+    assert result.duration_ms == 1_000_000
+    history.happen(c.RollbackExecution(id="r"), when=5_000)
+    assert result_of(history.state).going_since == at(5_000)
 
 
 def test_a_retried_execution_is_not_over() -> None:

@@ -137,6 +137,14 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             "undoing of a failed: [HTTP_503] busy…; no retries left",
         ),
         (
+            e.CompensationFailed(
+                step="a",
+                attempt=2,
+                error=ErrorInfo(type="execution_error", code="cancelled", message="the rollback was cancelled"),
+            ),
+            "undoing of a given up: the rollback was cancelled",
+        ),
+        (
             e.CompensationRetryScheduled(step="a", attempt=3, delay_ms=1_000, due=T0),
             "undoing of a is tried again in 1.0 s (attempt 3)",
         ),
