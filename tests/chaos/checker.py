@@ -222,10 +222,16 @@ def _check_world(executions: Mapping[str, Tale], world: Path, report: Report) ->
 
 
 def _check_idempotency_keys(notes: list[dict[str, Any]], report: Report) -> None:
-    """One for all attempts of a step in a run that are for the same, and no other has it."""
+    """One for all attempts of a step in a run that are for the same, and no other has it. An undoing has that of what it undoes,
+    which may have been done in an earlier run."""
     keys: dict[tuple[str, str, int, str], set[str]] = {}
+    undoings: dict[str, tuple[str, str]] = {}
     for note in notes:
-        if note["phase"] != "advice":
+        if note.get("purpose") == "compensation":
+            about_step = (note["execution"], note["step"])
+            if undoings.setdefault(note["key"], about_step) != about_step:
+                report.problems.append(f"{about_step} and {undoings[note['key']]} share the idempotency key {note['key']}")
+        elif note["phase"] != "advice":
             about = (note["execution"], note["step"], note.get("run", 1), note.get("purpose", "task"))
             keys.setdefault(about, set()).add(note["key"])
     owners: dict[str, tuple[str, str, int, str]] = {}
