@@ -23,9 +23,9 @@ class Handed:
         """These effects were carried out."""
         for effect in effects:
             match effect:
-                case fx.DispatchAttempt():
+                case fx.DispatchAttempt() | fx.TakeBack(why="overdue"):  # one is handed out, or put back, so that it is proven
                     self.out.add((effect.step, effect.run, effect.attempt))
-                case fx.TakeBack() if effect.why != "overdue":  # which is reported, or begun
+                case fx.TakeBack():
                     self.out.discard((effect.step, effect.run, effect.attempt))
 
     def reaches(self, state: ExecutionState, index: int) -> bool:

@@ -360,7 +360,7 @@ def test_nothing_that_opens_is_lost(order: Random, world: World) -> None:
         assert visible(decision.state) == visible(state)
         for effect in fx.effects_of(decision.events, decision.first_version, state, state.n, unfinished=decision.unfinished):
             asked.add(unmoved(effect))
-            if isinstance(effect, fx.TakeBack) and not effect.tell and not effect.stop:
+            if isinstance(effect, fx.TakeBack) and effect.why == "pause":
                 asked.discard(f"dispatch {effect.step}/{effect.run}-{effect.attempt}")
         lost_now = {unmoved(effect) for effect in fx.open_effects(state) if not idle(state, effect)} - asked
         assert not lost_now, f"{lost_now} is open, and nobody is told"

@@ -13,6 +13,7 @@ from esexec.domain.life import EXECUTION, STEP
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState
 from tests.given import (
     History,
+    at,
     before,
     cancel,
     completed,
@@ -47,6 +48,7 @@ def told() -> Iterator[History]:
             yield history
     yield given(start("a", delay_ms=5_000), pause(), cancel())
     yield given(start("a", config={"execution_timeout_ms": 5_000}), pause(), due(kind="deadline"))
+    yield given(start("a", delay_ms=5_000, deadline=at(3)), due(kind="deadline"))
     yield given(start("a"), pause(), completed("a"))
     yield given(start("a"), pause(), fatal("a"))
     yield given(start("a"), failed("a"), cancel())

@@ -1,5 +1,6 @@
 """When an execution begins, when it must have ended, how long an attempt may wait and run."""
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.given import (
     given,
     in_words,
     lost,
+    pause,
     restore,
     retry,
     rollback,
@@ -246,11 +248,101 @@ def test_a_restore_after_the_named_deadline_has_none() -> None:
     assert (history.state.deadline, dispatch_of(history.state, 0).deadline, history.state.timers) == (None, None, {})
 
 
-def test_a_deadline_that_had_passed_at_the_start_is_exceeded_at_once() -> None:
-    """It is a deadline like any other, whose timer is due already."""
-    outcome = given().when(start("a", deadline=at(0)))
-    assert fx.SetTimer(3, at(0), -1.0) in outcome.effects
-    outcome.when(due(kind="deadline")).then_types("execution_deadline_exceeded")
+def test_a_start_whose_deadline_has_passed_schedules_nothing_and_fails() -> None:
+    """There is no time for anything; the error is that of any deadline."""
+    outcome = given().when(start("a", "b", deadline=at(1)))
+    outcome.then_types(
+        "execution_created",
+        "execution_started",
+        "execution_deadline_set",
+        "execution_deadline_exceeded",
+        "task_skipped",
+        "task_skipped",
+        "execution_failed",
+    )
+    assert (outcome.state.status, outcome.state.timers) == ("failed", {})
+    end = outcome.events[-1]
+    assert isinstance(end, e.ExecutionFailed)
+    assert end.error.code == "execution_timeout"
+
+
+def test_a_start_that_comes_due_after_its_deadline_fails_as_well() -> None:
+    """The timer of its start may be late, as every timer."""
+    history = given(start("a", start_at=at(60), deadline=at(90)))
+    history.when(due(kind="start"), at=95).then_types(
+        "execution_started", "execution_deadline_exceeded", "task_skipped a", "execution_failed"
+    )
+
+
+# Before the start ------------------------------------------------------------------------------------------------------
+
+
+def test_a_named_deadline_acts_before_the_start_too() -> None:
+    """Its timer is set with the creation; it ends a scheduled execution that never began, and clears its start."""
+    outcome = given().when(start("a", "b", start_at=at(60), deadline=at(50)))
+    outcome.then_types("execution_created", "execution_deadline_set")
+    assert in_words(outcome.effects) == ["timer 1 in 59 s", "timer 2 in 49 s"]
+    outcome = outcome.when(due(kind="deadline"), at=50)
+    outcome.then_types("execution_deadline_exceeded", "task_skipped a", "task_skipped b", "execution_failed")
+    assert in_words(outcome.effects) == ["clear 1", "clear 3"]
+    assert (outcome.state.status, outcome.state.started_at) == ("failed", None)
+    assert outcome.state.error is not None
+    assert outcome.state.error.code == "execution_timeout"
+
+
+def test_a_named_deadline_that_is_set_is_not_set_again_by_the_start() -> None:
+    """The same time needs no second timer; an earlier one, of the run's own timeout, takes its place."""
+    history = given(start("a", start_at=at(60), deadline=at(90)))
+    history.when(due(kind="start"), at=60).then_types("execution_started", "task_scheduled a")
+    assert in_words(fx.open_effects(history.state)) == ["dispatch a/1-1", "timer 2 in 30 s"]
+    other = given(start("a", start_at=at(60), deadline=at(90), config=TEN_SECONDS))
+    outcome = other.when(due(kind="start"), at=60).then_types("execution_started", "execution_deadline_set", "task_scheduled a")
+    assert (outcome.state.deadline, len(outcome.state.timers)) == (at(70), 1)
+    assert "clear 2" in in_words(outcome.effects)
+
+
+def test_a_deadline_passes_before_the_start_also_during_a_pause() -> None:
+    """A pause is no way around it."""
+    history = given(start("a", start_at=at(60), deadline=at(50)), pause())
+    history.when(due(kind="deadline"), at=50).then_types("execution_deadline_exceeded", "task_skipped a", "execution_failed")
+
+
+def test_one_that_failed_before_it_began_can_be_retried() -> None:
+    """Whoever retries it knows that the named deadline has passed."""
+    history = given(start("a", start_at=at(60), deadline=at(50)))
+    history.when(due(kind="deadline"), at=50)
+    outcome = history.when(retry(), at=70).then_types("execution_retried", "task_scheduled a")
+    assert (outcome.state.started_at, outcome.state.timers) == (at(70), {})
+
+
+YEAR = limits.delay_ms / 1000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start_at": at(YEAR + 2)},
+        {"deadline": at(YEAR + 2)},
+        {"start_at": at(YEAR + 2), "delay_ms": 1},
+        {"start_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))},
+    ],
+)
+def test_a_time_that_is_too_far_away_is_invalid(fields: dict[str, Any]) -> None:
+    """At most a year (`limits.delay_ms`) from when the start was stored: no timer is set for longer."""
+    error = given().when(start("a", **fields)).then_nothing("invalid").verdict.error
+    assert error is not None
+    assert (error.code, bool(error.hint)) == ("invalid_time", True)
+
+
+def test_a_time_of_another_zone_is_the_same_moment() -> None:
+    """It is stored in UTC; a year is counted to the second."""
+    there = at(YEAR + 1).astimezone(timezone(timedelta(hours=5)))
+    created = given().when(start("a", start_at=there, deadline=there)).events[0]
+    assert isinstance(created, e.ExecutionCreated)
+    assert (created.start_at, created.deadline) == (at(YEAR + 1), at(YEAR + 1))
+
+
+# The end of a run ------------------------------------------------------------------------------------------------------
 
 
 def test_a_rollback_by_hand_has_no_deadline() -> None:
@@ -335,12 +427,12 @@ def test_a_cancel_while_it_is_taken_back() -> None:
     history.when(withdrawn("a")).then_types("task_cancelled a", "execution_cancelled")
 
 
-def test_neither_questions_nor_undoings_have_a_queue_timeout() -> None:
-    """Both are the engine's own wish; there is no other way to go."""
+def test_a_steps_queue_timeout_is_its_questions_but_not_its_undoings() -> None:
+    """An undoing has the settings of the compensation, for there is no other way to go."""
     around = Surroundings(strategies=(Strategy(id="s"),), tasks=UNDOABLE.tasks)
     plan = start(step("a", queue_timeout_ms=5_000), step("b", queue_timeout_ms=5_000))
     history = given(plan, completed("a"), fatal("b"), around=around)
-    assert history.state.timers == {}
+    assert [(timer.kind, timer.step) for timer in history.state.timers.values()] == [("queue", 1)]
     history.happen(advised("b", "abort"))
     assert history.state.phase == "rolling_back"
     assert history.state.timers == {}
