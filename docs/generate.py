@@ -173,7 +173,8 @@ def _event(name: str, kind: Any) -> list[str]:
 def _default(value: str | None) -> str:
     if value is None:
         return "must be there"
-    as_json = {"EMPTY_CONFIG": "{}", "()": "[]", "''": '""', "None": "null", "False": "false", "True": "true"}
+    named = {"EMPTY_CONFIG": "{}", "EMPTY_NAMESPACE": "{}", "EVERY_ERROR": '["*"]'}
+    as_json = {**named, "()": "[]", "''": '""', "None": "null", "False": "false", "True": "true"}
     return f"`{as_json.get(value, value)}`"
 
 

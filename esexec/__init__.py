@@ -24,7 +24,7 @@ from esexec.domain.errors import (
     WorkerLost,
 )
 from esexec.domain.rollback import Undo
-from esexec.domain.settings import ExecutionConfig
+from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
 from esexec.local import connect, local
@@ -84,6 +84,7 @@ __all__ = [
     "Handle",
     "InternalError",
     "KeptPlan",
+    "NamespaceConfig",
     "NetworkTimeoutRecovery",
     "NotConfirmed",
     "NotFound",

@@ -29,9 +29,9 @@ from esexec.domain.errors import (
 from esexec.domain.events import Event
 from esexec.domain.evolve import fold
 from esexec.domain.namespace import SETTINGS_ENTITY
-from esexec.domain.reading import read_config
+from esexec.domain.reading import read_change
 from esexec.domain.rollback import Undo, rollback_plan
-from esexec.domain.settings import ExecutionConfig
+from esexec.domain.settings import NamespaceConfig
 from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
@@ -358,11 +358,15 @@ class Client:
         return Handle(self, new_execution_id)
 
     async def configure(self, **settings: Any) -> None:
-        """Set the namespace's level of the settings (`max_retries=5`, `timeout="1m"`, …); what is not given stays."""
-        command = c.ConfigureNamespace(id=fresh_id(), config=read_config(settings, in_seconds=True), actor=self.owner)
+        """Set the namespace's level of the settings (`max_retries=5`, `timeout="1m"`, …); what is not given stays as it is.
+
+        None takes back what was said. `queues={"background": {"timeout": "10m"}}`: for the attempts on that queue, above the
+        other settings of the namespace. Raises `ValidationError`, `NotConfirmed`.
+        """
+        command = c.ConfigureNamespace(id=fresh_id(), config=read_change(settings, in_seconds=True), actor=self.owner)
         await self._tell_shared(SETTINGS_ENTITY, "configure", command)
 
-    async def configuration(self) -> ExecutionConfig:
+    async def configuration(self) -> NamespaceConfig:
         """The namespace's level of the settings; what was never said is None."""
         return (await namespace_of(self)).config
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from esexec.client.entities import news_of
 from esexec.domain import commands as c
-from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, fold_namespace
+from esexec.domain.errors import to_exception
+from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, fold_namespace, id_problem
 from esexec.domain.strategies import Strategy
 from esexec.tasks.recovery import as_strategy
 from esexec.world import new_id
@@ -33,7 +34,12 @@ class Strategies:
         return info.id
 
     async def remove(self, strategy_id: str) -> bool:
-        """Failures are not offered to it any more: True if that took effect, False if there was none of this id."""
+        """Failures are not offered to it any more: True if that took effect, False if there was none of this id.
+
+        Raises `ValidationError` (`bad_strategy_id`) for what can be the id of none, `NotConfirmed`.
+        """
+        if (problem := id_problem(strategy_id)) is not None:
+            raise to_exception(problem)
         command = c.RemoveStrategy(id=new_id(), strategy_id=strategy_id, actor=self._client.owner)
         return await self._client._tell_shared(SETTINGS_ENTITY, "remove_strategy", command)
 

@@ -42,6 +42,14 @@ CONFIG = _keys(ExecutionConfig.__struct_fields__, _OTHER_NAMES, _CONFIG_NAMES)
 STEP = _keys(Step.__struct_fields__, _OTHER_NAMES, _STEP_NAMES)
 PLAN = _keys(Plan.__struct_fields__) | CONFIG
 """A plan's settings may stand in its `config` or beside it."""
+NAMESPACE = CONFIG | {"queues": "queues"}
+QUEUE = {key: field for key, field in SETTINGS.items() if field != "queue"}
+
+_OUT_OF_PLACE = {
+    "queues": "only a namespace has settings of queues: esexec configure, client.configure(queues={…})",
+    "queue": "what is said of a queue holds for the attempts on it; it cannot name another",
+}
+"""By key: why it is not known here."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
@@ -53,8 +61,8 @@ class Written(NamedTuple):
     value: Any
 
 
-def by_field(document: object, known: Mapping[str, str], path: str) -> dict[str, Written]:
-    """What `document` says, by field. `null` says nothing.
+def by_field(document: object, known: Mapping[str, str], path: str, *, nulls: bool = False) -> dict[str, Written]:
+    """What `document` says, by field. `null` says nothing, or with `nulls` something of its own.
 
     Raises ValidationError: `invalid_value` when it is no object, `unknown_key`, `said_twice` (the same through two keys).
     """
@@ -65,8 +73,9 @@ def by_field(document: object, known: Mapping[str, str], path: str) -> dict[str,
         field = field_of(key, known)
         if field is None:
             where = joined(path, shown(key))
-            raise ValidationError(f"{where}: unknown key", code="unknown_key", hint=did_you_mean(key, known), path=where)
-        if value is None:
+            hint = _OUT_OF_PLACE.get(key) if isinstance(key, str) else None
+            raise ValidationError(f"{where}: unknown key", code="unknown_key", hint=hint or did_you_mean(key, known), path=where)
+        if value is None and not nulls:
             continue
         if field in found:
             where = joined(path, key)

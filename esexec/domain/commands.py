@@ -103,9 +103,13 @@ class RestoreCheckpoint(_Command, frozen=True, kw_only=True):
 
 
 class ConfigureNamespace(_Command, frozen=True, kw_only=True):
-    """Set the namespace's level of the settings; fields that are not given keep their value (entity `_settings`)."""
+    """Set the namespace's level of the settings (entity `_settings`). What is not given keeps its value, null takes it back.
 
-    config: ExecutionConfig
+    `config`: what changes of a `NamespaceConfig`, as a JSON merge patch (RFC 7396). In `queues` null takes back all that was said
+    of a queue.
+    """
+
+    config: dict[str, Any]
 
 
 class AnnounceTasks(_Command, frozen=True, kw_only=True):

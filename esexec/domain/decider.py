@@ -26,7 +26,7 @@ from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Ver
 from esexec.domain.errors import ErrorInfo, PlanInvalid
 from esexec.domain.graph import Graph
 from esexec.domain.rollback import with_inverse
-from esexec.domain.settings import TaskInfo
+from esexec.domain.settings import BUILT_IN, EMPTY_NAMESPACE, NamespaceConfig, TaskInfo, TaskSettings
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
 
 __all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
@@ -60,6 +60,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         if isinstance(times, ErrorInfo):
             return Verdict("invalid", error=times)
         start_at, deadline = times
+    tasks = _announced(graph, decision.around)
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),
@@ -68,8 +69,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
             input=command.input,
             context=command.context,
             config=command.config,
-            tasks=_announced(graph, decision.around),
-            namespace=decision.around.namespace,
+            tasks=tasks,
+            namespace=_in_force(graph, command, decision.around.namespace, tasks),
             metadata=command.metadata,
             idempotency_key=command.idempotency_key,
             owner=command.actor,
@@ -107,6 +108,19 @@ def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, 
 
 def _bad_time(message: str, hint: str) -> ErrorInfo:
     return ErrorInfo(type="validation_error", code="invalid_time", message=message, hint=hint)
+
+
+def _in_force(graph: Graph, command: c.StartExecution, namespace: NamespaceConfig, tasks: dict[str, TaskInfo]) -> NamespaceConfig:
+    """The settings of the namespace; of its queues those that an attempt may be on."""
+    if not namespace.queues:
+        return namespace
+    levels: list[TaskSettings] = [namespace, *tasks.values(), graph.plan.config, *graph.steps, command.config]
+    named = {BUILT_IN.queue} | {level.queue for level in levels}
+    queues = {name: settings for name, settings in namespace.queues.items() if name in named}
+    if len(queues) == len(namespace.queues):
+        return namespace
+    namespace = msgspec.structs.replace(namespace, queues=queues)
+    return namespace if namespace != EMPTY_NAMESPACE else EMPTY_NAMESPACE
 
 
 def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:

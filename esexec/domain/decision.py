@@ -9,7 +9,7 @@ from esexec.domain.commit import Cause
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Event
 from esexec.domain.evolve import begin, evolve, note_cause
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
+from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.state import ExecutionState
 from esexec.domain.strategies import Strategy
 
@@ -49,7 +49,7 @@ def not_now(code: str, message: str, hint: str) -> Verdict:
 class Surroundings(NamedTuple):
     """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies."""
 
-    namespace: ExecutionConfig = EMPTY_CONFIG
+    namespace: NamespaceConfig = EMPTY_NAMESPACE
     tasks: Mapping[str, TaskInfo] = {}
     strategies: tuple[Strategy, ...] = ()
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
+from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, ExecutionConfig, NamespaceConfig, TaskInfo
 from esexec.domain.strategies import RecoveryVerb, Strategy
 
 SkipReason = Literal["dependency_failed", "recovery", "condition", "cancelled"]
@@ -35,8 +35,8 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
     `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `namespace`: the
-    namespace's settings at that time. `start_at`: nothing happens before. `deadline`, `parent`, `forked_from`, `kept`: as in
-    the start.
+    namespace's settings at that time, of its queues those that may be used. `start_at`: nothing happens before. `deadline`,
+    `parent`, `forked_from`, `kept`: as in the start.
     """
 
     plan: msgspec.Raw
@@ -46,7 +46,7 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     context: dict[str, Any] = {}
     config: ExecutionConfig = EMPTY_CONFIG
     tasks: dict[str, TaskInfo] = {}
-    namespace: ExecutionConfig = EMPTY_CONFIG
+    namespace: NamespaceConfig = EMPTY_NAMESPACE
     metadata: dict[str, Any] = {}
     idempotency_key: str | None = None
     owner: str | None = None
@@ -369,7 +369,7 @@ class KeyBound(_Event, tag="key_bound", frozen=True, kw_only=True):
 class NamespaceConfigured(_Event, tag="namespace_configured", frozen=True, kw_only=True):
     """The namespace's level of the settings is now this."""
 
-    config: ExecutionConfig
+    config: NamespaceConfig
 
 
 class TasksAnnounced(_Event, tag="tasks_announced", frozen=True, kw_only=True):

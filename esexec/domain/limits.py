@@ -54,6 +54,8 @@ delay_ms: Final = 365 * 24 * 3600 * 1000
 """Longest delay of any kind: a year."""
 priority_max: Final = 10
 """Highest priority; the lowest is 0."""
+queue_presets: Final = 100
+"""Queues that a namespace has settings for."""
 
 # Lifecycle -----------------------------------------------------------------------------------------------------------
 recoveries_per_step: Final = 10

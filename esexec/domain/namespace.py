@@ -5,7 +5,8 @@ keeps are `kept_plans`.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -15,9 +16,10 @@ from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import CorruptHistory, ErrorInfo
+from esexec.domain.explain import invalid_value
 from esexec.domain.ids import is_task_name
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskInfo
-from esexec.domain.strategies import Strategy
+from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
+from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
 
 SETTINGS_ENTITY = "_settings"
 
@@ -32,7 +34,7 @@ class NamespaceState(msgspec.Struct):
 
     n: int = 0
     version: int = 0
-    config: ExecutionConfig = EMPTY_CONFIG
+    config: NamespaceConfig = EMPTY_NAMESPACE
     tasks: dict[str, TaskInfo] = {}
     strategies: tuple[Strategy, ...] = ()
     applied: dict[str, int] = {}
@@ -53,7 +55,7 @@ def fold_namespace(commits: Iterable[Commit], state: NamespaceState | None = Non
             state.version += 1
             match event:
                 case e.NamespaceConfigured():
-                    state.config = event.config
+                    state.config = event.config if event.config != EMPTY_NAMESPACE else EMPTY_NAMESPACE
                 case e.TasksAnnounced():
                     state.tasks = state.tasks | event.tasks
                 case e.StrategyAdded():
@@ -78,10 +80,9 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
         return []
     match command:
         case c.ConfigureNamespace():
-            said = {
-                name: value for name in command.config.__struct_fields__ if (value := getattr(command.config, name)) is not None
-            }
-            config = msgspec.structs.replace(state.config, **said)
+            config = configured(state.config, command.config)
+            if isinstance(config, ErrorInfo):
+                return config
             return [] if config == state.config else [e.NamespaceConfigured(config=config)]
         case c.AnnounceTasks():
             news = {name: settings for name, settings in command.tasks.items() if state.tasks.get(name) != settings}
@@ -89,13 +90,47 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
         case c.AddStrategy():
             return _add(state, command.strategy)
         case c.RemoveStrategy():
+            if (problem := id_problem(command.strategy_id)) is not None:
+                return problem
             known = any(one.id == command.strategy_id for one in state.strategies)
             return [e.StrategyRemoved(strategy_id=command.strategy_id)] if known else []
 
 
+def configured(config: NamespaceConfig, change: Mapping[str, Any]) -> NamespaceConfig | ErrorInfo:
+    """`config` with a change of it (see `ConfigureNamespace`); or why that cannot be."""
+    said: dict[str, Any] = msgspec.to_builtins(config)
+    queues, news = said.pop("queues", {}), change.get("queues", {})
+    said = _patched(said, {field: value for field, value in change.items() if field != "queues"})
+    if isinstance(news, dict):
+        queues = _patched(queues, {name: _patched(queues.get(name, {}), new) for name, new in news.items()})
+        said["queues"] = {name: settings for name, settings in queues.items() if settings != {}}
+    elif news is not None:
+        said["queues"] = news
+    try:
+        new = msgspec.convert(said, NamespaceConfig)
+    except msgspec.ValidationError as error:
+        return invalid_value(error, path="config").info
+    if len(new.queues) > limits.queue_presets:
+        return ErrorInfo(
+            type="validation_error",
+            code="too_many_queues",
+            message=f"the namespace would have settings for {len(new.queues)} queues",
+            hint=f"at most {limits.queue_presets} (limits.queue_presets); take back those of a queue by null",
+        )
+    return new
+
+
+def _patched(said: Any, change: Any) -> Any:
+    if not isinstance(change, dict) or not isinstance(said, dict):
+        return change
+    return {name: value for name, value in (said | change).items() if value is not None}
+
+
 def _add(state: NamespaceState, strategy: Strategy) -> list[e.Event] | ErrorInfo:
-    if (problem := strategy_problem(strategy)) is not None:
+    if (problem := id_problem(strategy.id) or pattern_problem(strategy.applicable_errors)) is not None:
         return problem
+    if not strategy.applicable_errors:
+        strategy = msgspec.structs.replace(strategy, applicable_errors=EVERY_ERROR)
     known = next((one for one in state.strategies if one.id == strategy.id), None)
     if known is None and len(state.strategies) >= limits.strategies:
         return ErrorInfo(
@@ -107,13 +142,13 @@ def _add(state: NamespaceState, strategy: Strategy) -> list[e.Event] | ErrorInfo
     return [] if known == strategy else [e.StrategyAdded(strategy=strategy)]
 
 
-def strategy_problem(strategy: Strategy) -> ErrorInfo | None:
-    """Why it cannot be a strategy of the namespace: its id takes the place of a task's name in a dispatch."""
-    if is_task_name(strategy.id):
+def id_problem(strategy_id: str) -> ErrorInfo | None:
+    """Why no strategy can be called so: its id takes the place of a task's name in a dispatch."""
+    if is_task_name(strategy_id):
         return None
     return ErrorInfo(
         type="validation_error",
         code="bad_strategy_id",
-        message=f"{strategy.id[:100]!r} cannot name a recovery strategy",
+        message=f"{strategy_id[:100]!r} cannot name a recovery strategy",
         hint="letters, digits and _ . : / -",
     )

@@ -16,7 +16,7 @@ from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, invalid_value, joined, shown
 from esexec.domain.graph import Graph, compile_plan
 from esexec.domain.plan import Plan, Step
-from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
+from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, QueueSettings, TaskSettings
 from esexec.domain.shape import check_shape
 
 T = TypeVar("T", bound=TaskSettings | Plan)
@@ -74,13 +74,50 @@ def read_plan(document: Mapping[str, Any], *, in_seconds: bool = False) -> Plan:
 
 
 def read_config(document: Config, *, path: str = "", in_seconds: bool = False) -> ExecutionConfig:
-    """The settings of an execution, a plan or a namespace. Raises ValidationError as `read_plan` does.
+    """The settings of an execution or a plan. Raises ValidationError as `read_plan` does.
 
     A `preset` is replaced by what it stands for; what is said beside it wins.
     `in_seconds`: bare numbers without a unit in their key are surely seconds (Python's API), however large.
     """
     check_shape(document, path=path or "config")
     return _config(by_field(_by_name(document), aliases.CONFIG, path), path, in_seconds)
+
+
+def read_change(document: Mapping[str, Any], *, in_seconds: bool = False) -> dict[str, Any]:
+    """A change of a namespace's settings, as the command `configure` takes it; see `read_config`. What is null is taken back.
+
+    `queues`: by queue, settings of the attempts on it; null in the place of these takes all of them back.
+    Raises ValidationError as `read_config` does; `bad_queue`.
+    """
+    check_shape(document, path="config")
+    fields = by_field(document, aliases.NAMESPACE, "", nulls=True)
+    preset, queues = fields.pop("preset", None), fields.pop("queues", None)
+    if preset is not None and preset.value is not None:
+        fields = {**_preset(preset, ""), **fields}
+    change = _change(ExecutionConfig, fields, "", in_seconds)
+    if queues is not None:
+        change["queues"] = None if queues.value is None else _queues(queues.value, in_seconds)
+    return change
+
+
+def _queues(document: object, in_seconds: bool) -> dict[str, Any]:
+    if not isinstance(document, Mapping):
+        raise wrong_type("queues", "an object", document)
+    changes: dict[str, Any] = {}
+    for queue, said in document.items():
+        path = joined("queues", shown(queue))
+        if not isinstance(queue, str) or not ids.is_user_id(queue):
+            hint = f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in front"
+            raise ValidationError(f"{path}: cannot name a queue", code="bad_queue", hint=hint, path=path)
+        fields = by_field(said, aliases.QUEUE, path, nulls=True) if said is not None else {}
+        changes[queue] = None if said is None else _change(QueueSettings, fields, path, in_seconds)
+    return changes
+
+
+def _change(kind: type[TaskSettings], fields: dict[str, Written], path: str, in_seconds: bool) -> dict[str, Any]:
+    said = {field: written for field, written in fields.items() if written.value is not None}
+    settings: dict[str, Any] = msgspec.to_builtins(_settings(kind, said, path, in_seconds))
+    return settings | {field: None for field in fields if field not in said}
 
 
 def read_settings(document: Mapping[str, Any], *, path: str = "", in_seconds: bool = False) -> TaskSettings:
@@ -193,7 +230,7 @@ def _depends_on(value: object, names: list[str], path: str) -> list[str]:
 def _by_name(config: object) -> object:
     """`config` with its settings by their names, if it is the object: that is checked as if it had been written."""
     if isinstance(config, ExecutionConfig):
-        return {field: getattr(config, field) for field in config.__struct_fields__}
+        return {field: value for field in config.__struct_fields__ if (value := getattr(config, field)) != {}}
     return config
 
 

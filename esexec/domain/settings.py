@@ -1,6 +1,6 @@
 """How attempts are made: timeouts, retries, queue, priority; and how they are merged.
 
-Merge order, later wins: built-in < namespace < task < plan < step < call. None means "not said here".
+Merge order, later wins: built-in < namespace < queue < task < plan < step < call. None means "not said here".
 Durations are milliseconds. `Policy` is the outcome of a merge: nothing in it is None.
 """
 
@@ -81,6 +81,18 @@ class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=Tr
         return found
 
 
+class QueueSettings(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What a namespace says of the attempts on one of its queues: anything but which queue that is."""
+
+    queue: None = None
+
+
+class NamespaceConfig(ExecutionConfig, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The namespace's level: `ExecutionConfig`, and by queue what holds for the attempts on it."""
+
+    queues: dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")], QueueSettings] = {}
+
+
 class Policy(msgspec.Struct, kw_only=True, frozen=True):
     """The settings of one step's attempts, complete. The defaults are the built-in level of the merge."""
 
@@ -112,6 +124,8 @@ class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
 
 EMPTY_CONFIG = ExecutionConfig()
 """The config that says nothing. Shared, so that "nothing was said" is an identity test on the hot path."""
+EMPTY_NAMESPACE = NamespaceConfig()
+"""The same of a namespace."""
 
 PRESETS: dict[str, ExecutionConfig] = {
     "migration": ExecutionConfig(
@@ -136,6 +150,13 @@ def merge(levels: Iterable[TaskSettings | None]) -> Policy:
     return Policy(**said) if said else BUILT_IN  # type: ignore[arg-type]
 
 
+def merge_in(namespace: NamespaceConfig, levels: tuple[TaskSettings | None, ...]) -> Policy:
+    """`merge`, with the namespace as the weakest level, and above it what that says of the queue that all of them lead to."""
+    policy = merge((namespace, *levels))
+    of_queue = namespace.queues.get(policy.queue) if namespace.queues else None
+    return policy if of_queue is None else merge((namespace, of_queue, *levels))
+
+
 def merge_execution(levels: Iterable[ExecutionConfig | None]) -> ExecutionPolicy:
     """As `merge`, for what concerns the execution as a whole."""
     said = _said(levels, ExecutionPolicy.__struct_fields__)
@@ -147,7 +168,7 @@ def merge_execution(levels: Iterable[ExecutionConfig | None]) -> ExecutionPolicy
 def _said(levels: Iterable[TaskSettings | None], fields: tuple[str, ...]) -> dict[str, object]:
     said: dict[str, object] = {}
     for level in levels:
-        if level is None or level is EMPTY_CONFIG:
+        if level is None or level is EMPTY_CONFIG or level is EMPTY_NAMESPACE:
             continue
         for field in fields:
             value = getattr(level, field, None)

@@ -274,7 +274,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
         policy = self.policies.get(index)
         if policy is None:
             created, step = self.created, self.graph.steps[index]
-            if self.graph.plain[index] and not created.tasks and created.namespace is EMPTY_NAMESPACE and created.config is EMPTY_CONFIG:
+            said = created.namespace is not EMPTY_NAMESPACE or created.config is not EMPTY_CONFIG or created.tasks
+            if self.graph.plain[index] and not said:
                 self.policies[index] = BUILT_IN
                 return BUILT_IN
             levels = (created.tasks.get(self.task_of(index)), self.graph.plan.config, step, created.config)

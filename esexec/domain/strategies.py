@@ -5,7 +5,7 @@ from. The first that was added and applies is taken.
 """
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,9 +13,14 @@ from msgspec import Meta
 
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.explain import quoted
 
 RecoveryVerb = Literal["retry", "skip", "fallback", "abort", "checkpoint_restore"]
 """What a strategy can ask for."""
+
+
+Pattern = Annotated[str, Meta(max_length=limits.name_chars)]
+EVERY_ERROR = ("*",)
 
 
 class Strategy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -27,7 +32,7 @@ class Strategy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, k
     id: Annotated[str, Meta(min_length=1, max_length=limits.task_name_chars)]
     name: Annotated[str, Meta(max_length=limits.name_chars)] = ""
     description: Annotated[str, Meta(max_length=limits.text_chars)] = ""
-    applicable_errors: Annotated[tuple[Annotated[str, Meta(max_length=limits.name_chars)], ...], Meta(max_length=100)] = ("*",)
+    applicable_errors: Annotated[tuple[Pattern, ...], Meta(max_length=100)] = EVERY_ERROR
     queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")] = "default"
     timeout_ms: Annotated[int, Meta(ge=0, le=limits.timeout_ms)] = 30_000
     before_retries: bool = False
@@ -36,6 +41,31 @@ class Strategy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, k
         """Whether this error is one of those it handles."""
         code = error.code.lower()
         return any(fnmatchcase(code, pattern.lower()) for pattern in self.applicable_errors)
+
+
+def pattern_problem(patterns: Iterable[str]) -> ErrorInfo | None:
+    """Why one of these cannot be among the `applicable_errors` of a strategy: no code ever matches it."""
+    for pattern in patterns:
+        if not pattern.strip() or not _can_match(pattern):
+            return ErrorInfo(
+                type="validation_error",
+                code="bad_pattern",
+                message=f"applicable_errors: {quoted(pattern)} matches no error",
+                hint="error codes, exact or with * ? [abc]; left out, or an empty list, means every error",
+            )
+    return None
+
+
+def _can_match(pattern: str) -> bool:
+    """Whether every bracket is closed and holds something."""
+    at = pattern.find("[")
+    while at >= 0:
+        first = at + 2 if pattern[at + 1 : at + 2] == "!" else at + 1
+        end = pattern.find("]", first + 1)  # a bracket right behind the opening one stands for itself
+        if end < 0:
+            return False
+        at = pattern.find("[", end + 1)
+    return "(?!)" not in translate(pattern)
 
 
 def strategy_for(strategies: Iterable[Strategy], error: ErrorInfo, *, before_retries: bool) -> Strategy | None:

@@ -19,7 +19,7 @@ from esexec.domain.durations import milliseconds
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.ids import is_task_name
 from esexec.domain.plan import Plan
-from esexec.domain.strategies import Strategy
+from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
 from esexec.tasks.options import Duration
 
 
@@ -192,12 +192,12 @@ def info_of(strategy: RecoveryStrategy) -> Strategy:
         )
     errors = strategy.applicable_errors
     try:
-        return msgspec.convert(
+        info = msgspec.convert(
             {
                 "id": strategy.id,
                 "name": strategy.name or strategy.id,
                 "description": strategy.description,
-                "applicable_errors": (errors,) if isinstance(errors, str) else tuple(errors),
+                "applicable_errors": (errors,) if isinstance(errors, str) else tuple(errors) or EVERY_ERROR,
                 "queue": strategy.queue,
                 "timeout_ms": milliseconds(strategy.timeout, name="timeout"),
                 "before_retries": strategy.before_retries,
@@ -208,6 +208,10 @@ def info_of(strategy: RecoveryStrategy) -> Strategy:
         text, _, path = str(getattr(error, "message", error)).rpartition(" - at `")
         where = f"{path.strip('`$.')}: {text}" if path and text else path or text
         raise ValidationError(f"recovery strategy `{strategy.id}`: {where}", code="invalid_strategy") from error
+    if (problem := pattern_problem(info.applicable_errors)) is not None:
+        message = f"recovery strategy `{strategy.id}`: {problem.message}"
+        raise ValidationError(message, code="invalid_strategy", hint=problem.hint)
+    return info
 
 
 # Built in --------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
-from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.settings import NamespaceConfig, TaskInfo
 from esexec.domain.strategies import Strategy
 from tests.given import (
     Message,
@@ -33,7 +33,7 @@ from tests.given import (
 
 Story = list[Message | TimerOf | e.Event]
 
-AROUND = Surroundings(ExecutionConfig(max_retries=2), {"load": TaskInfo(timeout_ms=5_000, queue="slow")})
+AROUND = Surroundings(NamespaceConfig(max_retries=2), {"load": TaskInfo(timeout_ms=5_000, queue="slow")})
 
 OF_STEPS: dict[str, Story] = {
     "completed": [
@@ -97,7 +97,7 @@ OF_STEPS: dict[str, Story] = {
 
 PARALLEL = {"parallel": True}
 SHOP = Surroundings(
-    ExecutionConfig(max_retries=1, jitter=0.0),
+    NamespaceConfig(max_retries=1, jitter=0.0),
     {
         "create_site": TaskInfo(queue="sites"),
         "delete_site": TaskInfo(queue="sites"),

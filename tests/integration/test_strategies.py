@@ -77,7 +77,7 @@ async def test_what_is_no_strategy_is_refused(engine: Engine) -> None:
 
 async def test_the_configuration_can_be_read(engine: Engine) -> None:
     """What was configured, and nothing that was not; a preset is the settings that it stands for."""
-    assert await engine.client.configuration() == esexec.ExecutionConfig()
+    assert await engine.client.configuration() == esexec.NamespaceConfig()
     await engine.client.configure(preset="bulk", max_retries=7)
     configured = await engine.client.configuration()
     assert (configured.max_retries, configured.continue_on_error, configured.timeout_ms) == (7, True, None)

@@ -10,7 +10,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.settings import ExecutionConfig, TaskInfo, TaskSettings
+from esexec.domain.settings import ExecutionConfig, NamespaceConfig, QueueSettings, TaskInfo, TaskSettings
 from esexec.domain.strategies import RecoveryVerb, Strategy
 from tests.given import start, step
 
@@ -46,8 +46,7 @@ _of_tasks: dict[str, st.SearchStrategy[Any]] = {
 }
 settings_of_tasks = st.builds(TaskSettings, **_of_tasks)
 task_infos = st.builds(TaskInfo, **_of_tasks, compensate=st.none() | words)
-configs = st.builds(
-    ExecutionConfig,
+_of_executions = dict(
     **_of_tasks,
     parallel_execution_limit=st.none() | st.integers(1, limits.parallel_execution_limit),
     continue_on_error=st.none() | st.booleans(),
@@ -56,6 +55,13 @@ configs = st.builds(
     execution_timeout_ms=durations_ms,
     checkpoint_interval_ms=durations_ms,
     checkpoint_every=st.sampled_from([None, "task"]),
+)
+configs = st.builds(ExecutionConfig, **_of_executions)
+_of_queues = {name: values for name, values in _of_tasks.items() if name != "queue"}
+namespaces = st.builds(
+    NamespaceConfig,
+    **_of_executions,
+    queues=st.dictionaries(st.sampled_from(["default", "q-1"]), st.builds(QueueSettings, **_of_queues), max_size=2),
 )
 recovery_strategies = st.builds(
     Strategy,
@@ -105,7 +111,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         context=objects,
         config=configs,
         tasks=st.dictionaries(words, task_infos, max_size=2),
-        namespace=configs,
+        namespace=namespaces,
         metadata=objects,
         idempotency_key=st.none() | words,
         owner=st.none() | words,
@@ -202,7 +208,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         e.CompensationSkipped, **_task, reason=st.sampled_from(["no_compensation", "no_before_image"])
     ),
     e.KeyBound: st.builds(e.KeyBound, key=st.text(st.characters(codec="utf-8"), max_size=20), execution_id=words),
-    e.NamespaceConfigured: st.builds(e.NamespaceConfigured, config=configs),
+    e.NamespaceConfigured: st.builds(e.NamespaceConfigured, config=namespaces),
     e.TasksAnnounced: st.builds(e.TasksAnnounced, tasks=st.dictionaries(words, task_infos, max_size=2), worker=words),
     e.StrategyAdded: st.builds(e.StrategyAdded, strategy=recovery_strategies),
     e.StrategyRemoved: st.builds(e.StrategyRemoved, strategy_id=words),

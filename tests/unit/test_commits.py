@@ -10,7 +10,7 @@ import pytest
 from esexec.domain import events as e
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import CorruptHistory
-from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.settings import NamespaceConfig, TaskInfo
 from esexec.domain.strategies import Strategy
 from esexec.log import codec
 from tests.given import at, cancel, completed, due, failed, failure, given, start, step
@@ -74,7 +74,7 @@ EVENTS: dict[str, e.Event] = {
     "task_skipped": e.TaskSkipped(step="a", attempt=0, reason="dependency_failed", because="b"),
     "task_cancelled": e.TaskCancelled(step="a", attempt=0),
     "key_bound": e.KeyBound(key="k", execution_id="e1"),
-    "namespace_configured": e.NamespaceConfigured(config=ExecutionConfig(max_retries=1)),
+    "namespace_configured": e.NamespaceConfigured(config=NamespaceConfig(max_retries=1)),
     "tasks_announced": e.TasksAnnounced(tasks={"t": TaskInfo(queue="q", compensate="u")}),
     "execution_paused": e.ExecutionPaused(reason="lunch"),
     "execution_resumed": e.ExecutionResumed(),

@@ -1,6 +1,7 @@
 """What executions share: the namespace's settings, announced tasks, recovery strategies, idempotency keys."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from esexec.domain.commit import Cause, Commit
 from esexec.domain.errors import CorruptHistory, ErrorInfo
 from esexec.domain.ids import is_token, is_user_id
 from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, decide_namespace, fold_namespace, key_entity
-from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, QueueSettings, TaskInfo
 from esexec.domain.strategies import Strategy
 from tests.given import T0
 
@@ -44,21 +45,76 @@ def committed(state: NamespaceState, cause: str, *events: e.Event) -> Commit:
 def test_settings_keep_what_is_not_said_anew() -> None:
     """A later configuration changes only the fields it gives."""
     state = after(
-        c.ConfigureNamespace(id="c1", config=ExecutionConfig(max_retries=1, timeout_ms=5)),
-        c.ConfigureNamespace(id="c2", config=ExecutionConfig(max_retries=0)),
+        c.ConfigureNamespace(id="c1", config={"max_retries": 1, "timeout_ms": 5}),
+        c.ConfigureNamespace(id="c2", config={"max_retries": 0}),
     )
-    assert state.surroundings.namespace == ExecutionConfig(max_retries=0, timeout_ms=5)
+    assert state.surroundings.namespace == NamespaceConfig(max_retries=0, timeout_ms=5)
     assert (state.n, state.version, state.applied) == (2, 2, {"c1": 1, "c2": 2})
 
 
 def test_what_changes_nothing_is_no_event() -> None:
     """The same settings again, the same tasks again, the same command again: nothing to record."""
-    configure = c.ConfigureNamespace(id="c1", config=ExecutionConfig(max_retries=1))
+    configured = c.ConfigureNamespace(id="c1", config={"max_retries": 1})
     announce = c.AnnounceTasks(id="c2", tasks={"t": TaskInfo(queue="q")}, worker="w")
-    state = after(configure, announce)
-    assert decide_namespace(state, configure) == []
-    assert decide_namespace(state, c.ConfigureNamespace(id="c3", config=configure.config)) == []
+    state = after(configured, announce)
+    assert decide_namespace(state, configured) == []
+    assert decide_namespace(state, c.ConfigureNamespace(id="c3", config=configured.config)) == []
     assert decide_namespace(state, c.AnnounceTasks(id="c4", tasks=announce.tasks, worker="another")) == []
+
+
+def configure(id: str, **config: Any) -> c.ConfigureNamespace:
+    return c.ConfigureNamespace(id=id, config=config)
+
+
+def test_null_takes_back_what_was_said() -> None:
+    """A field that is null is said no longer; when nothing is said any more the namespace is as it was at first."""
+    state = after(configure("c1", max_retries=1, timeout_ms=5), configure("c2", max_retries=None))
+    assert state.config == NamespaceConfig(timeout_ms=5)
+    state = after(configure("c1", max_retries=1), configure("c2", max_retries=None, queue=None))
+    assert state.config is EMPTY_NAMESPACE
+    assert decide_namespace(NamespaceState(), configure("c1", max_retries=None)) == []
+
+
+def test_settings_of_one_queue_leave_the_others() -> None:
+    """F126: by queue, and within a queue by field; null takes back a field, or all that was said of a queue."""
+    state = after(
+        configure("c1", queues={"background": {"timeout_ms": 5, "max_retries": 9}, "users": {"timeout_ms": 1}}, jitter=0.0),
+        configure("c2", queues={"background": {"timeout_ms": 6, "max_retries": None, "priority": 1}}),
+    )
+    background, users = QueueSettings(timeout_ms=6, priority=1), QueueSettings(timeout_ms=1)
+    assert state.config == NamespaceConfig(jitter=0.0, queues={"background": background, "users": users})
+    for nothing in (None, {"timeout_ms": None, "priority": None}):
+        left = decide_namespace(state, configure("c3", queues={"background": nothing}))
+        assert left == [e.NamespaceConfigured(config=NamespaceConfig(jitter=0.0, queues={"users": users}))]
+    assert decide_namespace(state, configure("c3", queues=None)) == [e.NamespaceConfigured(config=NamespaceConfig(jitter=0.0))]
+    assert decide_namespace(state, configure("c3", queues={})) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nonsense": 1}, {"max_retries": -1}, {"max_retries": "5"}, {"queue": "a b"}, {"queue": {"a": 1}}, {"queues": 5},
+        {"queues": {"q": 5}}, {"queues": {"a b": {"priority": 1}}}, {"queues": {"q\n": {"priority": 1}}}, {"timeout": "5s"},
+        {"queues": {"q": {"queue": "other"}}}, {"queues": {"q": {"max_retries": 1.5}}}, {"queues": {"q": {"queues": {}}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    """Whoever sends them is told which; nothing is changed."""
+    refusal = decide_namespace(NamespaceState(), configure("c1", **wrong))
+    assert isinstance(refusal, ErrorInfo)
+    assert (refusal.type, refusal.code in {"invalid_value", "bad_queue"}) == ("validation_error", True)
+
+
+def test_a_namespace_has_settings_of_so_many_queues() -> None:
+    """`limits.queue_presets`; what is there can be changed even then."""
+    full = {f"q{number}": {"priority": 1} for number in range(limits.queue_presets)}
+    state = after(configure("c1", queues=full))
+    refusal = decide_namespace(state, configure("c2", queues={"more": {"priority": 1}}))
+    assert isinstance(refusal, ErrorInfo)
+    assert (refusal.code, str(limits.queue_presets) in (refusal.hint or "")) == ("too_many_queues", True)
+    assert len(decide_namespace(state, configure("c3", queues={"q7": {"priority": 2}}))) == 1  # type: ignore[arg-type]
+    assert decide_namespace(state, configure("c4", queues={"q7": None, "more": {"priority": 1}})) != refusal
 
 
 def test_only_news_about_tasks_are_recorded() -> None:
@@ -78,7 +134,7 @@ def test_what_undoes_a_task_is_announced_with_it() -> None:
 
 def test_a_fold_notices_a_gap() -> None:
     """A missing commit is a `CorruptHistory`."""
-    late = committed(NamespaceState(n=1), "c1", e.NamespaceConfigured(config=ExecutionConfig()))
+    late = committed(NamespaceState(n=1), "c1", e.NamespaceConfigured(config=NamespaceConfig()))
     with pytest.raises(CorruptHistory):
         fold_namespace([late])
 
@@ -133,9 +189,33 @@ def test_a_namespace_has_so_many_strategies() -> None:
 @pytest.mark.parametrize("strategy_id", ["a b", "*", "é", "-a", "a\n"])
 def test_a_strategy_is_named_like_a_task(strategy_id: str) -> None:
     """Its id takes the place of a task's name in a dispatch."""
-    refusal = decide_namespace(NamespaceState(), add(strategy_id, id="c1"))
+    for command in (add(strategy_id, id="c1"), remove(strategy_id)):
+        refusal = decide_namespace(NamespaceState(), command)
+        assert isinstance(refusal, ErrorInfo)
+        assert refusal.code == "bad_strategy_id"
+
+
+def test_a_strategy_without_patterns_handles_every_error() -> None:
+    """An empty list is stored as what it means."""
+    command = c.AddStrategy(id="c1", strategy=Strategy(id="s", applicable_errors=()))
+    assert decide_namespace(NamespaceState(), command) == [e.StrategyAdded(strategy=Strategy(id="s", applicable_errors=("*",)))]
+
+
+@pytest.mark.parametrize("pattern", ["", " ", "[", "HTTP_[", "[]", "[!]", "a[!", "[z-a]", "[ab][", "[[]["])
+def test_a_pattern_that_matches_nothing_is_refused(pattern: str) -> None:
+    """Blank, or with a bracket that is not closed or holds nothing."""
+    refusal = decide_namespace(
+        NamespaceState(), c.AddStrategy(id="c1", strategy=Strategy(id="s", applicable_errors=("*", pattern)))
+    )
     assert isinstance(refusal, ErrorInfo)
-    assert refusal.code == "bad_strategy_id"
+    assert (refusal.code, bool(refusal.hint)) == ("bad_pattern", True)
+
+
+@pytest.mark.parametrize("pattern", ["*", "HTTP_5*", "a]", "[]]", "[[]", "[!]]x", "[!a]", "[a-z]?", "HTTP_[45]*"])
+def test_a_pattern_that_can_match_is_taken(pattern: str) -> None:
+    """Whatever brackets it holds."""
+    command = c.AddStrategy(id="c1", strategy=Strategy(id="s", applicable_errors=(pattern,)))
+    assert decide_namespace(NamespaceState(), command) == [e.StrategyAdded(strategy=command.strategy)]
 
 
 def test_the_largest_strategy_fits_into_a_commit() -> None:

@@ -9,7 +9,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
-from esexec.domain.settings import BUILT_IN, ExecutionConfig, Policy, TaskInfo, TaskSettings, merge, merge_execution
+from esexec.domain.settings import BUILT_IN, ExecutionConfig, NamespaceConfig, Policy, TaskInfo, TaskSettings, merge, merge_execution
 from tests.given import completed, given, start, step
 
 
@@ -80,7 +80,7 @@ def test_an_id_given_twice_with_other_content_is_a_conflict(other: c.StartExecut
 
 def test_the_history_explains_itself() -> None:
     """Whatever the start took from the namespace stands in its first event; later changes there change nothing here."""
-    around = Surroundings(ExecutionConfig(max_retries=7), {"a": TaskInfo(timeout_ms=5), "other": TaskInfo(timeout_ms=6)})
+    around = Surroundings(NamespaceConfig(max_retries=7), {"a": TaskInfo(timeout_ms=5), "other": TaskInfo(timeout_ms=6)})
     history = given(around=around)
     created = history.when(start("a", idempotency_key="k")).events[0]
     assert isinstance(created, e.ExecutionCreated)
@@ -113,7 +113,7 @@ def test_each_level_wins_over_the_weaker_ones(strongest: int, field: str, values
     """built-in < namespace < task < plan < step < call, for falsy values too."""
     said = {level: {field: values[index]} for index, level in enumerate(LEVELS) if index <= strongest}
     around = Surroundings(
-        msgspec.convert(said.get("namespace", {}), ExecutionConfig), {"a": msgspec.convert(said.get("task", {}), TaskInfo)}
+        msgspec.convert(said.get("namespace", {}), NamespaceConfig), {"a": msgspec.convert(said.get("task", {}), TaskInfo)}
     )
     command = start(step("a", **said.get("step", {})), plan_fields={"config": said.get("plan", {})}, config=said.get("call", {}))
     state = given(command, around=around).state
