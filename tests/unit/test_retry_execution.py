@@ -10,9 +10,12 @@ from esexec.domain import reports as r
 from esexec.domain.commands import StartExecution
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
+from esexec.domain.ids import is_token
 from esexec.domain.settings import TaskInfo
+from esexec.domain.strategies import Strategy
 from tests.given import (
     History,
+    advised,
     cancel,
     checkpoint,
     completed,
@@ -22,6 +25,7 @@ from tests.given import (
     given,
     in_words,
     lost,
+    restore,
     retry,
     rollback,
     start,
@@ -83,6 +87,18 @@ def test_what_a_rollback_listed_as_skipped_runs_again_too() -> None:
     assert history.state.status == "rolled_back"
     state = history.when(retry()).state
     assert [one.status for one in state.steps] == ["pending", "pending", "pending"]
+
+
+def test_what_a_strategy_let_be_skipped_runs_again() -> None:
+    """That it was left out was for the run that is over; what went on without it is kept, for it completed."""
+    around = Surroundings(strategies=(Strategy(id="s", applicable_errors=("ASK",)),))
+    history = given(start("a", step("b", "a"), "c"), failed("a", code="ASK", retryable=False), advised("a", "skip"), around=around)
+    history.happen(completed("b", 1))
+    history.happen(fatal("c"))
+    assert [one.status for one in history.state.steps] == ["skipped", "completed", "failed"]
+    history.when(retry()).then_types("execution_retried", "task_scheduled a")
+    assert [one.status for one in history.state.steps] == ["pending", "completed", "pending"]
+    history.when(completed("a", run=2)).then_types("task_started a", "task_completed a", "task_scheduled c")
 
 
 def test_only_what_did_not_complete_can_be_retried() -> None:
@@ -212,6 +228,46 @@ def test_a_retry_as_a_new_execution_starts_one_that_takes_the_outputs_along() ->
     begun.when(completed("b")).then_types("task_started b", "task_completed b", "execution_completed")
 
 
+def fork_of(history: History, n: int) -> StartExecution:
+    """The start that commit `n` asks for, as things are now."""
+    commit = history.commits[n - 1]
+    (effect,) = (one for one in fx.effects_of(commit.events, commit.version, history.state, n) if isinstance(one, fx.StartFork))
+    return effect.command
+
+
+def test_a_fork_that_is_started_late_takes_along_what_there_was_when_it_was_asked_for() -> None:
+    """Whatever the old execution did since: its own retry completed more, and did some of it again."""
+    history = given(start("a", "b", "c"), checkpoint(), completed("a", 1), fatal("b"), retry(as_new=True, new_id="e2"))
+    n = history.state.n
+    first = fork_of(history, n)
+    for message in (retry(id="in place"), completed("b", 2, run=2), restore("e1.4"), completed("a", 3, run=3)):
+        history.happen(message)
+    assert [one.output for one in history.state.steps] == [3, None, None]
+    assert fork_of(history, n) == first
+    assert first.kept == {"a": 1}
+
+
+def test_a_fork_does_not_take_along_what_was_undone_since() -> None:
+    """A rollback came before the new execution was started: what is not there any more cannot be built upon."""
+    history = given(start("a", "b", config={"enable_rollback": False}), completed("a", 1), fatal("b"), around=UNDOABLE)
+    history.happen(retry(as_new=True, new_id="e2"))
+    n = history.state.n
+    for message in (rollback(), undone("a")):
+        history.happen(message)
+    assert fork_of(history, n).kept == {}
+
+
+def test_each_fork_starts_its_own() -> None:
+    """The start's id is told by the fork, so that the same fork is started once, and two forks are two."""
+    history = given(start("a"), fatal("a"))
+    ids = set()
+    for number in (2, 3):
+        history.happen(retry(id=f"r{number}", as_new=True, new_id=f"e{number}"))
+        ids |= {fork_of(history, history.state.n).id for _ in range(2)}
+    assert len(ids) == 2
+    assert all(is_token(id) for id in ids)
+
+
 def test_without_a_name_the_new_execution_is_called_as_the_command() -> None:
     """So that the same command again means the same execution; the effect's command is the same too."""
     history = given(start("a"), fatal("a"), retry(id="order-66", as_new=True))
@@ -226,9 +282,18 @@ def test_without_a_name_the_new_execution_is_called_as_the_command() -> None:
 def test_a_fork_after_a_rollback_takes_nothing_along() -> None:
     """What was undone is no output any more."""
     history = given(start("a", "b"), completed("a", 1), fatal("b"), undone("a"), around=UNDOABLE)
-    (effect,) = history.when(retry(as_new=True, new_id="e2")).effects
+    outcome = history.when(retry(as_new=True, new_id="e2")).then(e.ExecutionForked(new_id="e2", all_again=True))
+    (effect,) = outcome.effects
     assert isinstance(effect, fx.StartFork)
     assert effect.command.kept == {}
+
+
+def test_a_fork_after_a_partial_rollback_takes_along_what_stands() -> None:
+    """As a retry in place keeps it."""
+    history = given(start("a", "b", "c"), completed("a", 1), completed("b", 2), fatal("c"), fatal("b", 2), undone("a"), around=UNDOABLE)
+    (effect,) = history.when(retry(as_new=True, new_id="e2")).then(e.ExecutionForked(new_id="e2")).effects
+    assert isinstance(effect, fx.StartFork)
+    assert effect.command.kept == {"b": 2}
 
 
 def test_a_fork_does_not_undo_what_it_took_along() -> None:
