@@ -143,6 +143,11 @@ class StepLine:
             case e.CompensationSkipped():
                 self.state, self.trouble = "kept", not_undone(event.reason)
 
+    def give_up(self) -> None:
+        """The execution was cancelled: an undoing that waited for its retry, or was held, is not tried any more."""
+        if self.state == "undoing":
+            self.state, self.trouble, self.due = "not undone", "the rollback was cancelled", None
+
     def begin_again(self, step: StepState) -> None:
         """A new run of the execution begins: with the step as it is kept, or as new."""
         self.state, self.attempt, self.trouble, self.due = step.status, step.attempt, "", None
@@ -186,6 +191,9 @@ class Progress:
                 self._lines[spec.id].begin_again(step)
         elif (step_id := getattr(event, "step", None)) is not None:
             self._lines[step_id].apply(event)
+        elif isinstance(event, e.ExecutionCancelled):
+            for line in self._lines.values():
+                line.give_up()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         now = datetime.now(UTC)

@@ -91,8 +91,12 @@ def test_rollback(cli: Cli) -> None:
     assert "rollback started on command: wrong" in done.out
     assert "hold is not undone: nothing is known that undoes it" in done.out
     assert "↺ rolled back" in done.out
-    assert cli("watch", "undone").code == 1
-    assert cli("rollback", "undone").code == 4
+    watched = cli("watch", "undone")
+    assert watched.code == 1
+    assert watched.out.startswith("  0 %  execution of trial created")
+    refused = cli("rollback", "undone")
+    assert refused.code == 4
+    assert "undone is undone already" in refused.err
     assert "nothing undoes it" in cli("show", "undone").out
 
 

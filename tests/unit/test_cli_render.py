@@ -131,6 +131,13 @@ def test_an_undoing_is_seen() -> None:
     assert lines[:3] == ["✓  a  kept: nothing is known that undoes it", "↺  b  undone", "✗  c  failed: FATAL"]
 
 
+def test_an_undoing_that_is_given_up_is_seen() -> None:
+    """If a rollback is cancelled while an undoing waits for its retry, that step is not undone, and nothing is counted down."""
+    history = given(start(step("a", compensate="undo"), "b"), completed("a"), fatal("b"), failed("a", 2), cancel())
+    assert history.state.status == "cancelled"
+    assert drawn(history, width=80)[0] == "✗  a  not undone: the rollback was cancelled"
+
+
 def test_a_new_run_shows_what_it_keeps() -> None:
     """After a retry the steps that are kept stay completed, the others begin again."""
     history = given(start("a", "b", config={"enable_rollback": False}), completed("a"), fatal("b"))
