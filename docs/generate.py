@@ -182,7 +182,7 @@ def _default(value: str | None) -> str:
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
-    "Plans": ("Plan", "Step", "ExecutionConfig"),
+    "Plans": ("Plan", "Step", "PlanWarning", "ExecutionConfig", "NamespaceConfig"),
     "Tasks": ("task", "Task", "Context", "current_context", "AttemptCancelled", "collect"),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",

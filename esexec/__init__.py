@@ -23,6 +23,7 @@ from esexec.domain.errors import (
     ValidationError,
     WorkerLost,
 )
+from esexec.domain.lint import PlanWarning
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.executor import Executor
@@ -93,6 +94,7 @@ __all__ = [
     "Pending",
     "Plan",
     "PlanInvalid",
+    "PlanWarning",
     "Progress",
     "RateLimited",
     "RecoveryAction",

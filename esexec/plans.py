@@ -17,8 +17,11 @@ from esexec.domain.aliases import wrong_type
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, quoted
 from esexec.domain.graph import Graph, compile_plan
+from esexec.domain.lint import PlanWarning, undone_after_all, warnings_of
 from esexec.domain.reading import Config, read_config, read_plan, read_settings
-from esexec.domain.settings import TaskSettings
+from esexec.domain.rollback import Undo
+from esexec.domain.settings import TaskInfo, TaskSettings
+from esexec.tasks import Tasks, collect, records_before
 
 Duration = str | int | float | timedelta
 """`"30s"`, a number of seconds, or a timedelta."""
@@ -73,6 +76,10 @@ class PlanSettings(StepSettings, total=False):
     checkpoint_interval: Duration | None
     checkpoint_interval_ms: int | None
     checkpoint_every: Literal["task", "never"] | None
+
+
+Known = Tasks | Mapping[str, TaskInfo]
+"""Tasks as `collect` takes them (a module, its name, functions), or by their names what was announced of them."""
 
 
 class Step:
@@ -218,6 +225,25 @@ class Plan:
         document: dict[str, Any] = msgspec.json.decode(self._graph.raw)
         return document
 
+    def dry_run_rollback(self, tasks: Known | None = None) -> list[Undo]:
+        """What a rollback would do once every step has completed, the last first. Nothing is run.
+
+        `tasks`: those that workers will have, for the compensations and inverses that they bring; without them only what the plan
+        itself says is known. Params are as they stand in the plan: outputs, and what references to them give, are not known yet.
+        Raises ValidationError as `collect` does.
+        """
+        known, _ = _known(tasks)
+        return undone_after_all(self._graph, known)
+
+    def lint(self, tasks: Known | None = None) -> list[PlanWarning]:
+        """What is allowed and probably not meant. `tasks` as in `dry_run_rollback`.
+
+        `no_compensation`: nothing undoes a step, while another can be undone (`on_missing_compensation` in the plan says that it
+        is meant so). `needs_before_image`: it is undone by its name, so its task has to call `ctx.before`, and was not seen to.
+        `rollback_with_continue_on_error`: both are on. `fallback_is_the_task`: it would only fail once more.
+        """
+        return warnings_of(self._graph, *_known(tasks))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self._graph.raw == other._graph.raw
 
@@ -244,6 +270,16 @@ def _documents(steps: Sequence[Step]) -> list[dict[str, Any]]:
             message = f"{path}: the very object that is steps[{first}] already"
             raise PlanInvalid(message, code="duplicate_step", hint="make a Step of its own", path=path)
     return [step._document(positions, f"steps[{position}]") for position, step in enumerate(steps)]
+
+
+def _known(tasks: Known | None) -> tuple[Mapping[str, TaskInfo], frozenset[str]]:
+    """What is known of tasks, and which of them record what was before."""
+    if tasks is None:
+        return {}, frozenset()
+    if isinstance(tasks, Mapping) and all(isinstance(one, TaskInfo) for one in tasks.values()):
+        return tasks, frozenset()
+    found = collect(tasks)  # type: ignore[arg-type]
+    return {name: task.info for name, task in found.items()}, frozenset(n for n, task in found.items() if records_before(task))
 
 
 def _name_of(task: object, role: str = "task") -> str:

@@ -53,6 +53,24 @@ def with_inverse(task: str, known: Mapping[str, TaskInfo]) -> TaskInfo | None:
     return msgspec.structs.replace(said if said is not None else TaskInfo(), inverse=inverse)
 
 
+class Undoing(NamedTuple):
+    """The task that undoes another, and whether it does so by its name, from a before-image."""
+
+    task: str
+    from_image: bool = False
+
+
+def undoing_of(task: str, said: TaskInfo | None, own: str | None) -> Undoing | None:
+    """What undoes what `task` did: `own` of its step, or what is `said` of the task (see `with_inverse`); None: nothing does."""
+    if own is not None:
+        return Undoing(own)
+    if said is None or (said.compensate is None and said.inverse is None):
+        return None
+    if said.compensate is not None:
+        return Undoing(said.compensate)
+    return Undoing(said.inverse or "", task.startswith(_FROM_AN_IMAGE))
+
+
 def step_of(done: int) -> int:
     """The step that an entry of `standing` is about; `~index` stands for what its fallback did."""
     return done if done >= 0 else ~done
@@ -60,28 +78,18 @@ def step_of(done: int) -> int:
 
 def compensation_of(state: ExecutionState, done: int) -> str | CompensationSkipped:
     """The task that undoes an entry of `standing`; or the event that says why nothing does."""
-    step = state.graph.steps[step_of(done)]
-    said = state.created.tasks.get(_done_by(state, done))
-    own = step.compensate if done >= 0 else None
-    if own is not None or (said is not None and said.compensate is not None):
-        return own or said.compensate  # type: ignore[union-attr, return-value]
-    if said is None or said.inverse is None:
+    step, undoing = state.graph.steps[step_of(done)], _undoing(state, done)
+    if undoing is None:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_compensation")
-    if _puts_back(state, done, said.inverse) and step_of(done) not in state.images:
+    if undoing.from_image and step_of(done) not in state.images:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_before_image")
-    return said.inverse
+    return undoing.task
 
 
-def _done_by(state: ExecutionState, done: int) -> str:
-    return state.standing[done].fallback or state.graph.steps[step_of(done)].task
-
-
-def _puts_back(state: ExecutionState, done: int, task: str) -> bool:
-    """Whether `task` is an inverse by name that puts back what was, from the before-image."""
-    said = state.created.tasks.get(_done_by(state, done))
-    by_name = said is not None and said.compensate is None and said.inverse == task
-    explicit = done >= 0 and state.graph.steps[done].compensate is not None
-    return by_name and not explicit and _done_by(state, done).startswith(_FROM_AN_IMAGE)
+def _undoing(state: ExecutionState, done: int) -> Undoing | None:
+    step, fallback = state.graph.steps[step_of(done)], state.standing[done].fallback
+    task = fallback or step.task
+    return undoing_of(task, state.created.tasks.get(task), step.compensate if done >= 0 else None)
 
 
 def can_undo(state: ExecutionState) -> bool:
@@ -111,7 +119,7 @@ def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
     if isinstance(deed.output, dict):
         together |= deed.output
     image = state.images.get(index)
-    if isinstance(image, dict) and _puts_back(state, done, task):
+    if isinstance(image, dict) and _undoing(state, done) == Undoing(task, from_image=True):
         together |= image
     return together
 

@@ -16,7 +16,7 @@ from esexec.tasks.recovery import (
     as_strategy,
     recovery,
 )
-from esexec.tasks.registry import Tasks, collect, collect_strategies
+from esexec.tasks.registry import Tasks, collect, collect_strategies, records_before
 from esexec.tasks.task import Task, task
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "collect_strategies",
     "current_context",
     "encode_with_output",
+    "records_before",
     "recovery",
     "task",
 ]

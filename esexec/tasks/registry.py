@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from esexec.domain.errors import ValidationError
@@ -37,6 +37,17 @@ def collect(source: Tasks) -> dict[str, Task[..., Any]]:
             )
         one.prepare()
     return found
+
+
+def records_before(task: Task[..., Any]) -> bool:
+    """Whether a task's function speaks of `before`, as one does that calls `ctx.before`; or cannot be looked into."""
+    codes = [getattr(inspect.unwrap(task.fn), "__code__", None)]
+    while codes:
+        code = codes.pop()
+        if code is None or not {"before", "before_sync"}.isdisjoint(code.co_names):
+            return True
+        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
+    return False
 
 
 def collect_strategies(source: Any, given: Iterable[Any] = ()) -> dict[str, RecoveryStrategy]:
