@@ -65,7 +65,7 @@ class Decision:
     must follow.
     """
 
-    __slots__ = ("around", "bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished")
+    __slots__ = ("around", "bytes", "causes", "chance", "events", "first_version", "state", "time", "unfinished", "wished")
 
     def __init__(self, state: ExecutionState, time: datetime, chance: float = 0.0, around: Surroundings = NOWHERE) -> None:
         self.state = state
@@ -74,6 +74,7 @@ class Decision:
         self.chance = chance
         self.events: list[Event] = []
         self.causes: list[Cause] = []
+        self.wished: datetime | None = None
         self.first_version = state.version + 1
         self.bytes = 0
         self.unfinished = False
@@ -93,4 +94,6 @@ class Decision:
     def cause(self, cause_id: str, time: datetime) -> None:
         """This message is part of why the commit exists. Called after its events were emitted."""
         self.causes.append(Cause(cause_id, time))
+        if "/" not in cause_id:  # which of a commit's wishes set the course is not told to whoever reads it
+            self.wished = time = max(time, self.wished or time)
         note_cause(self.state, cause_id, time)

@@ -9,13 +9,13 @@ from esexec.domain.timers import close_timer, close_timers
 def rollback_started(state: ExecutionState, event: e.RollbackStarted) -> None:
     state.status, state.phase, state.ended_at = "paused" if state.paused else "running", "rolling_back", None
     state.cancel, state.expired, state.abandoned = 0, 0, []
-    state.rollback_status, state.turned = None, state.n
+    state.rollback_status = None
     for kind in ("deadline", "checkpoint", "grace"):
         close_timers(state, kind)
     state.deadline = None
     state.rollback = Rollback([*reversed(state.standing)])
     if event.by == "command":
-        state.going_since = state.time
+        state.going_since, state.turned = state.time, state.n
 
 
 def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled) -> None:

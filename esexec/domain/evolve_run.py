@@ -51,7 +51,9 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
             kept.recoveries = 0
         state.steps[index] = kept
         kept.compensation = None
-    state.run, state.begun, state.turned = run, state.n, state.n
+    state.run, state.begun = run, state.n
+    if not by_recovery:
+        state.turned = state.n
     state.policies.clear()
     state.in_flight.clear()
     state.serial_busy = False

@@ -151,7 +151,7 @@ def test_every_prefix_folds(order: Random, command: c.StartExecution, seed: int)
 
 
 def harms(effect: fx.Effect) -> bool:
-    """Whether it must not be repeated once it is not open: clearing what is gone, or telling somebody twice to stop, harms nobody."""
+    """Whether it must not be repeated once it is not open; clearing what is gone, or telling twice to stop, is nothing."""
     return not isinstance(effect, fx.ClearTimer) and not (isinstance(effect, fx.TakeBack) and effect.why == "over")
 
 

@@ -3,13 +3,15 @@
 import pytest
 
 from esexec.domain.commands import ControlCommand
-from esexec.domain.decider import Surroundings
+from esexec.domain.decider import Surroundings, decide_message
+from esexec.domain.decision import Decision
 from esexec.domain.settings import TaskInfo
 from esexec.domain.strategies import Strategy
 from tests.given import (
     History,
     Message,
     advised,
+    at,
     cancel,
     checkpoint,
     completed,
@@ -67,9 +69,7 @@ def test_what_sets_the_course_overtakes_older_wishes(
         (FAILED, retry(id="now", as_new=True, new_id="e2"), restore("e1.4", id="late")),
     ],
 )
-def test_a_checkpoint_and_a_fork_overtake_nothing(
-    messages: list[Message], control: ControlCommand, late: ControlCommand
-) -> None:
+def test_a_checkpoint_and_a_fork_overtake_nothing(messages: list[Message], control: ControlCommand, late: ControlCommand) -> None:
     """They leave everything as it is, so whatever was wished before them is as good as it was."""
     assert after(messages, control).when(late, at=99).events
 
@@ -92,3 +92,23 @@ def test_a_start_that_comes_due_overtakes_nothing() -> None:
     history = given(start("a", delay_ms=60_000))
     history.when(due(kind="start"), at=100)
     history.when(cancel(), at=99).then_types("execution_cancel_requested")
+
+
+def test_wishes_of_one_commit_are_read_as_they_were_decided() -> None:
+    """Which of them set the course is not told by the commit: the latest counts, for who decides as for who reads it."""
+    history = given(start("a"))
+    decision = Decision(history.state, at(10))
+    for message, time in ((checkpoint("first"), at(9)), (pause("then"), at(8))):
+        assert decide_message(decision, message, time).kind == "applied"
+    history.commit(decision.events, decision.time, tuple(decision.causes))
+    assert decision.state.last_control == history.state.last_control == at(9)
+
+
+def test_a_rollback_that_follows_in_the_commit_of_a_wish_is_no_wish() -> None:
+    """Decided after it, by a failure that came with it: the wish did not set the course."""
+    history = given(start("a", "b"), completed("a"), around=AROUND)
+    decision = Decision(history.state, at(10), 0.0, AROUND)
+    assert decide_message(decision, checkpoint(), at(9)).kind == "applied"
+    assert decide_message(decision, fatal("b"), at(10)).kind == "applied"
+    history.commit(decision.events, decision.time, tuple(decision.causes))
+    assert decision.state.last_control == history.state.last_control == at(1)

@@ -4,6 +4,7 @@ import pytest
 
 from esexec.domain import effects as fx
 from esexec.domain import events as e
+from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.rollback import rollback_plan
 from esexec.domain.settings import TaskInfo
@@ -194,6 +195,19 @@ def test_a_cancel_settles_an_undoing_that_is_held() -> None:
     end = history.when(cancel()).then_types("execution_cancel_requested", "execution_cancelled").events[-1]
     assert isinstance(end, e.ExecutionCancelled)
     assert (end.rollback_status, end.not_undone) == ("partial", ("a",))
+
+
+def test_the_grace_does_not_abandon_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision that was cut may not have come to it when the grace is over; nobody was at work on it."""
+    history = held()
+    monkeypatch.setattr(limits, "events_per_commit", 1)
+    history.when(cancel()).then_types("execution_cancel_requested")
+    outcome = history.when(due())
+    assert [event for event in outcome.events if isinstance(event, e.TaskCancelled)] == [
+        e.TaskCancelled(step="a", ended="abandoned"),
+        e.TaskCancelled(step="b"),
+    ]
+    assert [one.step for one in rollback_plan(history.state)] == ["a"]
 
 
 def test_a_restore_takes_what_is_held_as_not_begun() -> None:

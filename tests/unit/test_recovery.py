@@ -395,7 +395,9 @@ def test_one_that_takes_the_question_up_at_the_last_moment_is_heard() -> None:
     """That it is overdue takes back only what nobody has."""
     history = asked()
     history.happen(due("a", "queue"))
-    history.when(advised("a", "skip")).then_types("recovery_started a", "recovery_completed a", "task_skipped a", "execution_completed")
+    history.when(advised("a", "skip")).then_types(
+        "recovery_started a", "recovery_completed a", "task_skipped a", "execution_completed"
+    )
 
 
 def test_a_question_that_is_too_large_is_no_advice_to_abort_either() -> None:

@@ -92,7 +92,9 @@ def test_what_a_rollback_listed_as_skipped_runs_again_too() -> None:
 def test_what_a_strategy_let_be_skipped_runs_again() -> None:
     """That it was left out was for the run that is over; what went on without it is kept, for it completed."""
     around = Surroundings(strategies=(Strategy(id="s", applicable_errors=("ASK",)),))
-    history = given(start("a", step("b", "a"), "c"), failed("a", code="ASK", retryable=False), advised("a", "skip"), around=around)
+    history = given(
+        start("a", step("b", "a"), "c"), failed("a", code="ASK", retryable=False), advised("a", "skip"), around=around
+    )
     history.happen(completed("b", 1))
     history.happen(fatal("c"))
     assert [one.status for one in history.state.steps] == ["skipped", "completed", "failed"]
@@ -290,7 +292,9 @@ def test_a_fork_after_a_rollback_takes_nothing_along() -> None:
 
 def test_a_fork_after_a_partial_rollback_takes_along_what_stands() -> None:
     """As a retry in place keeps it."""
-    history = given(start("a", "b", "c"), completed("a", 1), completed("b", 2), fatal("c"), fatal("b", 2), undone("a"), around=UNDOABLE)
+    history = given(
+        start("a", "b", "c"), completed("a", 1), completed("b", 2), fatal("c"), fatal("b", 2), undone("a"), around=UNDOABLE
+    )
     (effect,) = history.when(retry(as_new=True, new_id="e2")).then(e.ExecutionForked(new_id="e2")).effects
     assert isinstance(effect, fx.StartFork)
     assert effect.command.kept == {"b": 2}

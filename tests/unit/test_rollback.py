@@ -5,16 +5,13 @@ from typing import Any
 import pytest
 
 from esexec.domain import events as e
-from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
 from esexec.domain.rollback import rollback_plan
 from esexec.domain.settings import NamespaceConfig, TaskInfo
-from esexec.domain.strategies import Strategy
 from tests.given import (
     History,
     at,
-    before,
     cancel,
     checkpoint,
     completed,
@@ -250,6 +247,13 @@ def test_an_inverse_that_is_announced_later_does_not_change_what_was_started() -
     history.when(fatal("b")).then_types("task_started b", "task_failed b", "execution_failed")
 
 
+def test_an_inverse_that_was_found_stands_beside_what_was_said() -> None:
+    """`inverse` in commit 1 tells that nobody named it; a worker that announces one is not asked for another."""
+    around = Surroundings(tasks={"create_x": TaskInfo(queue="q"), "delete_x": TaskInfo()})
+    created = given(start(step("a", task="create_x")), around=around).state.created
+    assert created.tasks["create_x"] == TaskInfo(queue="q", inverse="delete_x")
+
+
 def test_it_is_called_with_the_params_and_the_output_over_them() -> None:
     """`{**params, **output}`, references resolved as they were; an output that is no object adds nothing."""
     plan = start("a", step("b", params={"n": "${steps.a.output.n}", "id": 0, "of": "${input.who}"}), "z", input={"who": "ada"})
@@ -269,214 +273,6 @@ def test_references_are_resolved_also_when_what_they_point_to_was_undone() -> No
     history.happen(undone("a"))
     assert history.state.rollback_status == "partial"
     assert rollback_plan(history.state)[0].params == {"n": 7}
-
-
-@pytest.mark.parametrize(
-    ("own", "found"),
-    [
-        (TaskInfo(), ("q1", 9, 30_000, 5)),
-        (TaskInfo(timeout_ms=5, max_retries=0), ("q1", 9, 5, 2)),
-        (TaskInfo(queue="q2", priority=1), ("q2", 1, 30_000, 5)),
-    ],
-)
-def test_the_settings_of_an_undoing_are_the_compensations_own(own: TaskInfo, found: tuple[str, int, int, int]) -> None:
-    """In the queue and with the priority of what it undoes; how often a step may be tried says nothing of its undoing."""
-    plan = start(step("a", queue="q1", priority=9, max_retries=0, timeout_ms=1), "b", config={"retry_unknown": False})
-    dispatch = dispatch_of(given(plan, completed("a"), fatal("b"), around=undoable(undo_a=own)).state, 0)
-    assert (dispatch.queue, dispatch.priority, dispatch.timeout_ms, dispatch.max_attempts) == found
-
-
-def test_the_settings_of_the_namespace_are_an_undoings_as_well() -> None:
-    """They are of all tasks."""
-    around = undoable()._replace(namespace=NamespaceConfig(timeout_ms=77, queue="q0"))
-    dispatch = dispatch_of(given(start("a", "b"), completed("a"), fatal("b"), around=around).state, 0)
-    assert (dispatch.timeout_ms, dispatch.queue) == (77, "q0")
-
-
-def test_what_a_compensation_sets_counts() -> None:
-    """Its variables are there for the next undoing; too large ones are let go, for the step is undone all the same."""
-    history = given(start("a", "b", "z"), completed("a"), completed("b", vars={"k": 1}), fatal("z"), around=undoable())
-    outcome = history.when(completed("b", None, 2, vars={"k": 2, "l": 3}))
-    assert outcome.events[1] == e.CompensationCompleted(step="b", attempt=2, ended_at=at(1), vars={"k": 2, "l": 3})
-    assert dispatch_of(outcome.state, 0).vars == {"k": 2, "l": 3}
-    outcome = history.when(completed("a", None, 2, vars={"k": "x" * limits.vars_bytes}))
-    assert (outcome.state.status, outcome.state.variables) == ("rolled_back", {"k": 2, "l": 3})
-
-
-# Before-images ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("task", "inverse"), [("update_x", "update_x"), ("delete_x", "create_x")])
-def test_an_update_and_a_delete_are_undone_from_what_was_before(task: str, inverse: str) -> None:
-    """The image's fields stand over params and output; without an image nothing is undone, and the reason is told."""
-    around = known("update_x", "delete_x", "create_x")
-    plan = start(step("a", task=task, params={"id": 1, "v": "new"}), "b")
-    history = given(plan, before("a", {"id": 1, "v": "old"}), completed("a", {"v": "out", "k": 2}), fatal("b"), around=around)
-    dispatch = dispatch_of(history.state, 0)
-    assert (dispatch.task, dispatch.params, dispatch.before) == (inverse, {"id": 1, "v": "old", "k": 2}, {"id": 1, "v": "old"})
-    assert undo_of(task, around) == (None, "no_before_image")
-
-
-def test_a_compensation_of_ones_own_needs_no_image() -> None:
-    """It gets the image if there is one, but its params are the step's."""
-    around = Surroundings(tasks={"update_x": TaskInfo(compensate="put_back")})
-    history = given(start(step("a", task="update_x", params={"v": 1}), "b"), around=around)
-    for message in (before("a", {"v": 0}), completed("a"), fatal("b")):
-        history.happen(message)
-    dispatch = dispatch_of(history.state, 0)
-    assert (dispatch.task, dispatch.params, dispatch.before) == ("put_back", {"v": 1}, {"v": 0})
-
-
-@pytest.mark.parametrize("who", ["step", "task"])
-def test_a_compensation_that_is_named_needs_no_image_whatever_its_name(who: str) -> None:
-    """Only an inverse that was found by its name puts back an image: `update_x` said to undo `update_x` has the step's params."""
-    said = TaskInfo(compensate="update_x") if who == "task" else TaskInfo()
-    around = Surroundings(tasks={"update_x": said})
-    fields = {"compensate": "update_x"} if who == "step" else {}
-    assert undo_of("update_x", around, **fields) == ("update_x", None)
-    history = given(start(step("a", task="update_x", params={"v": 1}, **fields), "b"), around=around)
-    for message in (before("a", {"v": 0}), completed("a"), fatal("b")):
-        history.happen(message)
-    assert dispatch_of(history.state, 0).params == {"v": 1}
-
-
-def test_an_inverse_that_was_found_stands_beside_what_was_said() -> None:
-    """`inverse` in commit 1 tells that nobody named it; a worker that announces one is not asked for another."""
-    around = Surroundings(tasks={"create_x": TaskInfo(queue="q"), "delete_x": TaskInfo()})
-    created = given(start(step("a", task="create_x")), around=around).state.created
-    assert created.tasks["create_x"] == TaskInfo(queue="q", inverse="delete_x")
-
-
-def test_the_first_image_stands() -> None:
-    """Of an attempt, and of all attempts of a step: what a retry sees is no longer what was before."""
-    history = given(start(step("a", task="update_x")), around=known("update_x"))
-    history.when(before("a", 1)).then(e.BeforeImageRecorded(step="a", image=1))
-    history.when(before("a", 2)).then_nothing("ineffective")
-    history.happen(failed("a"))
-    history.happen(due("a"))
-    assert dispatch_of(history.state, 0).before == 1
-    history.when(before("a", 3, 2)).then_nothing("ineffective")
-    assert history.state.images == {0: 1}
-
-
-def test_none_is_an_image_too() -> None:
-    """What was not there before is a state like any other."""
-    history = given(start("a"), before("a", None))
-    assert history.state.images == {0: None}
-    assert dispatch_of(history.state, 0).before is None
-
-
-def test_a_run_later_the_first_image_still_stands() -> None:
-    """A re-run after a restore or a retry changes what was changed already; only undoing it makes the image worthless."""
-    history = given(start(step("a", task="update_x"), "b"), checkpoint(), around=known("update_x"))
-    for message in (before("a", {"v": 0}), completed("a"), restore("e1.4")):
-        history.happen(message)
-    history.when(before("a", {"v": 1}, run=2)).then_nothing("ineffective")
-    history.happen(completed("a", run=2))
-    history.happen(fatal("b", run=2))
-    assert dispatch_of(history.state, 0).params == {"v": 0}
-
-
-def test_an_undone_step_forgets_its_image() -> None:
-    """What comes after the undoing is a new beginning, with an image of its own."""
-    history = given(start(step("a", task="update_x"), "b"), around=known("update_x"))
-    for message in (before("a", {"v": 0}), completed("a"), fatal("b"), undone("a"), retry()):
-        history.happen(message)
-    assert history.state.images == {}
-    history.when(before("a", {"v": 5}, run=2)).then(e.BeforeImageRecorded(step="a", run=2, image={"v": 5}))
-
-
-def test_only_work_has_images() -> None:
-    """What an undoing says was before is nobody's to undo; a late image of a closed attempt is stale."""
-    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable())
-    history.when(before("a", 1, 2)).then_nothing("ineffective")
-    history.when(before("a", 1)).then_nothing("stale")
-
-
-# Failures of undoing ---------------------------------------------------------------------------------------------------
-
-
-def test_an_undoing_has_retries_of_its_own() -> None:
-    """As many as the compensation says, with its delays, whatever the step itself needed."""
-    around = undoable(undo_a=TaskInfo(max_retries=1))
-    history = given(start(step("a"), "b"), failed("a"), due("a"), completed("a", None, 2), around=around)
-    history.happen(fatal("b"))
-    outcome = history.when(failed("a", 3)).then_types(
-        "compensation_started a", "compensation_failed a", "compensation_retry_scheduled a"
-    )
-    assert outcome.events[-1].delay_ms == 1000
-    history.when(due("a")).then(e.CompensationScheduled(step="a", attempt=4, task="undo_a"))
-    last = history.when(failed("a", 4)).then_types("compensation_started", "compensation_failed", "execution_failed").events[1]
-    assert (last.will_retry, last.retries_exhausted) == (False, True)
-    assert history.state.steps[0].undo_error == last.error
-
-
-def test_why_an_undoing_failed_is_known_until_it_succeeds() -> None:
-    """Beside the step's own error; an undoing that worked in the end has none."""
-    history = given(start("a", "b"), completed("a"), fatal("b"), failed("a", 2, code="BUSY"), around=undoable())
-    error = history.state.steps[0].undo_error
-    assert error is not None
-    assert (error.code, history.state.steps[0].error) == ("BUSY", None)
-    history.happen(due("a"))
-    history.happen(undone("a", 3))
-    assert history.state.steps[0].undo_error is None
-
-
-def test_one_that_cannot_be_undone_keeps_the_others_from_nothing() -> None:
-    """The rollback goes on, and is partial in the end: `failed`, with the steps that still stand."""
-    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), around=undoable())
-    history.when(fatal("b", 2)).then_types("compensation_started b", "compensation_failed b", "compensation_scheduled a")
-    end = history.when(undone("a")).then_types("compensation_started", "compensation_completed", "execution_failed").events[-1]
-    assert isinstance(end, e.ExecutionFailed)
-    assert (end.rollback_status, end.not_undone, end.failed_steps, end.error.code) == ("partial", ("b",), ("c",), "FATAL")
-    assert history.state.steps[1].compensation == "failed"
-
-
-def test_an_undoing_that_times_out_is_tried_again_and_its_timeout_grows() -> None:
-    """A timeout is a failure of the undoing like any other."""
-    around = undoable(undo_a=TaskInfo(timeout_ms=1_000, timeout_growth=2.0))
-    history = given(start("a", "b"), completed("a"), fatal("b"), around=around)
-    outcome = history.when(timed_out("a", 2)).then_types(
-        "compensation_started a", "compensation_failed a", "compensation_retry_scheduled a"
-    )
-    assert outcome.events[1].error.code == "task_timeout"
-    assert dispatch_of(history.when(due("a")).state, 0).timeout_ms == 2_000
-
-
-def test_an_undoing_whose_workers_are_lost_is_tried_again() -> None:
-    """As work is."""
-    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable())
-    history.when(lost("a", 10, 2)).then_types("compensation_failed a", "compensation_retry_scheduled a")
-
-
-def test_an_undoing_that_no_worker_begins_fails_and_is_tried_again() -> None:
-    """Its own task's queue timeout: it is taken back, and retried as any failure of an undoing, until that is exhausted."""
-    around = undoable(undo_a=TaskInfo(queue_timeout_ms=5_000, max_retries=1))
-    history = given(start("a", "b"), completed("a"), around=around)
-    outcome = history.when(fatal("b"))
-    timer = timer_of(outcome.state, due("a", "queue"))
-    assert in_words(outcome.effects) == ["dispatch a/1-2", f"timer {timer} in 5 s"]
-    outcome = history.when(due("a", "queue")).then(e.TaskOverdue(step="a", attempt=2))
-    assert in_words(outcome.effects) == ["withdraw a/1-2"]
-    outcome = history.when(withdrawn("a", 2)).then_types("compensation_failed a", "compensation_retry_scheduled a")
-    assert outcome.events[0].error.code == "queue_timeout"
-    history.when(due("a")).then_types("compensation_scheduled a")
-    history.happen(due("a", "queue"))
-    history.when(withdrawn("a", 3)).then_types("compensation_failed a", "execution_failed")
-
-
-def test_the_start_of_an_undoing_ends_its_waiting() -> None:
-    """As of any attempt."""
-    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable(undo_a=TaskInfo(queue_timeout_ms=5_000)))
-    timer = timer_of(history.state, due("a", "queue"))
-    assert in_words(history.when(started("a", 2)).effects) == [f"clear {timer}"]
-
-
-def test_no_strategy_and_no_fallback_concern_an_undoing() -> None:
-    """Both belong to the step's own work."""
-    around = undoable(undo_a=TaskInfo(max_retries=0))._replace(strategies=(Strategy(id="s", applicable_errors=("BROKEN",)),))
-    history = given(start(step("a", fallback="other"), "b"), completed("a"), fatal("b"), around=around)
-    history.when(failed("a", 2)).then_types("compensation_started", "compensation_failed", "execution_failed")
 
 
 # What nothing undoes ---------------------------------------------------------------------------------------------------

@@ -365,6 +365,10 @@ def test_an_attempt_may_wait_so_long_for_a_worker() -> None:
     assert in_words(fx.open_effects(history.state)) == ["dispatch a/1-1", "timer 3 in 5 s"]
     outcome = history.when(due("a", "queue")).then(e.TaskOverdue(step="a"))
     assert in_words(outcome.effects) == ["withdraw a/1-1"]
+    (effect,) = outcome.effects
+    assert isinstance(effect, fx.TakeBack)
+    assert effect.again is not None  # what is not there when it is to be taken back is put there: absence proves nothing
+    assert effect.again.message == dispatch_of(outcome.state, 0)
     outcome = history.when(withdrawn("a")).then_types("task_timed_out a", "execution_failed")
     event = outcome.events[0]
     assert isinstance(event, e.TaskTimedOut)
@@ -424,6 +428,8 @@ def test_a_cancel_while_it_is_taken_back() -> None:
     history = waiting()
     history.happen(due("a", "queue"))
     history.happen(cancel())
+    overdue = history.commits[1]
+    assert fx.effects_of(overdue.events, overdue.version, history.state, 2) == []  # it is taken back for the cancel now
     history.when(withdrawn("a")).then_types("task_cancelled a", "execution_cancelled")
 
 
