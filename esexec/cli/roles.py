@@ -5,7 +5,7 @@ They say `ready` once they are; a server that is not up yet is waited for.
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, TypeVar
 
@@ -51,7 +51,7 @@ async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, conc
         server = await stack.enter_async_context(call.reach())
         role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
         await _up(call, server, stack, role)
-        _ready(call, server, {"worker": role.name, "tasks": sorted(found), "queues": queues})
+        _ready(call, server, _said_of(role, found, queues))
         await asyncio.Event().wait()
 
 
@@ -74,7 +74,7 @@ async def dev(
         if found or strategies:
             role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
             await _up(call, server, stack, role)
-            roles |= {"worker": role.name, "tasks": sorted(found), "queues": queues}
+            roles |= _said_of(role, found, queues)
         _ready(call, server, roles)
         _what_to_try(call, server, found)
         await asyncio.Event().wait()
@@ -99,6 +99,10 @@ async def _telling(call: Call, words: str, starting: Coroutine[Any, Any, T]) -> 
         return await task
     finally:
         task.cancel()
+
+
+def _said_of(worker: Worker, tasks: Iterable[str], queues: Mapping[str, int]) -> dict[str, Any]:
+    return {"worker": worker.name, "tasks": sorted(tasks), "strategies": sorted(worker.strategies), "queues": queues}
 
 
 def _ready(call: Call, server: Server, roles: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ async def run(
         preset=preset,
     )
     strategies = collect_strategies(tasks).values()
-    slots = dict.fromkeys(queues_of(what, found) | {one.queue for one in strategies}, concurrency)
+    slots = dict.fromkeys(queues_of(what, found) | {one.queue for one in strategies if one.queue}, concurrency)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         opened = local(tasks=found.values(), strategies=strategies, queues=slots, namespace=call.namespace, url=server.url)

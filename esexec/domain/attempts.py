@@ -310,7 +310,7 @@ class _Attempt:
                     run=self.run,
                     strategy=strategy.id,
                     name=strategy.name,
-                    queue=strategy.queue,
+                    queue=strategy.lane,
                     timeout_ms=strategy.timeout_ms,
                 )
             )

@@ -4,6 +4,7 @@ A strategy is tried once a step has failed for good (`before_retries`: after eve
 from. The first that was added and applies is taken.
 """
 
+import hashlib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase, translate
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from msgspec import Meta
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.explain import quoted
+from esexec.domain.ids import is_token, token_from
 
 RecoveryVerb = Literal["retry", "skip", "fallback", "abort", "checkpoint_restore"]
 """What a strategy can ask for."""
@@ -21,26 +23,43 @@ RecoveryVerb = Literal["retry", "skip", "fallback", "abort", "checkpoint_restore
 
 Pattern = Annotated[str, Meta(max_length=limits.name_chars)]
 EVERY_ERROR = ("*",)
+_READABLE = 32
+"""How much of an id that is no token stands in the name of its lane."""
 
 
 class Strategy(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A recovery strategy of the namespace. `applicable_errors`: error codes, exact or as globs (`HTTP_5*`), in any case.
 
-    `queue`: whose workers have its code. `timeout_ms`: of one call; 0 = none.
+    `queue`: where it is asked, whose workers then have its code; "" = in a lane of its own, which every worker that has the code
+    serves. `timeout_ms`: of one call; 0 = none.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=limits.task_name_chars)]
     name: Annotated[str, Meta(max_length=limits.name_chars)] = ""
     description: Annotated[str, Meta(max_length=limits.text_chars)] = ""
     applicable_errors: Annotated[tuple[Pattern, ...], Meta(max_length=100)] = EVERY_ERROR
-    queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")] = "default"
+    queue: Annotated[str, Meta(pattern=r"^([A-Za-z0-9-][A-Za-z0-9_-]{0,63})?\Z")] = ""
     timeout_ms: Annotated[int, Meta(ge=0, le=limits.timeout_ms)] = 30_000
     before_retries: bool = False
+
+    @property
+    def lane(self) -> str:
+        """The queue in which its questions wait."""
+        return self.queue or own_lane(self.id)
 
     def applies_to(self, error: ErrorInfo) -> bool:
         """Whether this error is one of those it handles."""
         code = error.code.lower()
         return any(fnmatchcase(code, pattern.lower()) for pattern in self.applicable_errors)
+
+
+def own_lane(strategy_id: str) -> str:
+    """The queue of a strategy that names none: no user's (its name begins with `_`), and no other strategy's."""
+    plain = f"_recovery-{strategy_id}"
+    if is_token(plain):
+        return plain
+    known = hashlib.sha256(strategy_id.encode()).hexdigest()[:16]
+    return f"_recovery_{token_from(strategy_id)[:_READABLE]}-{known}"
 
 
 def pattern_problem(patterns: Iterable[str]) -> ErrorInfo | None:

@@ -20,7 +20,8 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, Unavailable
 from esexec.domain.ids import is_token
-from esexec.domain.messages import Answer, CancelSignal, ImageSignal
+from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal
+from esexec.domain.strategies import own_lane
 from esexec.executor.desk import Done
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
@@ -57,6 +58,13 @@ class _Delivered(NamedTuple):
 
     up_to: int
     times: int
+
+
+def _was_passed_about(what: fx.TakeBack) -> bool:
+    """Whether it is a question in a queue of many: workers without its strategy had it and handed it back, so that its lane's
+    deliveries do not tell whether somebody has it."""
+    message = what.again.message if what.again is not None else None
+    return isinstance(message, Dispatch) and message.purpose == "recovery" and what.queue != own_lane(message.task)
 
 
 class NatsOutbox:
@@ -169,6 +177,9 @@ class NatsOutbox:
         if waiting is None:
             await self._not_there(entity, what, subject, done)
             return
+        if what.why == "overdue" and _was_passed_about(what):
+            await self._take_away(entity, what, waiting.sequence, done)
+            return
         before = await self._delivered(what.queue, what.priority)
         somebody_has_it = before.up_to >= waiting.sequence
         if somebody_has_it and what.why in ("overdue", "pause"):
@@ -187,6 +198,13 @@ class NatsOutbox:
             # It was handed out in between, and its lease went with it: put it back, so that it is not lost with its holder.
             await self._dispatch(subject, waiting.data, (what.queue, what.priority), done)
 
+    async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done) -> None:
+        """Whoever may have it: advice that comes after this is not heard."""
+        if await self._delete_dispatch(sequence):
+            await self._nobody_had_it(entity, what, done)
+        else:  # its holder let it go just now, having reported; or the server did not answer
+            self._insist(partial(self._take_back, entity, what, done), _TRY_AGAIN_S)
+
     async def _nobody_had_it(self, entity: str, what: fx.TakeBack, done: Done) -> None:
         if what.why == "over":
             await done()
@@ -195,13 +213,14 @@ class NatsOutbox:
 
     async def _not_there(self, entity: str, what: fx.TakeBack, subject: str, done: Done) -> None:
         """Reported, or not handed out yet, or taken back by an executor that died before it could tell. What is overdue is put
-        there, unless it is reported, and taken back once more: so it is either proven or begun."""
+        there, unless it is reported, and taken back once more: so it is either proven or begun, and a question taken away."""
         again = what.again.message if what.again is not None else None
         if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what):
             await done()
             return
         lane = (what.queue, what.priority)
-        take_back = partial(self._take_back, entity, what._replace(again=None), done)
+        what = what if _was_passed_about(what) else what._replace(again=None)
+        take_back = partial(self._take_back, entity, what, done)
 
         async def stands() -> None:
             self._insist(take_back)

@@ -84,16 +84,17 @@ class RecoveryOptions(TypedDict, total=False):
 class RecoveryStrategy:
     """A base for strategies: give a subclass an `id` and an `execute`, and what else differs, as attributes or when it is made.
 
-    `applicable_errors`: the error codes that it handles, exact or as globs (`HTTP_5*`), in any case. `queue`: the workers of
-    which queue have its code. `timeout` of one call, 0 = none. `before_retries`: it is asked after every failed attempt, not only
-    after the last. Anything else that has these attributes and an `execute` can be a strategy as well.
+    `applicable_errors`: the error codes that it handles, exact or as globs (`HTTP_5*`), in any case; none: all.
+    `timeout` of one call, 0 = none. `before_retries`: it is asked after every failed attempt, not only after the last. `queue`:
+    left empty, every worker that has its code is asked, whatever its queues are; with a name only the workers of that queue are.
+    Anything else that has these attributes and an `execute` can be a strategy as well.
     """
 
     id: str = ""
     name: str = ""
     description: str = ""
     applicable_errors: Iterable[str] = ("*",)
-    queue: str = "default"
+    queue: str = ""
     timeout: Duration = "30s"
     before_retries: bool = False
 

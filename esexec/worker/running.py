@@ -63,14 +63,14 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
 
     async def begin(self, attempt: Attempt, now_mono: float) -> None:
-        """Start the handler of an attempt; what cannot be started is reported at once."""
+        """Start the handler of an attempt; what cannot be started is reported at once. A question's strategy is here."""
         if attempt.why is not None:  # told to stop before it began
             if attempt.why != "draining":
                 await self._over(attempt, _encode(r.Stopped(worker=self._worker)))
             return
         dispatch = attempt.dispatch
         if dispatch.purpose == "recovery":
-            await self._begin_recovery(attempt, now_mono)
+            await self._begin_recovery(attempt, self._strategies[dispatch.task], now_mono)
             return
         task = self._tasks.get(dispatch.task)
         if task is None:
@@ -88,14 +88,9 @@ class Runner:
         else:
             await self._in_thread(attempt, task.fn, arguments)
 
-    async def _begin_recovery(self, attempt: Attempt, now_mono: float) -> None:
-        dispatch = attempt.dispatch
-        strategy = self._strategies.get(dispatch.task)
-        if strategy is None:
-            await self._refuse(attempt, _unknown_strategy(dispatch.task, self._strategies))
-            return
+    async def _begin_recovery(self, attempt: Attempt, strategy: RecoveryStrategy, now_mono: float) -> None:
         self._started(attempt, now_mono)
-        arguments = {"strategy": strategy, "dispatch": dispatch}
+        arguments = {"strategy": strategy, "dispatch": attempt.dispatch}
         if is_async(strategy):
             self._on_loop(attempt, ask, arguments)
         else:
@@ -271,14 +266,5 @@ def _unknown_task(name: str, tasks: dict[str, Task[..., Any]]) -> ErrorInfo:
         f"this worker has no task {name!r}",
         code="unknown_task",
         hint=f"it has: {', '.join(sorted({task.name for task in tasks.values()})) or 'none'}",
-    )
-    return error.info
-
-
-def _unknown_strategy(strategy_id: str, strategies: Mapping[str, RecoveryStrategy]) -> ErrorInfo:
-    error: EsexecError = ValidationError(
-        f"this worker has no recovery strategy {strategy_id!r}",
-        code="unknown_strategy",
-        hint=f"it has: {', '.join(sorted(strategies)) or 'none'}",
     )
     return error.info

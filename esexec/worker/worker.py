@@ -21,6 +21,7 @@ from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
 from esexec.domain.ids import is_user_id
 from esexec.domain.messages import CancelSignal, Dispatch
 from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
 from esexec.nats.publisher import Ack, Publisher
@@ -45,15 +46,21 @@ _LOOK_FOR_LANES_S = 2.0
 _ANNOUNCE_S = 2.0
 _TRY_AGAIN_S = 1.0
 _USUAL_PRIORITY = 5
+_LATER = b'-NAK {"delay": 1000000000}'
+"""Hands a question back: in a second another worker may get it."""
+_HANDED_BACK = limits.recovery_wait_ms // 1000
+"""So often a question may have been handed back; deliveries beyond that are losses."""
+_SLOTS_OF_A_STRATEGY = 4
+"""So many questions a worker answers at a time, of each strategy that is asked in its own lane."""
 
 
 class Worker(Role):
     """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
 
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
-    recovery strategies whose code this worker has, beside those of the modules and the built-in one. `async with` starts and
-    drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks or strategies that cannot be,
-    `Unavailable` if no server answers.
+    recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
+    queues are, unless the strategy names one. `async with` starts and drains it; `run()` keeps it up until cancelled. Raises
+    `ValidationError` for queues, tasks or strategies that cannot be, `Unavailable` if no server answers.
     """
 
     def __init__(
@@ -79,11 +86,15 @@ class Worker(Role):
         """By id."""
         self._callable = self.tasks | {one.path: one for one in self.tasks.values() if one.path is not None}
         self._slots = _checked_queues({"default": 10} if queues is None else queues)
+        self._own_lanes = frozenset(map(own_lane, self.strategies))
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._lease_ms, self._drain_s = lease_ms, drain_s
         self._subjects = Subjects(namespace)
         self._attempts: dict[str, Attempt] = {}
         self._queues: dict[str, Queue] = {}
+        self._pullers: dict[str, Puller] = {}
+        self._opening = asyncio.Lock()
+        self._draining = False
         self._background: list[asyncio.Task[None]] = []
         self._pulse_mono = time.monotonic()
         self._rare: set[asyncio.Task[None]] = set()
@@ -99,7 +110,8 @@ class Worker(Role):
             await self._begin(connection, undo)
             undo.pop_all()
         self._connection = connection
-        logger.info("worker %s ready on %s: %s", self.name, connection.shown_url, ", ".join(sorted(self.tasks)))
+        tasks, strategies = (", ".join(sorted(names)) or "none" for names in (self.tasks, self.strategies))
+        logger.info("worker %s ready on %s: tasks %s; strategies %s", self.name, connection.shown_url, tasks, strategies)
 
     async def _begin(self, connection: Connection, undo: AsyncExitStack) -> None:
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
@@ -119,15 +131,13 @@ class Worker(Role):
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
         await connection.subscribe(self._subjects.live("*", "before"), self._on_before)
         await self._announce(connection)
-        self._pullers = {name: Puller(connection) for name in self._slots}
-        for puller in self._pullers.values():
-            await puller.start()
-        self._queues = {
-            name: Queue(name, slots, self._subjects, self._pullers[name], self._take) for name, slots in self._slots.items()
-        }
-        await connection.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{self._subjects.tasks_stream}.*", self._on_new_lane)
-        for queue in self._queues:
-            await ensure_lane(connection, self._subjects, queue, _USUAL_PRIORITY, self._lease_ms)
+        self._queues, self._pullers, self._draining = {}, {}, False
+        for name, slots in self._slots.items():
+            await self._open(connection, name, slots)
+        advisories = f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{self._subjects.tasks_stream}.*"
+        await connection.subscribe(advisories, partial(self._on_new_lane, connection))
+        for name in self._slots:
+            await ensure_lane(connection, self._subjects, name, _USUAL_PRIORITY, self._lease_ms)
         await self._find_lanes(connection)
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
 
@@ -136,6 +146,8 @@ class Worker(Role):
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        async with self._opening:
+            self._draining = True
         for queue in self._queues.values():
             await queue.stop()
         await asyncio.gather(*(puller.stop() for puller in self._pullers.values()))
@@ -174,18 +186,34 @@ class Worker(Role):
 
     # Lanes -----------------------------------------------------------------------------------------------------------------
 
+    async def _open(self, connection: Connection, name: str, slots: int) -> None:
+        """Serve a queue, as soon as it has lanes."""
+        puller = Puller(connection)
+        await puller.start()
+        self._pullers[name] = puller
+        self._queues[name] = Queue(name, slots, self._subjects, puller, self._take)
+
+    async def _add_lane(self, connection: Connection, name: str, priority: int) -> None:
+        """Serve a lane that exists, if it is one of our queues or of our strategies."""
+        if name not in self._queues and name not in self._own_lanes:
+            return
+        async with self._opening:
+            if name not in self._queues and not self._draining:
+                await self._open(connection, name, _SLOTS_OF_A_STRATEGY)
+        if (queue := self._queues.get(name)) is not None:
+            await queue.add_lane(priority)
+
     async def _find_lanes(self, connection: Connection) -> None:
         for name, priority in await lane_names(connection, self._subjects):
-            if name in self._queues:
-                await self._queues[name].add_lane(priority)
-        for name, queue in self._queues.items():
+            await self._add_lane(connection, name, priority)
+        for name, queue in list(self._queues.items()):
             for priority in queue.missing:  # somebody deleted its consumer: what waits there would wait for ever
                 await ensure_lane(connection, self._subjects, name, priority, self._lease_ms)
 
-    async def _on_new_lane(self, message: Msg) -> None:
+    async def _on_new_lane(self, connection: Connection, message: Msg) -> None:
         lane = self._subjects.parse_lane(message.subject.rsplit(".", 1)[1])
-        if lane is not None and lane[0] in self._queues:
-            await self._queues[lane[0]].add_lane(lane[1])
+        if lane is not None:
+            await self._add_lane(connection, *lane)
 
     async def _look_for_lanes(self, connection: Connection) -> None:
         """New lanes are told by the server's advisory; one that was missed is found by looking."""
@@ -216,6 +244,11 @@ class Worker(Role):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._apart(self._unreadable(message, queue, subject, error))
             return
+        if dispatch.purpose == "recovery" and dispatch.task not in self.strategies:
+            logger.debug("%s handed back: strategy %s is not here", key, dispatch.task)
+            await message.respond(_LATER)
+            await queue.freed()
+            return
         attempt = Attempt(dispatch, key, queue.name, message.reply, subject)
         now_mono = time.monotonic()
         attempt.beaten_mono = now_mono
@@ -234,8 +267,15 @@ class Worker(Role):
 
     async def _begin_again(self, attempt: Attempt, losses: int) -> None:
         """Somebody had this attempt before and was lost. Say so durably first: it may be what kills workers."""
+        passed_about = attempt.dispatch.purpose == "recovery" and attempt.queue not in self._own_lanes
+        if passed_about:
+            losses = max(0, losses - _HANDED_BACK)
         await self._publisher.store(attempt.report_subject, msgspec.json.encode(r.Lost(worker=self.name, losses=losses)))
         if losses < limits.losses_per_attempt:
+            if passed_about:  # its deliveries are not all losses, so that it is the time since its start that ends it
+                attempt.started_told = True
+                started = r.Started(worker=self.name, started_at=now())
+                await self._publisher.store(attempt.report_subject, msgspec.json.encode(started))
             await self._runner.begin(attempt, time.monotonic())
         else:
             attempt.over = True

@@ -71,6 +71,7 @@ def test_roles_tell_json_that_they_are_ready(tmp_path: Path, nats_server: NatsSe
     assert said["url"] == nats_server.url
     assert said["namespace"] == namespace
     assert "greet" in said["tasks"]
+    assert "network_timeout_recovery" in said["strategies"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -165,17 +165,16 @@ async def hangs(ctx: RecoveryContext) -> RecoveryResult:
 
 
 @pytest.mark.parametrize(
-    ("execute", "on_worker", "why"),
+    ("execute", "why"),
     [
-        (throws, True, "no idea either"),
-        (hangs, True, "timeout of 100 ms"),
-        (no_result, True, "no result"),
-        (throws, False, "no recovery strategy 'throws'"),
+        (throws, "no idea either"),
+        (hangs, "timeout of 100 ms"),
+        (no_result, "no result"),
     ],
 )
-async def test_a_strategy_that_cannot_answer_has_said_abort(engine: Engine, execute: Any, on_worker: bool, why: str) -> None:
-    """One that throws, times out, returns nonsense, or is on no worker of its queue: the step fails, with a message."""
-    await with_strategy(engine, esexec.recovery("*", timeout="100ms")(execute), on_worker=on_worker)
+async def test_a_strategy_that_cannot_answer_has_said_abort(engine: Engine, execute: Any, why: str) -> None:
+    """One that throws, times out or returns nonsense: the step fails, with a message."""
+    await with_strategy(engine, esexec.recovery("*", timeout="100ms")(execute))
     result = await engine.execute(plan(fallback="instead"))
     assert result.status == ExecutionStatus.FAILED
     (event,) = await recovered(engine, result.id)
@@ -183,8 +182,8 @@ async def test_a_strategy_that_cannot_answer_has_said_abort(engine: Engine, exec
     assert why in event.message
 
 
-async def test_a_strategy_is_asked_on_its_own_queue(engine: Engine) -> None:
-    """Only the workers of its queue need its code."""
+async def test_a_strategy_is_asked_on_the_queue_that_it_names(engine: Engine) -> None:
+    """Only the workers of that queue need its code."""
 
     @esexec.recovery(queue="advice")
     async def advise(ctx: RecoveryContext) -> RecoveryResult:

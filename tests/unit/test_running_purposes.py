@@ -128,17 +128,6 @@ async def test_a_recovery_asks_the_strategy(sync: bool) -> None:
     assert context.purpose == "recovery"
 
 
-async def test_a_strategy_that_the_worker_has_not_got() -> None:
-    """The report says so, for good, and what there is; a task of that name is not taken for it."""
-
-    def mine() -> None: ...
-
-    report = await Worker(mine, strategies=(recovery(id="other")(RecoveryStrategy().execute),)).run(
-        "mine", purpose="recovery", recovery=ASKED
-    )
-    assert (report.error.code, report.error.retryable, report.error.hint) == ("unknown_strategy", False, "it has: other")
-
-
 async def test_a_strategy_that_raises_fails_its_attempt() -> None:
     """As a handler does, with the code of its error; what follows is the core's to say."""
 
