@@ -73,7 +73,8 @@ def _usage(error: Any) -> Exit:
         raise error
     context: Any = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(context.get_help())
+        if text := error.format_message().strip():  # empty: it was printed while the error was made
+            print(text)
         return Exit.USAGE
     hint = f"{context.command_path} --help" if context is not None else "esexec --help"
     say_error("usage", error.format_message(), hint, Exit.USAGE, as_json="--json" in sys.argv)

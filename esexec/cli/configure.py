@@ -20,13 +20,21 @@ def register(app: typer.Typer) -> None:
 async def configure(
     call: Call,
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="max_retries=5, timeout=30s, …", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]…",
+            help="max_retries=5, timeout=30s, queues.slow.timeout=10m, …; nothing behind = takes it back.",
+            show_default=False,
+        ),
     ] = None,
     preset: PresetOption = None,
     show: Annotated[bool, typer.Option("--show", help="Print what holds now.")] = False,
 ) -> None:
-    """Set the namespace's settings: for all executions that are started from now on. What is not given stays as it is."""
-    said = _read(settings or ())
+    """Set the namespace's settings: for all executions that are started from now on. What is not given stays as it is.
+
+    queues.NAME.KEY=VALUE sets what holds for the attempts on one queue. With nothing behind = a setting is taken back.
+    """
+    said = read_settings(settings or ())
     if preset is not None:
         said["preset"] = preset
     if not (said or show):
@@ -47,8 +55,8 @@ async def configure(
         call.say("configured")
 
 
-def _read(pairs: Iterable[str]) -> dict[str, Any]:
-    """`KEY=VALUE` → settings; a value that is JSON is that, anything else is text."""
+def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """`KEY=VALUE` → settings; a value that is JSON is that, none is null, anything else is text. Dots lead into objects."""
     said: dict[str, Any] = {}
     for pair in pairs:
         key, found, value = pair.partition("=")
@@ -56,10 +64,18 @@ def _read(pairs: Iterable[str]) -> dict[str, Any]:
             raise ValidationError(
                 f"{pair[:80]!r} is no setting", code="usage", hint="KEY=VALUE, such as max_retries=5 or timeout=30s"
             )
-        if key in said:
+        *above, last = key.split(".")
+        place: Any = said
+        for name in above:
+            place = place.setdefault(name, {}) if isinstance(place, dict) else place
+        if not isinstance(place, dict) or last in place:
             raise ValidationError(f"{key[:80]} is given twice", code="usage", hint="keep one of the two")
-        try:
-            said[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            said[key] = value
+        place[last] = _value(value)
     return said
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return text

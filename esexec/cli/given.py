@@ -61,6 +61,7 @@ CheckpointIntervalOption = Annotated[
 CheckpointEveryOption = Annotated[
     str | None, typer.Option("--checkpoint-every", metavar="task", help="A checkpoint after every task that completed.")
 ]
+_DURATIONS = frozenset({"delay", "execution_timeout", "checkpoint_interval"})
 PresetOption = Annotated[
     str | None, typer.Option("--preset", metavar="NAME", help=f"Settings for a kind of work: {', '.join(PRESETS)}.")
 ]
@@ -79,14 +80,19 @@ def read_time(text: str, option: str) -> datetime:
     return time
 
 
-def read_deadline(text: str, option: str) -> datetime | str:
-    """A time, or a duration as it stands."""
-    return read_time(text, option) if re.match(r"\d{4}-", text) else text
+def read_deadline(text: str, option: str) -> datetime | str | float:
+    """A time, or a duration."""
+    return read_time(text, option) if re.match(r"\d{4}-", text) else read_duration(text)
+
+
+def read_duration(text: str) -> str | float:
+    """A duration as it stands; a bare number is seconds."""
+    return float(text) if re.fullmatch(r"\d{1,15}(\.\d{1,15})?", text, re.ASCII) else text
 
 
 def time_options(start_at: str | None, deadline: str | None, **others: Any) -> dict[str, Any]:
     """Options of a start, from what was given of them."""
-    said = {name: value for name, value in others.items() if value is not None}
+    said = {name: read_duration(value) if name in _DURATIONS else value for name, value in others.items() if value is not None}
     if start_at is not None:
         said["start_at"] = read_time(start_at, "--start-at")
     if deadline is not None:

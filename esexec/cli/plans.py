@@ -8,10 +8,11 @@ import typer
 
 from esexec import plan_files
 from esexec.cli.call import Call
+from esexec.cli.notes import note_warnings
 from esexec.cli.verb import verb
 from esexec.client.plans import KeptPlan
 from esexec.domain.commands import PlanStatus
-from esexec.domain.errors import PlanInvalid, ValidationError
+from esexec.domain.errors import PlanInvalid
 from esexec.plans import Plan
 
 plans = typer.Typer(name="plans", help="Keep plans, and start them by their ids.", no_args_is_help=True)
@@ -37,6 +38,8 @@ async def put(
     what, problem = _read(plan)
     async with call.client(new_store=True, decides=True) as (client, _):
         kept = await client.plans.put(what, "draft" if draft else "ready")
+        if isinstance(what, Plan):
+            await note_warnings(call, client, what)
     if call.json:
         call.document(kept)
     call.say(kept.plan_id)
@@ -98,13 +101,13 @@ async def ls(
     ] = None,
 ) -> None:
     """List the plans that are kept, oldest first."""
-    if status is not None and status not in get_args(PlanStatus):
-        hint = f"one of {', '.join(get_args(PlanStatus))}"
-        raise ValidationError(f"{status[:80]!r} is no status of a plan", code="usage", hint=hint)
     async with call.client() as (client, _):
         found = await client.plans.list(status)  # type: ignore[arg-type]
     if call.json:
         call.document(found)
+        return
+    if not found:
+        call.say("no plans" if status is None else f"no plans are {status}")
         return
     from esexec.cli.terminal import columns, show, terminal, text
 

@@ -28,6 +28,7 @@ from esexec.cli.given import (
     read_input,
     time_options,
 )
+from esexec.cli.notes import say_warnings
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.plans import Plan
@@ -61,6 +62,7 @@ async def run(
 
     what, found, given = Plan.from_file(plan), load_tasks(tasks), read_input(input)
     check_tasks(what, found)
+    say_warnings(call, what.lint(found.values()))
     options = time_options(
         start_at,
         deadline,

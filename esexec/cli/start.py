@@ -25,6 +25,7 @@ from esexec.cli.given import (
     read_input,
     time_options,
 )
+from esexec.cli.notes import note_warnings
 from esexec.cli.verb import verb
 from esexec.client import Handle
 from esexec.domain.errors import AwaitTimeout, NotConfirmed, Refused, ValidationError
@@ -79,6 +80,8 @@ async def start(
         preset=preset,
     )
     async with call.client(new_store=True, decides=True) as (client, server):
+        if isinstance(what, Plan):
+            await note_warnings(call, client, what)
         try:
             handle = await client.start(what, given, **options)
         except NotConfirmed as error:

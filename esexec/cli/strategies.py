@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from esexec.cli.call import Call
@@ -67,7 +68,10 @@ async def ls(call: Call) -> None:
     async with call.client() as (client, _):
         found = await client.strategies.list()
     if call.json:
-        call.document(found)
+        call.document([msgspec.structs.asdict(one) for one in found])
+        return
+    if not found:
+        call.say("no strategies")
         return
     from esexec.cli.terminal import columns, show, terminal, text
     from projections.timeline import duration
@@ -76,7 +80,6 @@ async def ls(call: Call) -> None:
     for one in found:
         asked = "after every failure" if one.before_retries else "after the last retry"
         limit = f"at most {duration(one.timeout_ms)}" if one.timeout_ms else "no timeout"
-        rows.append(
-            (text(one.id), text(f"queue {one.queue}, {limit}, {asked}"), text(", ".join(one.applicable_errors), "bright_black"))
-        )
+        where = f"queue {one.queue}" if one.queue else "wherever its code is"
+        rows.append((text(one.id), text(f"{where}, {limit}, {asked}"), text(", ".join(one.applicable_errors), "bright_black")))
     show(terminal(), columns(*rows))

@@ -7,7 +7,7 @@ import asyncio
 import builtins
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ from esexec.domain import limits
 from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import CorruptHistory, ExecutionError, PlanInvalid, ValidationError, to_exception
 from esexec.domain.events import PlanStored
+from esexec.domain.explain import quoted
 from esexec.domain.kept_plans import PLANS_ENTITY, ListedPlan, PlansState, document_of, fold_plans, plan_entity, unknown_plan
 from esexec.plans import Plan
 from esexec.tasks.foreign import enc_hook
@@ -69,8 +70,9 @@ class Plans:
         """Keep a plan, or change the status of one that is kept. The same plan again is the same: the first document stands.
 
         What cannot be carried out is kept as `invalid`. Raises PlanInvalid for what is not even a JSON object of a plan's size,
-        `Refused` (`too_many_plans`), `NotConfirmed`.
+        `ValidationError` (`bad_plan_status`), `Refused` (`too_many_plans`), `NotConfirmed`.
         """
+        _check_status(status, Wanted)
         return await self._put(plan, status, "")
 
     async def create(self, query: str, planner: Planner | None = None, *, status: Wanted = "ready") -> KeptPlan:
@@ -78,6 +80,7 @@ class Plans:
 
         Raises `ExecutionError` with the code `planner_failed` if the planner does not give one; then nothing is kept.
         """
+        _check_status(status, Wanted)
         planner = planner or self._planner
         if planner is None:
             hint = "create(query, planner=fn), or Client(…, planner=fn)"
@@ -99,15 +102,22 @@ class Plans:
         raise CorruptHistory(f"{plan_entity(plan_id)} does not hold the plan {plan_id}")
 
     async def list(self, status: PlanStatus | None = None) -> builtins.list[ListedPlan]:
-        """What is kept, oldest first, without the documents; all, or those of one status."""
+        """What is kept, oldest first, without the documents; all, or those of one status.
+
+        Raises `ValidationError` (`bad_plan_status`).
+        """
+        if status is not None:
+            _check_status(status, PlanStatus)
         plans = (await self._look()).plans.values()
         return [plan for plan in plans if status is None or plan.status == status]
 
     async def mark(self, plan_id: str, status: Wanted) -> bool:
         """Change the status of a plan that is kept: True if that took effect, False if it was so already.
 
-        Raises `NotFound` (`unknown_plan`), or `Refused` (`plan_not_ready`) for one that is invalid.
+        Raises `ValidationError` (`bad_plan_status`), `NotFound` (`unknown_plan`), or `Refused` (`plan_not_ready`) for one that
+        is invalid.
         """
+        _check_status(status, Wanted)
         command = c.PutPlan(id=new_id(), plan_id=plan_id, status=status, actor=self._client.owner)
         return await self._client._tell_shared(PLANS_ENTITY, "put_plan", command)
 
@@ -126,6 +136,12 @@ class Plans:
         async with self._lock:
             self._state = fold_plans(await news_of(self._client._log, PLANS_ENTITY, self._state.n), self._state)
             return self._state
+
+
+def _check_status(status: object, known: Any) -> None:
+    if status not in get_args(known):
+        hint = f"one of {', '.join(get_args(known))}"
+        raise ValidationError(f"{quoted(status)} is no status for a plan here", code="bad_plan_status", hint=hint)
 
 
 def _raw(plan: Planned) -> bytes:

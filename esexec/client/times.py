@@ -24,7 +24,7 @@ def of_start(
         said["start_at"] = _time("start_at", start_at)
     if delay is not None:
         said["delay_ms"] = milliseconds(delay, name="delay")
-    ends = [] if deadline is None else [_deadline(deadline)]
+    ends = [end for end in [_deadline(deadline)] if end is not None]
     context = current_context()
     if context is not None:
         said["parent"] = f"{context.execution_id}/{context.step}"
@@ -34,10 +34,11 @@ def of_start(
     return said
 
 
-def _deadline(value: datetime | Duration) -> datetime:
-    if isinstance(value, datetime):
-        return _time("deadline", value)
-    return now() + timedelta(milliseconds=milliseconds(value, name="deadline"))
+def _deadline(value: datetime | Duration | None) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return None if value is None else _time("deadline", value)
+    left_ms = milliseconds(value, name="deadline")
+    return now() + timedelta(milliseconds=left_ms) if left_ms else None
 
 
 def _time(name: str, value: datetime) -> datetime:

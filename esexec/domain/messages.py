@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import ErrorInfo
 
 Purpose = Literal["task", "fallback", "compensation", "recovery"]
@@ -60,7 +61,7 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
 
     `execution_id`: the execution that the command was sent to. `original_id`: the execution that stands for it instead,
     when a start's idempotency key belongs to another. `effective`: whether it changed anything (a cancel of an ended
-    execution did not).
+    execution did not). `plan_id`, `plan_status`: of the plan that a `put_plan` was about, as it is kept now.
     """
 
     command_id: str
@@ -69,6 +70,8 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     effective: bool = True
     original_id: str | None = None
     error: ErrorInfo | None = None
+    plan_id: str | None = None
+    plan_status: PlanStatus | None = None
 
 
 class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):

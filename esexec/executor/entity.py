@@ -63,6 +63,10 @@ class EntityDesk(ABC, Generic[S]):
     def _changed(self) -> None:
         """There is a new state."""
 
+    def _answered(self, answer: Answer, command: Any) -> Answer:
+        """The answer to a command that was accepted, with whatever else its sender should know."""
+        return answer
+
     # Commands ------------------------------------------------------------------------------------------------------------
 
     async def take(self, envelope: Envelope) -> None:
@@ -111,6 +115,7 @@ class EntityDesk(ABC, Generic[S]):
             answer = Answer(command_id=command.id, execution_id=self.entity, status="refused", effective=False, error=outcome)
         elif command.confirm or not outcome:
             answer = Answer(command_id=command.id, execution_id=self.entity, status="accepted", effective=outcome)
+            answer = self._answered(answer, command)
         else:
             return
         await self._outbox.answer(answer)

@@ -3,12 +3,24 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import msgspec
+
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Cause, Commit
-from esexec.domain.errors import CorruptHistory, ErrorInfo
-from esexec.domain.kept_plans import PLANS_ENTITY, PlansState, decide_plans, fold_plans, not_ready, plan_entity, unknown_plan
+from esexec.domain.errors import CorruptHistory, ErrorInfo, PlanInvalid
+from esexec.domain.kept_plans import (
+    PLANS_ENTITY,
+    PlansState,
+    decide_plans,
+    document_of,
+    fold_plans,
+    not_ready,
+    plan_entity,
+    unknown_plan,
+)
+from esexec.domain.messages import Answer
 from esexec.executor.desk import Outbox
 from esexec.executor.entity import EntityDesk
 from esexec.executor.envelope import Envelope
@@ -32,6 +44,13 @@ class PlansDesk(EntityDesk[PlansState]):
 
     def _decide(self, state: PlansState, command: c.PutPlan) -> list[e.Event] | ErrorInfo:
         return decide_plans(state, command)
+
+    def _answered(self, answer: Answer, command: c.PutPlan) -> Answer:
+        try:
+            listed = self._state.plans.get(command.plan_id or document_of(bytes(command.plan)).plan_id)
+        except PlanInvalid:  # an id that was used before, with other content
+            listed = None
+        return answer if listed is None else msgspec.structs.replace(answer, plan_id=listed.plan_id, plan_status=listed.status)
 
     # Keeping a plan ------------------------------------------------------------------------------------------------------
 

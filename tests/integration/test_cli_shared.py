@@ -88,9 +88,11 @@ def test_an_invalid_plan_is_kept_and_told(cli: Cli) -> None:
         (("plans", "get", NOWHERE), 3, "unknown_plan"),
         (("plans", "archive", NOWHERE), 3, "unknown_plan"),
         (("plans", "put", "nowhere.yaml"), 2, "file_unreadable"),
-        (("plans", "ls", "--status", "lost"), 2, "usage"),
+        (("plans", "ls", "--status", "lost"), 2, "bad_plan_status"),
         (("start", "--plan-id", NOWHERE), 3, "unknown_plan"),
         (("strategies", "rm", "nobody"), 3, "unknown_strategy"),
+        (("strategies", "rm", "no no"), 2, "bad_strategy_id"),
+        (("configure", "queues.slow.queue=fast"), 2, "unknown_key"),
         (("strategies", "add", "no.such.module:x"), 2, "tasks_not_found"),
         (("strategies", "add", "broken.py"), 2, "tasks_broken"),
         (("strategies", "add", "empty.py"), 2, "strategies_not_found"),
@@ -122,8 +124,11 @@ def test_strategies_come_and_go(cli: Cli) -> None:
     assert "NETWORK_*, HTTP_503" in listed.out
     assert "at most 30.0 s" in listed.out
     assert [one["id"] for one in cli("strategies", "ls", "--json").json] == ["patient"]
+    assert cli("strategies", "ls", "--json").json[0]["timeout_ms"] == 30_000
     assert cli("strategies", "rm", "patient").out == "removed\n"
     assert cli("strategies", "ls", "--json").json == []
+    assert cli("strategies", "ls").out == "no strategies\n"
+    assert cli("plans", "ls", "--namespace", "fresh").out == "no plans\n"
 
 
 def test_the_namespace_is_configured(cli: Cli) -> None:
@@ -135,6 +140,42 @@ def test_the_namespace_is_configured(cli: Cli) -> None:
     shown = cli("configure", "--show")
     assert "timeout_ms" in shown.out
     assert "45,000" in shown.out
+
+
+def test_settings_of_a_queue_come_and_go(cli: Cli) -> None:
+    """F126: `queues.NAME.KEY=VALUE` leaves the rest; nothing behind the = takes back."""
+
+    def queues_after(*settings: str) -> object:
+        return cli("configure", *settings, "--json").json["config"].get("queues")
+
+    slow = {"timeout_ms": 600_000, "max_retries": 9}
+    assert queues_after("queues.slow.timeout=10m", "queues.slow.max_retries=9") == {"slow": slow}
+    both = {"slow": {"timeout_ms": 600_000}, "fast": {"timeout_ms": 1_000}}
+    assert queues_after("queues.fast.timeout=1s", "queues.slow.max_retries=") == both
+    assert queues_after("queues.fast=") == {"slow": {"timeout_ms": 600_000}}
+    assert queues_after("queues=", "jitter=0.5") is None
+    assert "jitter" not in cli("configure", "jitter=", "--json").json["config"]
+
+
+@pytest.mark.parametrize("group", ["plans", "strategies", "checkpoint"])
+def test_a_group_alone_shows_its_help_once(cli: Cli, group: str) -> None:
+    """And it is wrong usage."""
+    done = cli(group)
+    assert (done.code, done.out.count("Usage:")) == (2, 1)
+
+
+def test_what_is_probably_not_meant_is_noted(cli: Cli) -> None:
+    """C24: on stderr, where a plan is put and where it is started, and not with --json; the verb does what it does."""
+    both = plan(
+        {"id": "hello", "task": "greet", "fallback": "greet"}, config={"continue_on_error": True, "enable_rollback": True}
+    )
+    name = cli.write("both.yaml", both)
+    for words in (("plans", "put", name), ("start", name)):
+        done = cli(*words)
+        assert done.code == 0
+        assert "note [rollback_with_continue_on_error]: " in done.err
+        assert "note [fallback_is_the_task]: step `hello`" in done.err
+        assert cli(*words, "--json").err == ""
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:

@@ -144,6 +144,19 @@ async def test_what_is_no_document_is_refused(engine: Engine) -> None:
         await engine.client.plans.archive("no id")
 
 
+async def test_a_status_that_is_none_is_refused(engine: Engine) -> None:
+    """Before anything is sent, with those there are: `invalid` is one to look for, not one to give."""
+    plans: Any = engine.client.plans
+    for call in (
+        plans.put(GOOD, "frozen"), plans.put(GOOD, "invalid"), plans.mark(GOOD.id, "frozen"), plans.list("frozen"),
+        plans.create("anything", plain, status="frozen"),
+    ):  # fmt: skip
+        with pytest.raises(esexec.ValidationError) as raised:
+            await call
+        assert (raised.value.code, "archived" in (raised.value.hint or "")) == ("bad_plan_status", True)
+    assert await plans.list("invalid") == []
+
+
 # From a query ----------------------------------------------------------------------------------------------------------
 
 
@@ -199,8 +212,13 @@ async def test_any_language_can_keep_and_start_plans(engine: Engine, raw: RawCli
     """`cmd._plans.put_plan` and a start with `plan_id`: bare messages, an answer to each."""
     answer = await raw.ask(PLANS_ENTITY, "put_plan", plan=GOOD.to_dict())
     assert (answer.status, answer.effective) == ("accepted", True)
+    assert (answer.plan_id, answer.plan_status) == (GOOD.id, "ready")
     answer = await raw.ask(PLANS_ENTITY, "put_plan", plan=GOOD.to_dict(), status="draft")
     assert (answer.status, answer.effective) == ("accepted", True)
+    answer = await raw.ask(PLANS_ENTITY, "put_plan", plan=GOOD.to_dict(), status="draft")
+    assert (answer.effective, answer.plan_id, answer.plan_status) == (False, GOOD.id, "draft")
+    answer = await raw.ask(PLANS_ENTITY, "put_plan", plan=CYCLE)
+    assert (answer.status, answer.plan_status) == ("accepted", "invalid")
     answer = await raw.ask("e1", "start", plan_id=GOOD.id)
     assert answer.error is not None and answer.error.code == "plan_not_ready"
     answer = await raw.ask(PLANS_ENTITY, "put_plan", plan_id=GOOD.id)

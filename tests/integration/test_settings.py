@@ -9,6 +9,7 @@ import esexec
 from esexec import Plan, Step
 from esexec.domain.events import ExecutionCreated
 from tests.integration.engine import KINDS, Engine, until
+from tests.integration.raw import RawClient
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
 
@@ -83,6 +84,49 @@ async def test_an_execution_keeps_the_settings_it_was_started_with(engine: Engin
     await engine.worker(said_nothing)
     assert await handle.result(wait_timeout=8) == 5
     assert (await engine.client.execute("said", wait_timeout=8)).result == 6
+
+
+async def test_queues_have_settings_of_their_own(engine: Engine) -> None:
+    """F126: short for people who wait, long for what runs in the background; an attempt has what its queue says."""
+
+    @esexec.task
+    async def budget(ctx: esexec.Context) -> list[float]:
+        assert ctx.deadline is not None
+        return [ctx.max_attempts - 1, round((ctx.deadline - esexec.world.now()).total_seconds())]
+
+    await engine.worker(budget, queues={"default": 5, "background": 5})
+    queues = {"default": {"timeout": 5}, "background": {"timeout": "10m", "max_retries": 9}}
+    await engine.client.configure(max_retries=1, queues=queues)
+    await heard(engine, 1)
+    assert (await engine.execute("budget")).result == [1, 5]
+    assert (await engine.execute("budget", queue="background")).result == [9, 600]
+    await engine.client.configure(max_retries=2, queues={"default": None, "background": {"max_retries": None}})
+    await heard(engine, 2)
+    assert (await engine.execute("budget")).result == [2, 30]
+    assert (await engine.execute("budget", queue="background")).result == [2, 600]
+
+
+async def test_what_was_configured_can_be_taken_back(engine: Engine) -> None:
+    """None takes a setting back, also beside a preset; what is not given stays."""
+    await engine.client.configure(max_retries=8, timeout="9s", queues={"q": {"priority": 1}})
+    await engine.client.configure(max_retries=None, queues=None)
+    assert await engine.client.configuration() == esexec.NamespaceConfig(timeout_ms=9_000)
+    await engine.client.configure(preset="critical", max_retries=None, timeout_ms=None)
+    config = await engine.client.configuration()
+    assert (config.max_retries, config.timeout_ms, config.parallel_execution_limit) == (None, None, 1)
+
+
+async def test_bare_messages_configure_too(engine: Engine, raw: RawClient) -> None:
+    """`config` is a merge patch; what cannot be is refused by type, with the place."""
+    answer = await raw.ask("_settings", "configure", config={"queues": {"slow": {"timeout_ms": 5}}, "max_retries": 4})
+    assert (answer.status, answer.effective) == ("accepted", True)
+    answer = await raw.ask("_settings", "configure", config={"queues": {"slow": None}, "max_retries": None})
+    assert (answer.status, await engine.client.configuration()) == ("accepted", esexec.NamespaceConfig())
+    answer = await raw.ask("_settings", "configure", config={"queues": {"slow": {"queue": "q"}}})
+    assert answer.error is not None
+    assert (answer.status, "queues" in answer.error.message) == ("refused", True)
+    answer = await raw.ask("r1", "start", task="said", config={"queues": {"slow": {"timeout_ms": 5}}})
+    assert (answer.status, answer.error is not None) == ("refused", True)
 
 
 @pytest.mark.parametrize("wrong", [{"max_retries": -1}, {"priority": 11}, {"timeout": "soon"}, {"nonsense": 1}], ids=str)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from esexec.cli.configure import read_settings
 from esexec.cli.exits import Exit, exit_of
-from esexec.cli.given import read_deadline, read_metadata, read_time, time_options
+from esexec.cli.given import read_deadline, read_duration, read_metadata, read_time, time_options
 from esexec.domain.errors import NotFound, Refused, ValidationError
 
 
@@ -29,6 +30,41 @@ def test_a_deadline_is_a_time_or_a_duration() -> None:
     """What begins like a date is a time; anything else is left to be a duration from now."""
     assert read_deadline("2027-01-31T08:00:00Z", "--deadline") == datetime(2027, 1, 31, 8, tzinfo=UTC)
     assert read_deadline("10m", "--deadline") == "10m"
+
+
+def test_a_bare_number_is_seconds() -> None:
+    """As in Python, 0 is none; what has a unit, or is no duration, is left as it is."""
+    said = time_options(None, "0", delay="5", execution_timeout="0.5", checkpoint_interval="500ms", checkpoint_every="5")
+    assert said == {
+        "deadline": 0, "delay": 5, "execution_timeout": 0.5, "checkpoint_interval": "500ms", "checkpoint_every": "5",
+    }  # fmt: skip
+    assert [read_duration(text) for text in ("-1", "1e3", "nan", "", "٣")] == ["-1", "1e3", "nan", "", "٣"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["max_retries=5", "timeout=30s"], {"max_retries": 5, "timeout": "30s"}),
+        (["max_retries=", "queue=null"], {"max_retries": None, "queue": None}),
+        (["queues.slow.timeout=10m", "queues.slow.max_retries=9"], {"queues": {"slow": {"timeout": "10m", "max_retries": 9}}}),
+        (["queues.slow.timeout=", "queues.fast="], {"queues": {"slow": {"timeout": None}, "fast": None}}),
+        (
+            ['queues={"slow": {"priority": 1}}', "queues.fast.priority=9"],
+            {"queues": {"slow": {"priority": 1}, "fast": {"priority": 9}}},
+        ),
+    ],
+)
+def test_settings_of_a_namespace(pairs: list[str], said: dict[str, Any]) -> None:
+    """Dots lead to a queue's settings; nothing behind the = takes back what was said."""
+    assert read_settings(pairs) == said
+
+
+@pytest.mark.parametrize("pairs", [["alone"], ["=5"], ["a=1", "a=2"], ["queues.slow.a=1", "queues.slow=2"], ["a=1", "a.b=2"]])
+def test_settings_that_cannot_be(pairs: list[str]) -> None:
+    """Each is said once, as a pair."""
+    with pytest.raises(ValidationError) as refused:
+        read_settings(pairs)
+    assert refused.value.code == "usage"
 
 
 def test_only_what_was_given_is_said() -> None:

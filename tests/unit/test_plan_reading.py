@@ -12,8 +12,8 @@ from esexec.domain import limits
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.graph import compile_plan
 from esexec.domain.plan import Plan, Step
-from esexec.domain.reading import decode_plan, read_config, read_plan, read_settings
-from esexec.domain.settings import EMPTY_CONFIG, PRESETS, ExecutionConfig, TaskSettings
+from esexec.domain.reading import decode_plan, read_change, read_config, read_plan, read_settings
+from esexec.domain.settings import EMPTY_CONFIG, PRESETS, ExecutionConfig, NamespaceConfig, QueueSettings, TaskSettings
 
 
 def one_step(**fields: Any) -> Step:
@@ -396,3 +396,61 @@ def test_any_bytes_get_an_answer(raw: bytes, code: str | None) -> None:
     with pytest.raises(PlanInvalid) as refused:
         decode_plan(raw)
     assert refused.value.code == code
+
+
+# A namespace -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_a_namespace() -> None:
+    """Aliases and durations as everywhere; what is None is taken back, also in a queue, also beside a preset."""
+    queues = {"slow": {"timeout": "10m", "maxRetries": None}, "fast": None}
+    assert read_change({"retryDelay": "2s", "timeout": None, "queues": queues}) == {
+        "initial_retry_delay_ms": 2_000,
+        "timeout_ms": None,
+        "queues": {"slow": {"timeout_ms": 600_000, "max_retries": None}, "fast": None},
+    }
+    bulk = msgspec.to_builtins(PRESETS["bulk"])
+    assert read_change({"preset": "bulk", "max_retries": None}) == bulk | {"max_retries": None}
+    assert read_change({"preset": None, "queues": None}) == {"queues": None}
+    assert read_change({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "path"),
+    [
+        ({"queues": 5}, "invalid_value", "queues"),
+        ({"queues": {"slow": 5}}, "invalid_value", "queues.slow"),
+        ({"queues": {"a b": {}}}, "bad_queue", "queues.a b"),
+        ({"queues": {"_ours": {}}}, "bad_queue", "queues._ours"),
+        ({"queues": {"slow": {"queue": "fast"}}}, "unknown_key", "queues.slow.queue"),
+        ({"queues": {"slow": {"preset": "bulk"}}}, "unknown_key", "queues.slow.preset"),
+        ({"queues": {"slow": {"timeout": "soon"}}}, "invalid_duration", "queues.slow.timeout"),
+        ({"queues": {"slow": {"priority": 11}}}, "invalid_value", "queues.slow.priority"),
+        ({"timeout": None, "timeout_ms": 5}, "said_twice", "timeout_ms"),
+        ({"nonsense": None}, "unknown_key", "nonsense"),
+    ],
+)
+def test_a_change_that_cannot_be(written: dict[str, Any], code: str, path: str) -> None:
+    """Refused with its place."""
+    with pytest.raises(ValidationError) as raised:
+        read_change(written)
+    assert (raised.value.code, raised.value.context["path"]) == (code, path)
+
+
+def test_only_a_namespace_has_settings_of_queues() -> None:
+    """Elsewhere they are refused, with where they belong; a namespace's config without any is taken like any other."""
+    plan = {"name": "n", "steps": [{"task": "t"}]}
+    for written in (
+        {**plan, "queues": {}},
+        {**plan, "config": {"queues": {}}},
+        {"name": "n", "steps": [{"task": "t", "queues": {}}]},
+    ):
+        with pytest.raises(PlanInvalid) as raised:
+            read_plan(written)
+        assert (raised.value.code, "namespace" in (raised.value.hint or "")) == ("unknown_key", True)
+    raw = msgspec.json.encode({**plan, "config": {"queues": {"q": {"priority": 1}}}})
+    with pytest.raises(PlanInvalid):
+        decode_plan(raw)
+    assert read_config(NamespaceConfig(max_retries=1)) == ExecutionConfig(max_retries=1)
+    with pytest.raises(ValidationError):
+        read_config(NamespaceConfig(queues={"q": QueueSettings(priority=1)}))

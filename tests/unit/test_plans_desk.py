@@ -112,7 +112,9 @@ async def test_a_plan_is_kept_and_handed_out() -> None:
     log = MemoryLog()
     said, answers = await told(log, put())
     assert (said, kept(log)) == (["ack"], {GOOD_ID: "ready"})
-    assert answers == [Answer(command_id="c1", execution_id=PLANS_ENTITY, status="accepted")]
+    assert answers == [
+        Answer(command_id="c1", execution_id=PLANS_ENTITY, status="accepted", plan_id=GOOD_ID, plan_status="ready")
+    ]
     assert list(log.histories) == [plan_entity(GOOD_ID), PLANS_ENTITY]
     found = await desk(log, "another")[0].plan_of(GOOD_ID)
     assert isinstance(found, bytes)

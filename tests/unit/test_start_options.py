@@ -124,6 +124,13 @@ def test_durations_count_from_now() -> None:
     assert before + timedelta(minutes=5) <= command.deadline <= now() + timedelta(minutes=5)
 
 
+def test_none_of_the_times() -> None:
+    """0 is no delay and no deadline, as everywhere."""
+    for nothing in (0, "0s", timedelta(0)):
+        command = said(delay=nothing, deadline=nothing)
+        assert (command.delay_ms, command.deadline) == (0, None)
+
+
 def test_start_at_or_delay() -> None:
     """Both at once could mean the earlier or the later: refused."""
     assert refused(start_at=SOON, delay=1) == "start_at_and_delay"
