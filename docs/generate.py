@@ -147,7 +147,7 @@ def events_page() -> str:
         value = (aliases[name].value or "").removeprefix("Literal[").removesuffix("]")
         lines.append(f"- **{name}**: {value.replace(chr(39), '`')}. {cell(aliases[name].doc)}".rstrip())
     lines.append("- **ErrorInfo**: see [errors](errors.md#what-an-error-holds).")
-    lines.append("- **ExecutionConfig**: see [configuration](configuration.md).")
+    lines.append("- **ExecutionConfig**, **NamespaceConfig**: see [configuration](configuration.md).")
     lines.append("- **TaskInfo**: the settings of a task, and as `compensate` the name of the task that undoes it.")
     lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
