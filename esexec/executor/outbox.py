@@ -45,9 +45,10 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class _Typed(msgspec.Struct):
-    """As much of a report as says whether it is an outcome."""
+    """As much of a report as says whether it is an outcome. `pause`: withdrawn for a pause, to be handed out again after it."""
 
     type: str
+    pause: int = 0
 
 
 _type_of = msgspec.json.Decoder(_Typed).decode
@@ -108,9 +109,10 @@ class NatsOutbox:
         if found is None:
             return False
         try:
-            return _type_of(found.data).type not in _NO_OUTCOMES
+            report = _type_of(found.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return True  # what cannot be read becomes the attempt's failure
+        return report.type not in _NO_OUTCOMES and not report.pause
 
     async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
         # No closure that names itself: that would be a cycle per dispatch for the collector.
