@@ -22,6 +22,7 @@ from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
 
 SETTINGS_ENTITY = "_settings"
+_MESSAGE_CHARS = 500
 
 
 def key_entity(key: str) -> str:
@@ -109,7 +110,9 @@ def configured(config: NamespaceConfig, change: Mapping[str, Any]) -> NamespaceC
     try:
         new = msgspec.convert(said, NamespaceConfig)
     except msgspec.ValidationError as error:
-        return invalid_value(error, path="config").info
+        refusal = invalid_value(error, path="config").info
+        hint = refusal.hint or "settings by their full names; see docs/reference/configuration.md"
+        return msgspec.structs.replace(refusal, message=refusal.message[:_MESSAGE_CHARS], hint=hint)
     if len(new.queues) > limits.queue_presets:
         return ErrorInfo(
             type="validation_error",
