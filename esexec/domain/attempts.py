@@ -67,8 +67,9 @@ def parse_attempt(attempt_id: str) -> tuple[int, int]:
 
 
 def abandon(decision: Decision, index: int) -> None:
-    """The grace is over and the attempt has not ended: it is closed, and left to itself."""
-    _Attempt(decision, index, decision.state.steps[index]).cancelled("abandoned")
+    """The grace is over and the attempt has not ended: it is closed, and left to itself (unless a pause holds it)."""
+    step = decision.state.steps[index]
+    _Attempt(decision, index, step).cancelled(None if step.held else "abandoned")
 
 
 class _WhatNext(NamedTuple):
@@ -229,10 +230,12 @@ class _Attempt:
 
     def withdrawn(self, pause: int) -> None:
         """It was taken back before any worker had it."""
+        if pause and pause != self.state.pause:
+            return  # that pause is over, and it was handed out again
         if self.state.stopping:
             self.cancelled(None)
         elif pause:
-            if pause == self.state.pause and not self.step.held:  # else that pause is over, and it was handed out again
+            if not self.step.held and self.step.started_at is None:
                 self.emit(e.TaskHeld)
         elif self.step.overdue:
             policy = self.state.attempt_policy(self.index)

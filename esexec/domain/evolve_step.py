@@ -49,7 +49,7 @@ def open_attempt(step: StepState, attempt: int) -> None:
 
 def attempt_started(state: ExecutionState, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted) -> None:
     step = state.steps[state.graph.index[event.step]]
-    step.worker = event.worker
+    step.worker, step.held = event.worker, False
     step.started_at, step.started_time = event.started_at, state.time
     if step.queue_timer:
         _close_queue_timer(state, step)
@@ -57,7 +57,7 @@ def attempt_started(state: ExecutionState, event: e.TaskStarted | e.RecoveryStar
 
 def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
     step = state.steps[state.graph.index[event.step]]
-    step.status, step.worker = "running", event.worker
+    step.status, step.worker, step.held = "running", event.worker, False
     step.started_at, step.started_time = event.started_at, state.time
     if step.first_started_at is None:
         step.first_started_at = event.started_at

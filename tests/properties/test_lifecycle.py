@@ -20,6 +20,8 @@ from esexec.domain import reports as r
 from esexec.domain.advance import has_more
 from esexec.domain.decider import Surroundings, decide_message
 from esexec.domain.decision import Decision
+from esexec.domain.dispatches import dispatch_of
+from esexec.domain.evolve import begin, evolve
 from esexec.domain.settings import TaskInfo
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState
 from esexec.domain.strategies import Strategy
@@ -80,6 +82,7 @@ def worlds(draw: st.DrawFn) -> World:
         id, depends_on = f"s{index}", draw(st.lists(st.sampled_from([f"s{n}" for n in range(index)] or [""]), max_size=2))
         task = draw(st.sampled_from([id, f"create_{id}", f"update_{id}"]))
         tasks |= {task: TaskInfo(compensate=draw(st.sampled_from([None, None, f"undo_{id}"]))), f"delete_{id}": TaskInfo()}
+        tasks[f"undo_{id}"] = TaskInfo(queue_timeout_ms=draw(st.sampled_from([None, 5_000])), max_retries=draw(st.integers(0, 2)))
         fields: dict[str, Any] = {"max_retries": draw(st.integers(0, 1)), "parallel": draw(st.booleans())}
         if draw(st.booleans()):
             fields["fallback"] = f"fallback_{id}"
@@ -99,7 +102,8 @@ def worlds(draw: st.DrawFn) -> World:
     }
     command = start(*steps, config={name: value for name, value in config.items() if value is not None})
     if draw(st.integers(0, 4)) == 0:
-        command = c.StartExecution(**_fields(command) | {"start_at": at(30)})
+        deadline = draw(st.sampled_from([None, at(0), at(20), at(40)]))
+        command = c.StartExecution(**_fields(command) | {"start_at": at(30), "deadline": deadline})
     strategies = tuple(one for one in STRATEGIES if draw(st.booleans()))
     return World(command, Surroundings(tasks=tasks, strategies=strategies), draw(st.sampled_from([500, 500, 1, 2, 3])))
 
@@ -139,7 +143,8 @@ def an_outcome(order: Random, state: ExecutionState, index: int) -> Message:
             timed_out(spec, attempt, run=run),
             lost(spec, 10, attempt, run=run),
             stopped(spec, attempt, run=run),
-            withdrawn(spec, attempt, run=run),
+            withdrawn(spec, attempt, run=run, pause=state.pause),
+            withdrawn(spec, attempt, run=run, pause=order.choice([0, 3, 5])),
             started(spec, attempt, run=run),
             before(spec, {"was": run}, attempt, run=run),
         ]
@@ -232,31 +237,52 @@ def test_every_life_is_lawful_and_can_be_brought_to_its_end(order: Random, world
     assert not has_more(state)
 
 
+Doer = tuple[str, str]
+"""A step, and whether its task did it or its fallback."""
+
+
 class Ledger:
-    """What was done and not undone, told from the events alone: who did it, in the order of doing."""
+    """What was done and not undone, told from the events alone: who did it, and by which event (its version)."""
 
     def __init__(self) -> None:
-        self.done: dict[tuple[str, str], None] = {}
-        self.doer: dict[str, str] = {}
+        self.version = 0
+        self.done: dict[Doer, int] = {}
+        self.line: dict[Doer, int] = {}
+        self.snapshots: dict[str, dict[Doer, int]] = {}
+        self.undone: set[tuple[Doer, int]] = set()
+        self.fallbacks: set[str] = set()
         self.began: set[str] = set()
         self.asked: set[str] = set()
-        self.rollback: list[tuple[str, str]] = []
+        self.held: set[str] = set()
+        self.rollback: list[Doer] = []
 
     def note(self, event: e.Event) -> None:
+        self.version += 1
         match event:
             case e.ExecutionRetried():
-                self._new_run()
+                self._new_run(self.line)
+            case e.ExecutionResumed():
+                self.held = set()
+            case e.ExecutionRolledBack():
+                self.line = {}
+            case e.CheckpointCreated():
+                self.snapshots[event.checkpoint_id] = dict(self.line)
             case e.CheckpointRestored():
                 for one in event.abandoned:
-                    self._perhaps(one.split("/")[0])
-                self._new_run()
+                    if (step := one.split("/")[0]) not in self.held:
+                        self._perhaps(step)
+                self._new_run(self.snapshots[event.checkpoint_id])
+                self.done |= self.line  # what it goes back to is done, as it was done then
             case e.TaskScheduled():
-                self.began.discard(event.step)
+                self._opened(event.step)
                 self.asked.discard(event.step)
             case e.TaskStarted():
                 self.began.add(event.step)
+                self.held.discard(event.step)
+            case e.TaskHeld():
+                self.held.add(event.step)
             case e.RecoveryInitiated():
-                self.began.discard(event.step)
+                self._opened(event.step)
                 self.asked.add(event.step)
             case e.TaskFailed() | e.TaskTimedOut() if (code := event.error.code) != "queue_timeout":
                 self.began.discard(event.step)
@@ -265,32 +291,37 @@ class Ledger:
             case e.TaskCancelled() if event.ended == "abandoned" or event.step in self.began:
                 self._perhaps(event.step)
             case e.FallbackStarted():
-                self.doer[event.step] = "fallback"
+                self.fallbacks.add(event.step)
             case e.TaskCompleted():
-                self.done.pop(self._who(event.step), None)
-                self.done[self._who(event.step)] = None
+                self.done[self._who(event.step)] = self.line[self._who(event.step)] = self.version
             case e.RollbackStarted():
-                self.rollback = [*reversed(self.done)]
+                self.rollback = [*reversed(sorted(self.done, key=lambda who: self.done[who]))]
             case e.CompensationScheduled() | e.CompensationSkipped():
                 assert self.rollback, f"{event.step} was undone though nothing is left to undo"
                 assert self.rollback[0][0] == event.step, f"{event.step} was undone out of turn"
                 if isinstance(event, e.CompensationSkipped):
                     self.rollback.pop(0)
             case e.CompensationCompleted():
-                assert self.rollback[0] in self.done, f"{event.step} was undone twice"
-                del self.done[self.rollback.pop(0)]
+                who = self.rollback.pop(0)
+                assert (who, self.done[who]) not in self.undone, f"{event.step} was undone twice"
+                self.undone.add((who, self.done.pop(who)))
             case e.CompensationFailed() if not event.will_retry:
                 self.rollback.pop(0)
 
-    def _who(self, step: str) -> tuple[str, str]:
-        return step, self.doer.get(step, "task")
+    def _who(self, step: str) -> Doer:
+        return step, "fallback" if step in self.fallbacks else "task"
+
+    def _opened(self, step: str) -> None:
+        self.began.discard(step)
+        self.held.discard(step)
 
     def _perhaps(self, step: str) -> None:
         if step not in self.asked:  # advice does nothing that could be undone
-            self.done.setdefault(self._who(step), None)
+            self.done.setdefault(self._who(step), self.version)
 
-    def _new_run(self) -> None:
-        self.doer, self.began, self.asked = {}, set(), set()
+    def _new_run(self, kept: dict[Doer, int]) -> None:
+        self.line = {who: since for who, since in kept.items() if (who, since) not in self.undone}
+        self.fallbacks, self.began, self.asked, self.held = set(), set(), set(), set()
 
 
 @many
@@ -301,6 +332,28 @@ def test_nothing_is_undone_twice_and_all_in_reverse_order(order: Random, world: 
     ledger = Ledger()
     for event in history.events:
         ledger.note(event)
+
+
+@many
+@given(orders, worlds())
+def test_each_deed_is_undone_under_a_key_of_its_own(order: Random, world: World) -> None:
+    """All attempts to undo it share the key, in whichever run, and it succeeds under it once."""
+    history = brought_to_its_end(lived(order, world, 60))
+    state, succeeded, key = ExecutionState(EXECUTION), set(), ("", "")
+    keys: dict[tuple[int, int], tuple[str, str]] = {}
+    for commit in history.commits:
+        begin(state, commit.n, commit.time)
+        for event in commit.events:
+            evolve(state, event)
+            if isinstance(event, e.CompensationScheduled):
+                dispatch = dispatch_of(state, state.graph.index[event.step])
+                key = (dispatch.step, dispatch.undoes)
+                assert state.rollback is not None
+                deed = state.standing[state.rollback.order[state.rollback.cursor]]
+                assert keys.setdefault((deed.since, deed.step), key) == key
+            elif isinstance(event, e.CompensationCompleted):
+                assert key not in succeeded, f"{key} was undone twice"
+                succeeded.add(key)
 
 
 @many

@@ -107,7 +107,9 @@ def test_a_retry_that_completes_makes_an_uncertain_attempt_certain() -> None:
 def test_a_restore_puts_back_what_it_goes_back_to_in_the_order_of_that_time() -> None:
     """b completed before a at the checkpoint; a's later completion is of a line that was left."""
     plan = start("a", "b", "z", plan_fields={"parallel": True}, config=NO_ROLLBACK)
-    history = given(plan, checkpoint("early"), completed("a", {"n": 1}), completed("b"), checkpoint("done"), fatal("z"), around=AROUND)
+    history = given(
+        plan, checkpoint("early"), completed("a", {"n": 1}), completed("b"), checkpoint("done"), fatal("z"), around=AROUND
+    )
     early, done = history.state.checkpoints
     history.happen(restore(early, id="r1"))
     history.happen(completed("a", {"n": 2}, run=2))

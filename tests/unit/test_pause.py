@@ -176,6 +176,13 @@ def test_a_cancel_settles_what_is_held_at_once() -> None:
     assert [one.step for one in rollback_plan(history.state)] == ["a"]
 
 
+def test_what_is_being_taken_back_when_a_cancel_comes_is_cancelled() -> None:
+    """The cancel ended the pause and hands nothing out: that nobody had it still holds. An older pause says nothing."""
+    history = given(start("a"), pause("p1"), resume("r1"), pause("p2"), cancel())
+    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=6)).then_types("task_cancelled a", "execution_cancelled")
+
+
 def test_a_deadline_settles_what_is_held_at_once() -> None:
     """As a cancel does, though the execution is still paused."""
     history = given(start("a", config={"execution_timeout_ms": 10_000}), pause())
@@ -219,8 +226,18 @@ def test_a_restore_takes_what_is_held_as_not_begun() -> None:
 
 
 def test_a_held_attempt_that_somebody_had_all_the_same_counts() -> None:
-    """Whoever reports it is believed."""
+    """Whoever reports it is believed, and waited for."""
     held().when(completed("b")).then_types("task_started b", "task_completed b")
+    history = held()
+    history.when(started("b")).then_types("task_started b")
+    outcome = history.when(cancel()).then_types("execution_cancel_requested")
+    assert [one for one in in_words(outcome.effects) if "/" in one] == ["stop a/1-1", "stop b/1-1"]
+
+
+def test_what_somebody_has_begun_is_not_held() -> None:
+    """A withdrawal of it is nonsense, and changes nothing."""
+    history = given(start("a"), pause(), started("a"))
+    history.when(withdrawn("a", pause=history.state.pause)).then_nothing("ineffective")
 
 
 # What else goes on -----------------------------------------------------------------------------------------------------
