@@ -199,7 +199,7 @@ class _Attempt:
         """Its worker ended the handler because it was told to: the end of a cancelled attempt, else a failure to retry."""
         self.started(report.started_at, report.worker)
         if self.state.stopping:
-            self.cancelled(report.ended)
+            self.cancelled(report.ended or ("abandoned" if report.losses else None))
         else:
             stopped = ErrorInfo(
                 type="execution_error",

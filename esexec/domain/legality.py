@@ -73,6 +73,8 @@ def _about_execution(state: ExecutionState, event: e.ExecutionEvent) -> str | No
             return "rolled back before its end"
         case e.RollbackStarted() if not state.ended and not (state.failed or state.expired):
             return "rolled back although nothing failed"
+        case e.RollbackStarted() if state.phase == "rolling_back":
+            return "rolled back twice at once"
         case e.RollbackStarted() if not state.standing:
             return "rolled back although nothing was done"
         case e.DeadlineExceeded() if state.stopping or state.deadline is None:

@@ -54,8 +54,12 @@ class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
 
 
 class Stopped(_Report, tag="stopped", frozen=True, kw_only=True):
-    """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun."""
+    """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun.
 
+    `losses`: holders before this one that were lost, of which nobody knows what they did.
+    """
+
+    losses: int = 0
     started_at: Time | None = None
     ended_at: Time | None = None
     ended: Ending | None = None

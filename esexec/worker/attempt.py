@@ -23,8 +23,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "over", "queue", "report_subject",
-        "started_at", "started_mono", "started_told", "stopped_mono", "why",
+        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "queue",
+        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
@@ -36,6 +36,7 @@ class Attempt:
         self.stopped_mono = 0.0
         self.started_told = False
         self.over = False
+        self.losses = 0
         self.why: Why | None = None
         self.images: Images | None = None
         """Where before-images go; None: nowhere."""

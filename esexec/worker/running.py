@@ -66,7 +66,7 @@ class Runner:
         """Start the handler of an attempt; what cannot be started is reported at once. A question's strategy is here."""
         if attempt.why is not None:  # told to stop before it began
             if attempt.why != "draining":
-                await self._over(attempt, _encode(r.Stopped(worker=self._worker)))
+                await self._over(attempt, _encode(r.Stopped(worker=self._worker, losses=attempt.losses)))
             return
         dispatch = attempt.dispatch
         if dispatch.purpose == "recovery":

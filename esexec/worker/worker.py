@@ -253,7 +253,7 @@ class Worker(Role):
         now_mono = time.monotonic()
         attempt.beaten_mono = now_mono
         self._attempts[key] = attempt
-        losses = delivery_of(message.reply)[0] - 1
+        losses = attempt.losses = delivery_of(message.reply)[0] - 1
         if losses:
             self._apart(self._begin_again(attempt, losses))
         else:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from esexec.domain import messages
+from esexec.domain import reports as r
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
 from esexec.domain.rollback import rollback_plan
@@ -229,3 +230,12 @@ def test_what_was_taken_along_from_another_execution_is_no_deed() -> None:
     history = given(command, around=AROUND)
     assert history.state.standing == {}
     history.when(fatal("z")).then_types("task_started z", "task_failed z", "execution_failed")
+
+
+def test_what_a_lost_holder_did_is_not_known() -> None:
+    """An attempt that is stopped before it began, behind a holder that was lost, may have done its work."""
+    told = (r.Stopped(losses=1), "a", "1-1")
+    state = given(start("a"), cancel()).when(told).state
+    assert [(deed.step, deed.certain) for deed in state.standing.values()] == [(0, False)]
+    never = (r.Stopped(), "a", "1-1")
+    assert not given(start("a"), cancel()).when(never).state.standing
