@@ -187,6 +187,9 @@ def _began(
 
 
 def _overdue_one(effects: list[Effect], state: ExecutionState, event: e.TaskOverdue, version: int) -> None:
+    """While the execution is being stopped, the attempt is taken back for that."""
+    if state.stopping:
+        return
     index = state.graph.index[event.step]
     step = state.steps[index]
     if step.open and step.overdue and step.attempt == event.attempt and event.run == state.run:

@@ -94,14 +94,14 @@ def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
 
 def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
     _unpause(state)
-    state.turned = state.n
+    state.pause, state.turned = 0, state.n
     state.status = "pending" if state.started_at is None else "running"
 
 
 def _unpause(state: ExecutionState, *, held: bool = False) -> None:
-    """The pause is over. `held`: but what it took back is not handed out again."""
+    """The pause is over. `held`: but what it took back, or is taking back, is not handed out again."""
     assert state.time is not None
-    paused_at, state.paused, state.paused_at, state.pause_reason, state.pause = state.paused_at, False, None, "", 0
+    paused_at, state.paused, state.paused_at, state.pause_reason = state.paused_at, False, None, ""
     for version, timer in state.timers.items():
         if timer.kind == "queue" and paused_at is not None:  # what was taken back did not wait for a worker
             waited_from = max(paused_at, timer.since or paused_at)

@@ -55,14 +55,19 @@ class Done(Protocol):
     def __call__(self) -> Awaitable[None]: ...
 
 
+StillOpen = Callable[[], Awaitable[bool]]
+"""Whether the log still waits for an attempt. An attempt goes from TASKS to INBOX and from there to the log: who found it neither
+here nor there asks this, in that order, before it is handed out once more."""
+
+
 class Outbox(Protocol):
     """Where effects go. Each method returns once the message is on its way; `done` is called when it stands."""
 
-    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None: ...
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done, still_open: StillOpen) -> None: ...
     async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None: ...
     async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None: ...
     async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None: ...
-    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None: ...
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None: ...
     async def continue_later(self, entity: str, after: int, done: Done) -> None: ...
     async def start(self, entity: str, command: c.StartExecution, done: Done) -> None: ...
     async def answer(self, answer: Answer) -> None: ...
@@ -94,6 +99,7 @@ class Desk:
         """What each mailbox weighed when it came to rest last; `_weight` is the sum."""
         self._weight = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._catching_up = asyncio.Lock()
 
     # The usual way -----------------------------------------------------------------------------------------------------
 
@@ -133,19 +139,19 @@ class Desk:
         entity, done = mailbox.entity, partial(mailbox.one_done, batch)
         match effect:
             case fx.DispatchAttempt():
-                await self._dispatch(entity, effect, done)
+                await self._dispatch(entity, effect, done, partial(self._still_open, entity, batch, effect))
             case fx.SetTimer():
                 await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
                 await self.outbox.clear_timer(entity, effect, done)
             case fx.TakeBack():
-                await self.outbox.take_back(entity, effect, done)
+                await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
             case fx.ContinueLater(after):
                 await self.outbox.continue_later(entity, after, done)
             case fx.StartFork(new_id, command):
                 await self.outbox.start(new_id, command, done)
 
-    async def _dispatch(self, entity: str, effect: fx.DispatchAttempt, done: Done) -> None:
+    async def _dispatch(self, entity: str, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
         message = effect.message
         if isinstance(message, ErrorInfo):
@@ -153,11 +159,24 @@ class Desk:
         else:
             data, error = _encoded(message)
             if error is None:
-                await self.outbox.dispatch(entity, effect, data, done)
+                await self.outbox.dispatch(entity, effect, data, done, still_open)
                 return
         assert error is not None
         info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
         await self.outbox.report(entity, effect, r.Failed(error=info), done)
+
+    async def _still_open(self, entity: str, batch: Batch, of: fx.DispatchAttempt | fx.TakeBack) -> bool:
+        """Whether no other executor's commit closed the attempt since the batch's effects were worked out."""
+        if await self.log.read(entity, batch.known + 1) is not None:
+            async with self._catching_up:  # the next to come here has what this one folds
+                if await self.log.read(entity, batch.known + 1) is not None:
+                    batch.fresh = await self.fold(entity, certain=True)
+                    batch.known = batch.fresh.n
+        state = batch.fresh
+        if state is None:
+            return True
+        step = state.steps[state.graph.index[of.step]]
+        return state.run == of.run and step.attempt == of.attempt and step.open
 
     async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int) -> None:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 class Batch:
     """One commit under way (or, without one, effects that are repeated): its messages with their verdicts, and how many
-    effects are still open before the messages may be let go."""
+    effects are still open before the messages may be let go. The effects were worked out from commit `known`; `fresh`: the state
+    there, if that was folded since."""
 
-    __slots__ = ("commit", "data", "done", "effects", "messages", "open", "state", "unfinished")
+    __slots__ = ("commit", "data", "done", "effects", "fresh", "known", "messages", "open", "state", "unfinished")
 
     def __init__(self, state: ExecutionState, messages: list[tuple[Envelope, Verdict]]) -> None:
         self.state, self.messages = state, messages
@@ -39,6 +40,8 @@ class Batch:
         self.data = b""
         self.effects: list[Effect] = []
         self.open = 0
+        self.known = state.n
+        self.fresh: ExecutionState | None = None
         self.done = False
         self.unfinished = False
 

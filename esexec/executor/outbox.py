@@ -22,7 +22,7 @@ from esexec.domain.errors import ErrorInfo, Unavailable
 from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal
 from esexec.domain.strategies import own_lane
-from esexec.executor.desk import Done
+from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 from esexec.nats.dead import dead_headers
@@ -88,16 +88,20 @@ class NatsOutbox:
         """The server may have been another one: make sure of each lane again with its next dispatch."""
         self._lanes.clear()
 
-    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None:
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done, still_open: StillOpen) -> None:
         subject = self._subjects.task(to.queue, to.priority, entity, to.step, to.run, to.attempt)
         if to.again:
-            self._insist(partial(self._dispatch_again, entity, to, subject, data, done))
+            self._insist(partial(self._dispatch_again, entity, to, subject, data, done, still_open))
         else:
             await self._dispatch(subject, data, (to.queue, to.priority), done)
 
-    async def _dispatch_again(self, entity: str, to: fx.DispatchAttempt, subject: str, data: bytes, done: Done) -> None:
-        """A worker stores its report before it lets the dispatch go: who finds the report need not have it done once more."""
-        if await self._is_reported(entity, to):
+    async def _dispatch_again(
+        self, entity: str, to: fx.DispatchAttempt, subject: str, data: bytes, done: Done, still_open: StillOpen
+    ) -> None:
+        """A worker stores its report before it lets the dispatch go: who finds neither, nor an end in the log, hands it out."""
+        if await read_leader(self._connection, self._subjects.tasks_stream, subject) is not None:
+            await self._stands((to.queue, to.priority), done)
+        elif await self._is_reported(entity, to) or not await still_open():
             await done()
         else:
             await self._dispatch(subject, data, (to.queue, to.priority), done)
@@ -121,7 +125,12 @@ class NatsOutbox:
     async def _dispatched(self, subject: str, data: bytes, lane: tuple[str, int], done: Done, ack: Ack) -> None:
         if ack.error is not None and ack.error.err_code not in WRONG_SEQUENCE:
             self._refused(subject, ack.error, partial(self._dispatch, subject, data, lane, done))
-        elif lane not in self._lanes:
+        else:
+            await self._stands(lane, done)
+
+    async def _stands(self, lane: tuple[str, int], done: Done) -> None:
+        """There is a dispatch; its lane must deliver it."""
+        if lane not in self._lanes:
             self._insist(partial(self._make_lane, lane, done))
         else:
             await done()
@@ -163,12 +172,12 @@ class NatsOutbox:
         await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
         await done()
 
-    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None:
         if what.why in ("stop", "over"):
             await self._signal(entity, what.step, what.run, what.attempt, what.reason)
-        self._insist(partial(self._take_back, entity, what, done))
+        self._insist(partial(self._take_back, entity, what, done, still_open))
 
-    async def _take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
+    async def _take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None:
         """Take the dispatch back; if its lane never delivered it, nobody has it, and that is reported. See `effects.TakeBack`.
 
         That it is not there proves nothing. Deleted by its sequence, because a purge by subject moves the lane on past what it
@@ -177,10 +186,10 @@ class NatsOutbox:
         subject = self._subjects.task(what.queue, what.priority, entity, what.step, what.run, what.attempt)
         waiting = await read_leader(self._connection, self._subjects.tasks_stream, subject)
         if waiting is None:
-            await self._not_there(entity, what, subject, done)
+            await self._not_there(entity, what, subject, done, still_open)
             return
         if what.why == "overdue" and _was_passed_about(what):
-            await self._take_away(entity, what, waiting.sequence, done)
+            await self._take_away(entity, what, waiting.sequence, done, still_open)
             return
         before = await self._delivered(what.queue, what.priority)
         somebody_has_it = before.up_to >= waiting.sequence
@@ -196,16 +205,19 @@ class NatsOutbox:
             # It may have been handed out after the first signal; from here on it is not handed out any more.
             await self._signal(entity, what.step, what.run, what.attempt, what.reason)
             await done()
+        elif not deleted:
+            # Its worker is done with it, or it was taken back elsewhere: it must not be handed out once more.
+            await self._not_there(entity, what, subject, done, still_open)
         else:
             # It was handed out in between, and its lease went with it: put it back, so that it is not lost with its holder.
             await self._dispatch(subject, waiting.data, (what.queue, what.priority), done)
 
-    async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done) -> None:
+    async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done, still_open: StillOpen) -> None:
         """Whoever may have it: advice that comes after this is not heard."""
         if await self._delete_dispatch(sequence):
             await self._nobody_had_it(entity, what, done)
         else:  # its holder let it go just now, having reported; or the server did not answer
-            self._insist(partial(self._take_back, entity, what, done), _TRY_AGAIN_S)
+            self._insist(partial(self._take_back, entity, what, done, still_open), _TRY_AGAIN_S)
 
     async def _nobody_had_it(self, entity: str, what: fx.TakeBack, done: Done) -> None:
         if what.why == "over":
@@ -213,16 +225,16 @@ class NatsOutbox:
         else:
             await self.report(entity, what, r.Withdrawn(pause=what.pause), done)
 
-    async def _not_there(self, entity: str, what: fx.TakeBack, subject: str, done: Done) -> None:
+    async def _not_there(self, entity: str, what: fx.TakeBack, subject: str, done: Done, still_open: StillOpen) -> None:
         """Reported, or not handed out yet, or taken back by an executor that died before it could tell. What is overdue is put
         there, unless it is reported, and taken back once more: so it is either proven or begun, and a question taken away."""
         again = what.again.message if what.again is not None else None
-        if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what):
+        if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what) or not await still_open():
             await done()
             return
         lane = (what.queue, what.priority)
         what = what if _was_passed_about(what) else what._replace(again=None)
-        take_back = partial(self._take_back, entity, what, done)
+        take_back = partial(self._take_back, entity, what, done, still_open)
 
         async def stands() -> None:
             self._insist(take_back)

@@ -22,7 +22,9 @@ SITUATIONS = (
     *ENDED,
 )
 _UNDO = {"done", "nothing_to_compensate"}
-_RETRY = {"done", "unknown_step", "nothing_to_retry", "step_of_new", "bad_execution_id"}
+_RETRY = {"done", "unknown_step", "nothing_to_retry"}
+_OF_FORKS = {"bad_execution_id", "same", "conflict"}
+"""What the new id of a retry as a new execution can come to, whatever the execution is."""
 
 
 def _in(situations: tuple[str, ...], *answers: str) -> dict[str, set[str]]:
@@ -55,9 +57,8 @@ TABLE: dict[str, dict[str, set[str]]] = {
         "cancelling": {"ending", "not_started", "unknown_checkpoint"},
         "rolling_back": {"rolling_back", "unknown_checkpoint"},
         "rolling_back_paused": {"rolling_back", "unknown_checkpoint"},
-        "paused": {"done", "not_started", "unknown_checkpoint"},
-        "cancelled": {"done", "not_started", "unknown_checkpoint"},
-    },
+    }
+    | _in(("paused", "failing", "failed", "cancelled"), "done", "not_started", "unknown_checkpoint"),
 }
 _ELSE: dict[str, set[str]] = {
     "start": {"same", "conflict"},
@@ -70,12 +71,16 @@ _ELSE: dict[str, set[str]] = {
     "restore": {"done", "unknown_checkpoint"},
 }
 """In every situation that the table does not name."""
-_BAD_STARTS = {"unknown_dependency", "duplicate_step", "unknown_plan", "plan_not_ready"}
-"""A plan that cannot be carried out, whatever the execution is."""
+_BAD_STARTS = {"unknown_dependency", "duplicate_step", "unknown_plan", "plan_not_ready", "invalid_time"}
+"""A plan or a time that cannot be, whatever the execution is."""
+NEVER_TOO_LATE = ("checkpoint", "retry as_new")
+"""What sets no course is not superseded by what does."""
 
 
 def allowed(verb: str, situation: str) -> set[str]:
     """What may be answered there."""
+    if verb == "retry as_new":
+        return allowed("retry", situation) | _OF_FORKS
     if verb == "start":
         return {"done", *_BAD_STARTS} if situation == "absent" else _ELSE["start"] | _BAD_STARTS
     return TABLE[verb].get(situation, _ELSE[verb])
@@ -92,14 +97,14 @@ def told(answer: Any) -> str:
 
 def objection(law: Law, verb: str, answer: Any, *, sent_at: int, told_at: int, time: str) -> str | None:
     """Why this answer, judged when the history had `sent_at` to `told_at` commits, was not to be given; None if it was."""
-    what, applied = told(answer), any(id == answer.command_id for n, id, _ in law.causes if n <= told_at)
+    what, applied = told(answer), any(id == answer.command_id for n, id, *_ in law.causes if n <= told_at)
     if what in ("done", "same") and applied:
         return None
     if what == "done":
         return f"{verb} of {law.entity} was granted, and is not in the history"
     if what == "superseded":
-        later = any(other >= time for n, _, other in law.causes if n <= told_at)
-        return None if later and verb != "checkpoint" else f"{verb} of {law.entity} was superseded by nothing"
+        later = any(other >= time and turned for n, _, other, turned in law.causes if n <= told_at)
+        return None if later and verb not in NEVER_TOO_LATE else f"{verb} of {law.entity} was superseded by nothing"
     if answer.original_id is not None:
         return None  # it is about another execution, to which its key belongs
     meanwhile = {situation for n, situation in law.situations if sent_at <= n <= told_at}

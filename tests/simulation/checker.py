@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.simulation import law as documents
@@ -21,6 +21,7 @@ class Auditor:
         self.laws: dict[str, Law] = {}
         self.problems: list[str] = []
         self._known: dict[str, tuple[int, int, str]] = {}
+        self._names: dict[tuple[str, str, int], str] = {}
 
     def look(self, histories: Mapping[str, Sequence[Any]]) -> None:
         """Read what is new. The commits are stored messages with their bytes as `data`."""
@@ -41,7 +42,18 @@ class Auditor:
 
     def open_attempts(self) -> set[Attempt]:
         """What workers may still do."""
-        return {Attempt(law.entity, step, attempt, run) for law in self.laws.values() for step, run, attempt in law.open_attempts}
+        return self._attempts(lambda law: law.open_attempts)
+
+    def abandoned(self) -> set[Attempt]:
+        """What a restore left behind."""
+        return self._attempts(lambda law: law.abandoned)
+
+    def untouched(self) -> set[Attempt]:
+        """What no worker ever had, as the log says."""
+        return self._attempts(lambda law: law.untouched)
+
+    def _attempts(self, of: Callable[[Law], list[tuple[str, int, int]]]) -> set[Attempt]:
+        return {Attempt(law.entity, step, attempt, run) for law in self.laws.values() for step, run, attempt in of(law)}
 
     def all_problems(self) -> list[str]:
         return self.problems + [problem for law in self.laws.values() for problem in law.problems]
@@ -58,9 +70,19 @@ class Auditor:
             self.problems.append(f"{attempt} was handed out with variables that never were: {message.vars}")
         if isinstance(message.before, dict) and message.before not in law.all_images.get(attempt.step, []):
             self.problems.append(f"{attempt} was handed out with an image that was never kept")
-        output = message.output if isinstance(message.output, dict) and not isinstance(message.before, dict) else {}
-        if message.purpose == "compensation" and not output.items() <= message.params.items():
-            self.problems.append(f"{attempt} undoes with other params than the output's")
+        if message.purpose == "compensation":
+            self._undone(law, attempt, message)
+
+    def _undone(self, law: Law, attempt: Attempt, message: Any) -> None:
+        """An undoing has what was done then, and one name, however often and in whichever run it is tried."""
+        undoing = law.undoings[attempt.step, attempt.run, attempt.number]
+        if message.params != undoing.params:
+            self.problems.append(f"{attempt} undoes with {message.params}, and was done with {undoing.params}")
+        if message.output != undoing.deed.output:
+            self.problems.append(f"{attempt} undoes what gave {undoing.deed.output}, and is told {message.output}")
+        name = self._names.setdefault((attempt.execution, attempt.step, undoing.deed.since), message.undoes)
+        if name != message.undoes or name != undoing.deed.key:
+            self.problems.append(f"{attempt} undoes {undoing.deed.key}, and is called {message.undoes} ({name} before)")
 
     def told_image(self, attempt: Attempt, image: Any) -> None:
         """A handler goes on to change something only once what was before stands in the log."""
@@ -133,15 +155,19 @@ def unlike_the_world(histories: Histories, reported: Mapping[Attempt, list[Any]]
                     found.append(f"{attempt} completed with what nobody reported")
                 case "compensation_completed" if not outputs:
                     found.append(f"{attempt} undid what nobody undid")
-                case "recovery_completed" if not _advised(event, outputs, len(said) > len(outputs)):
+                case "recovery_completed" if not _advised(event, outputs, [one for one in said if not hasattr(one, "output")]):
                     found.append(f"{attempt} advised what nobody advised")
     return found
 
 
-def _advised(event: dict[str, Any], outputs: list[Any], otherwise: bool) -> bool:
-    """Whether a strategy said that; whatever was no advice, or came otherwise to its end, is an abort."""
-    no_advice = otherwise or any(output.get("action") == "fly" for output in outputs)
-    return any(output.get("action") == event["action"] for output in outputs) or (event["action"] == "abort" and no_advice)
+def _advised(event: dict[str, Any], outputs: list[Any], others: list[Any]) -> bool:
+    """Whether a strategy said that; whatever was no advice, or came otherwise to its end, is an abort. One that nobody was asked
+    (its question was taken back, which is told by `pause`) asks for nothing."""
+    if any(output.get("action") == event["action"] for output in outputs):
+        return True
+    if event["action"] == "abort":
+        return bool(others) or any(output.get("action") == "fly" for output in outputs)
+    return not event["success"] and any(getattr(one, "pause", None) == 0 for one in others)
 
 
 def doubled_keys(histories: Histories) -> list[str]:
@@ -170,7 +196,9 @@ def stuck(law: Law, stands: Any, timers: set[str]) -> list[str]:
     if law.ended is not None or not law.n:
         return []
     attempts = [Attempt(law.entity, step, attempt, run) for step, run, attempt in law.open_attempts]
-    found: list[str] = []
+    found = [f"{attempt} was held by a pause, and is not given up" for attempt in attempts if law.lives[attempt.step].held]
+    if law.paused and not law.stopping:
+        found.clear()
     if not law.paused and not law.stopping:
         found += [f"{attempt} is open, and nobody will do it" for attempt in attempts if not stands(attempt)]
     if not law.paused:

@@ -1,13 +1,51 @@
 """What is known of an execution from the JSON of its history; the laws that its events must keep stand in `law`."""
 
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 Event = dict[str, Any]
 Done = tuple[str, str | None]
 """A step, and the fallback that did it, if it was not its own task."""
 
-_INVERSES = {"create_": "delete_", "delete_": "create_", "update_": "update_"}
 _PUTS_BACK = ("delete_", "update_")
+_REFERENCE = re.compile(r"\$\{steps\.(\w+)\.output((?:\.\w+)*)\}")
+
+
+class Deed(NamedTuple):
+    """What was done, for its undoing: in which run, at which version, its output, and the outputs that its params had."""
+
+    step: str
+    fallback: str | None
+    run: int
+    since: int
+    output: Any
+    inputs: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What its undoing is called, over all attempts and runs."""
+        return str(self.run) if self.fallback is None else f"{self.run}/fallback"
+
+
+class Undoing(NamedTuple):
+    """What an attempt is to undo, and with which params; None: they cannot be told."""
+
+    deed: Deed
+    params: dict[str, Any] | None
+
+
+def resolved(params: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
+    """Params whose values may be references to outputs; None if one points to what is not there."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if reference := _REFERENCE.fullmatch(value) if isinstance(value, str) else None:
+            value = outputs.get(reference[1])
+            for field in reference[2].split(".")[1:]:
+                if not isinstance(value, dict) or field not in value:
+                    return None
+                value = value[field]
+        found[name] = value
+    return found
 
 
 class Life:
@@ -17,9 +55,18 @@ class Life:
         self.attempt = 0
         self.open: str | None = None
         self.began = False
+        self.held = self.overdue = False
+        """A pause took the attempt back; it waited too long for a worker."""
         self.retry = 0
         """The version of the retry that is waited for."""
+        self.queue = 0
+        """The version of the timer that ends the attempt's waiting."""
         self.settled: str | None = None
+        self.output: Any = None
+        self.inputs: dict[str, Any] = {}
+        """The outputs that the params of the last attempt were made of."""
+        self.deed: Deed | None = None
+        """What completed it."""
         self.done = False
         self.undone = False
         self.tried = False
@@ -41,7 +88,7 @@ class Known:
         self.steps: dict[str, dict[str, Any]] = {}
         self.lives: dict[str, Life] = {}
         self.past: dict[str, list[Life]] = {}
-        self.order: list[Done] = []
+        self.deeds: dict[Done, Deed] = {}
         """What was done and not undone, in order of completion."""
         self.failed: list[str] = []
         self.started = self.paused = self.failing = self.stopping = False
@@ -53,21 +100,30 @@ class Known:
         self.not_undone: list[Done] = []
         self.skipped: list[Done] = []
         self.checkpoints: dict[str, tuple[dict[str, Life], dict[str, Any]]] = {}
+        self.checkpoint: str | None = None
+        """The last one in this line of runs."""
         self.images: dict[str, Any] = {}
         self.vars: dict[str, Any] = {}
         self.deadline = self.grace = self.checkpoint_timer = 0
         self.automatic_off = False
         self.next: tuple[str, str] | None = None
         self.recoveries_most = 0
-        self.forks: list[str] = []
+        self.forks: dict[str, list[dict[str, Any]]] = {}
+        """The outputs that each fork was to take along."""
         self.handed: dict[tuple[str, int, int], str] = {}
         """What each attempt was scheduled for."""
+        self.undoings: dict[tuple[str, int, int], Undoing] = {}
+        """What each attempt to undo something was to undo."""
+        self.abandoned: list[tuple[str, int, int]] = []
+        """Attempts that a restore left open, whoever does them."""
+        self.untouched: list[tuple[str, int, int]] = []
+        """Attempts that were closed because no worker ever had them."""
         self.all_vars: list[dict[str, Any]] = [{}]
         self.all_images: dict[str, list[Any]] = {}
         self.situations: list[tuple[int, str]] = [(0, "absent")]
         """After each event: its commit, and the situation."""
-        self.causes: list[tuple[int, str, str]] = []
-        """Commit, id and time of all commands that were applied."""
+        self.causes: list[tuple[int, str, str, bool]] = []
+        """Commit, id and time of all commands that were applied, and whether the commit set the course."""
 
     # What follows from it ----------------------------------------------------------------------------------------------
 
@@ -84,10 +140,10 @@ class Known:
             return "rolling_back_paused" if self.paused else "rolling_back"
         if self.paused:
             return "paused"
-        if not self.started:
-            return "scheduled"
         if self.failing:
             return "failing"
+        if not self.started:
+            return "scheduled"
         return "recovering" if any(life.open == "recovery" for life in self.lives.values()) else "running"
 
     @property
@@ -100,7 +156,8 @@ class Known:
         if self.ended is not None or not self.n:
             return set()
         waited = {life.retry for life in self.lives.values() if life.retry} if not self.cancelled else set()
-        start = {1} if not self.started and "start_at" in self.created and not self.cancelled else set()
+        waited |= {life.queue for life in self.lives.values()} if not self.stopping else set()
+        start = {1} if not self.started and "start_at" in self.created and not self.stopping else set()
         before_the_end = set() if self.stopping else {self.deadline}
         if not (self.stopping or self.failing or self.undoing is not None):
             before_the_end.add(self.checkpoint_timer)
@@ -110,17 +167,43 @@ class Known:
         """The task that undoes it; None if nothing does."""
         step, fallback = done
         tasks, own = self.created.get("tasks", {}), self.steps[step]
-        announced: str | None = tasks.get(fallback or own["task"], {}).get("compensate")
-        return announced if fallback else own.get("compensate") or announced
+        said = tasks.get(fallback or own["task"], {})
+        found: str | None = (None if fallback else own.get("compensate")) or said.get("compensate") or said.get("inverse")
+        return found
+
+    def _puts_back(self, done: Done) -> bool:
+        """Whether it is undone by its inverse's name, from what was before."""
+        step, fallback = done
+        task = fallback or self.steps[step]["task"]
+        explicit = (not fallback and "compensate" in self.steps[step]) or "compensate" in self.created["tasks"].get(task, {})
+        return not explicit and task.startswith(_PUTS_BACK)
 
     def _lacks_image(self, done: Done) -> bool:
         """Whether it would be put back by its inverse's name, and nobody knows what was."""
-        task, undo = done[1] or self.steps[done[0]]["task"], self.undo_of(done)
-        puts_back = any(task.startswith(verb) and undo == _INVERSES[verb] + task[len(verb) :] for verb in _PUTS_BACK)
-        return puts_back and done[0] not in self.images
+        return self.undo_of(done) is not None and self._puts_back(done) and done[0] not in self.images
 
     def can_undo(self) -> bool:
-        return any(self.undo_of(done) is not None and not self._lacks_image(done) for done in self.order)
+        return any(self.undo_of(done) is not None and not self._lacks_image(done) for done in self.deeds)
+
+    def undoing_of(self, done: Done) -> Undoing:
+        """What it is undone with: the params that it had, its output over them, and over that what was before."""
+        deed, image = self.deeds[done], self.images.get(done[0])
+        params = resolved(self.steps[done[0]].get("params", {}), deed.inputs)
+        if params is not None:
+            params = params | (deed.output if isinstance(deed.output, dict) else {})
+            params |= image if isinstance(image, dict) and self._puts_back(done) else {}
+        return Undoing(deed, params)
+
+    def completed(self) -> dict[str, Any]:
+        """The outputs of what is completed and was not undone."""
+        return {step: life.output for step, life in self.lives.items() if life.settled == "completed" and not life.undone}
+
+    def queue_timeout(self, task: str, step: str | None = None) -> int:
+        """How long an attempt may wait for a worker: of a step's task by all levels, of a compensation by its own."""
+        own = [self.created.get("tasks", {}).get(task, {}), self.created.get("namespace", {})]
+        if step is not None:
+            own = [self.created.get("config", {}), self.steps[step], self.plan.get("config", {}), *own]
+        return next((level["queue_timeout_ms"] for level in own if level.get("queue_timeout_ms") is not None), 0)
 
     def config(self, name: str) -> Any:
         """What the levels say, the last first."""

@@ -32,6 +32,24 @@ _OF_COMMANDS = {
 }
 
 
+_SET_THE_COURSE = {
+    "execution_created",
+    "execution_cancel_requested",
+    "execution_paused",
+    "execution_resumed",
+    "execution_retried",
+}
+_SET_THE_COURSE_ON_COMMAND = {"checkpoint_restored": "command", "rollback_started": "failure"}
+"""By event, what it is `by` if it says nothing."""
+
+
+def _sets_the_course(event: Event) -> bool:
+    """Whether a wish from before it is out of date. What the execution decides by itself sets no course."""
+    kind = event["type"]
+    by_itself = _SET_THE_COURSE_ON_COMMAND.get(kind)
+    return kind in _SET_THE_COURSE if by_itself is None else event.get("by", by_itself) == "command"
+
+
 class Law(LawOfSteps):
     """See the module. One method for each event, called as it."""
 
@@ -41,15 +59,21 @@ class Law(LawOfSteps):
         """The next commit."""
         self.n = commit["n"]
         types = {event["type"] for event in commit["events"]}
+        course = any(_sets_the_course(event) for event in commit["events"])
         for event in commit["events"]:
             self.version += 1
             self._event(event)
             self.situations.append((self.n, self.situation))
+        for cause in commit.get("commands", ()):
+            kind, _, about = cause["id"].partition("/")
+            step, _, attempt = about.partition("/")
+            if kind == "withdrawn" and attempt == f"{self.run}-{self.lives[step].attempt}" and not self.lives[step].open:
+                self.untouched.append((step, self.run, self.lives[step].attempt))
         if self.next is not None:
             self._wrong(f"the commit ends before {self.next}")
         for cause in commit.get("commands", ()):
             if "/" not in cause["id"]:
-                self.causes.append((self.n, cause["id"], cause["time"]))
+                self.causes.append((self.n, cause["id"], cause["time"], course))
         wishes = [event for event in commit["events"] if event["type"] in _OF_COMMANDS]
         commands = [cause for cause in commit.get("commands", ()) if "/" not in cause["id"]]
         if len(wishes) > len(commands):
@@ -77,8 +101,9 @@ class Law(LawOfSteps):
         self.created, self.plan = event, event["plan"]
         self.steps = {step["id"]: step for step in self.plan["steps"]}
         self.lives = {step: Life() for step in self.steps}
-        for step in event.get("kept", {}):
-            self.lives[step].settled, self.lives[step].done = "completed", True
+        for step, output in event.get("kept", {}).items():
+            life = self.lives[step]
+            life.settled, life.done, life.output = "completed", True, output
 
     def _execution_started(self, event: Event) -> None:
         self._must(not self.started and not self.cancelled and not self.paused, "started twice, or although it should not")
@@ -94,7 +119,7 @@ class Law(LawOfSteps):
         self.deadline = self.version
 
     def _execution_deadline_exceeded(self, event: Event) -> None:
-        self._must(self.deadline and self.undoing is None, "no deadline was set")
+        self._must(self.deadline and self.undoing is None and not self.cancelled, "no deadline was set, or it was cancelled")
         self.deadline, self.grace = 0, self.version
         self.failing = self.stopping = True
 
@@ -105,9 +130,14 @@ class Law(LawOfSteps):
     def _execution_resumed(self, event: Event) -> None:
         self._must(self.paused, "resumed although it was not paused")
         self.paused = False
+        for life in self.lives.values():
+            life.held = False
 
     def _execution_cancel_requested(self, event: Event) -> None:
         self._must(not self.cancelled, "cancelled twice")
+        for life in self.lives.values():
+            if life.open == "compensation" and life.held:
+                self._close(life)  # it is not handed out again
         self.cancelled, self.paused, self.stopping, self.grace = "requested", False, True, self.version
 
     def _execution_completed(self, event: Event) -> None:
@@ -137,7 +167,7 @@ class Law(LawOfSteps):
         self._must(self.undoing == [], "rolled back before everything was undone")
         self._must(self.undone and not self.not_undone, "rolled back although something was not undone")
         self._must(not self.skipped or self.config("on_missing_compensation") != "fail", "what nothing undoes was to fail it")
-        left = [done for done in self.order if self.undo_of(done) is not None and not self._lacks_image(done)]
+        left = [done for done in self.deeds if self.undo_of(done) is not None and not self._lacks_image(done)]
         self._must(not left, f"rolled back, and {left} still stand")
         self._must(event["undone"] == self.undone, "it counts wrong")
         self._end(event)
@@ -150,7 +180,7 @@ class Law(LawOfSteps):
         self.paused = False
         self.deadline = self.grace = self.checkpoint_timer = 0
         for life in self.lives.values():
-            life.retry = 0
+            life.retry = life.queue = 0
 
     # Runs ----------------------------------------------------------------------------------------------------------------
 
@@ -168,7 +198,7 @@ class Law(LawOfSteps):
         self._begin_run(event, kept, fresh=True)
 
     def _done_and_standing(self) -> dict[str, Life]:
-        return {step: life for step, life in self.lives.items() if life.done and not life.undone}
+        return {step: self.lives[step] for step in self.completed()}
 
     def _checkpoint_restored(self, event: Event) -> None:
         self._must(event["checkpoint_id"] in self.checkpoints, "there is no such checkpoint")
@@ -177,12 +207,18 @@ class Law(LawOfSteps):
         lives, self.vars = self.checkpoints.get(event["checkpoint_id"], ({}, {}))
         named = {f"{step}/{attempt}" for step, _, attempt in self.open_attempts}
         self._must(set(event.get("abandoned", ())) == named, f"{named} were open")
+        by_recovery = event.get("by") == "recovery"
+        self._must(not by_recovery or event["checkpoint_id"] == self.checkpoint, f"the last checkpoint was {self.checkpoint}")
+        self.checkpoint = event["checkpoint_id"]
         for abandoned in event.get("abandoned", ()):
             step = abandoned.partition("/")[0]
-            if self.lives[step].open in ("task", "fallback"):
+            self.abandoned.append((step, self.run, self.lives[step].attempt))
+            if self.lives[step].open in ("task", "fallback") and not self.lives[step].held:
                 self._perhaps_done(step)
         self._set_vars(event)
         kept = {step: life for step, life in lives.items() if life.done and not life.undone}
+        self.deeds |= {(deed.step, deed.fallback): deed for life in kept.values() if (deed := life.deed) is not None}
+        self.deeds = dict(sorted(self.deeds.items(), key=lambda done: done[1].since))
         self._begin_run(event, kept, fresh=event.get("by", "command") == "command")
 
     def _begin_run(self, event: Event, kept: dict[str, Life], *, fresh: bool) -> None:
@@ -207,13 +243,15 @@ class Law(LawOfSteps):
 
     def _execution_forked(self, event: Event) -> None:
         self._must(self.ended in ("failed", "cancelled", "rolled_back"), f"forked while it is {self.situation}")
-        self.forks.append(event["new_id"])
+        self._must(event.get("all_again", False) == (self.ended == "rolled_back"), "all again is for what was rolled back")
+        self.forks.setdefault(event["new_id"], []).append({} if event.get("all_again") else self.completed())
 
     def _checkpoint_created(self, event: Event) -> None:
         self._must(event["checkpoint_id"] == f"{self.entity}.{self.version}", "a checkpoint is named by its version")
         self._must(not self.cancelled and self.undoing is None, f"a checkpoint while it is {self.situation}")
         done = {step: life for step, life in self.lives.items() if life.done}
         self.checkpoints[event["checkpoint_id"]] = (done, self.vars)
+        self.checkpoint = event["checkpoint_id"]
         if event.get("by") == "interval":
             self._next_checkpoint()
 

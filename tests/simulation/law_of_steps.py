@@ -1,6 +1,6 @@
 """What must hold of a step's attempts: its own work, what is tried in its stead, what a strategy advises, and its undoing."""
 
-from tests.simulation.known import Done, Event, Known, Life
+from tests.simulation.known import Deed, Done, Event, Known, Life
 
 
 class LawOfSteps(Known):
@@ -25,6 +25,11 @@ class LawOfSteps(Known):
         elif life.retry:
             self._must(not self.paused, f"the retry of {step} was scheduled during a pause")
         life.retry, life.tried = 0, True
+        life.inputs = {other: self.lives[other].output for other in self.steps if self.lives[other].settled == "completed"}
+        self._wait_in_queue(life, self.queue_timeout(life.fallback or self.steps[step]["task"], step))
+
+    def _wait_in_queue(self, life: Life, wait_ms: int) -> None:
+        life.queue = self.version if wait_ms else 0
 
     def _parallel(self, step: str) -> bool:
         return bool(self.plan.get("parallel") or self.steps[step].get("parallel"))
@@ -33,6 +38,7 @@ class LawOfSteps(Known):
         life = self.lives[step]
         self._must(life.open is None and attempt == life.attempt + 1, f"attempt {attempt} of {step} is out of turn")
         life.attempt, life.open, life.began = attempt, purpose, False
+        life.held = life.overdue = False
         self.handed[step, self.run, attempt] = purpose
 
     def _of_open(self, event: Event, *purposes: str) -> Life:
@@ -41,22 +47,27 @@ class LawOfSteps(Known):
         self._must(life.open in purposes and event.get("attempt", 1) == life.attempt, f"{what}: not open for that")
         return life
 
-    def _task_started(self, event: Event) -> None:
-        life = self._of_open(event, "task", "fallback")
+    def _close(self, life: Life) -> None:
+        life.open, life.queue = None, 0
+
+    def _task_started(self, event: Event, *purposes: str) -> None:
+        life = self._of_open(event, *(purposes or ("task", "fallback")))
         self._must(not life.began, "it began twice")
-        life.began = True
+        life.began, life.held, life.queue = True, False, 0
 
     def _task_completed(self, event: Event) -> None:
         life = self._of_open(event, "task", "fallback")
-        step, life.open, life.settled, life.done = event["step"], None, "completed", True
-        if (step, life.fallback) in self.order:
-            self.order.remove((step, life.fallback))
-        self.order.append((step, life.fallback))
+        self._close(life)
+        step, life.settled, life.done, life.output = event["step"], "completed", True, event.get("output")
+        life.deed = Deed(step, life.fallback, self.run, self.version, life.output, life.inputs)
+        self.deeds.pop((step, life.fallback), None)
+        self.deeds[step, life.fallback] = life.deed
         self._set_vars(event)
 
     def _task_failed(self, event: Event) -> None:
         life, step = self._of_open(event, "task", "fallback"), event["step"]
-        life.open = None
+        self._close(life)
+        self._was_overdue(event)
         unknown = event["type"] == "task_timed_out" and event["error"]["code"] != "queue_timeout"
         if unknown or event["error"]["code"] == "WORKER_LOST":
             self._perhaps_done(step)
@@ -70,9 +81,15 @@ class LawOfSteps(Known):
 
     _task_timed_out = _task_failed
 
+    def _was_overdue(self, event: Event) -> None:
+        if event["error"]["code"] == "queue_timeout":
+            life = self.lives[event["step"]]
+            self._must(life.overdue and not life.began, f"{event['step']} was not overdue, or had begun")
+
     def _perhaps_done(self, step: str) -> None:
-        if (done := (step, self.lives[step].fallback)) not in self.order:
-            self.order.append(done)
+        life = self.lives[step]
+        deed = Deed(step, life.fallback, self.run, self.version, None, life.inputs)
+        self.deeds.setdefault((step, life.fallback), deed)
 
     def _give_up(self, step: str, *, abort: bool = False) -> None:
         self.lives[step].settled = "failed"
@@ -91,8 +108,16 @@ class LawOfSteps(Known):
         life.retry = self.version
 
     def _task_overdue(self, event: Event) -> None:
-        life = self._of_open(event, "task", "fallback")
+        life = self._of_open(event, "task", "fallback", "recovery", "compensation")
         self._must(not life.began and not self.paused, f"{event['step']} had begun, or was held by a pause")
+        self._must(life.queue and not life.overdue, f"{event['step']} may wait for ever, or was overdue before")
+        life.queue, life.overdue = 0, True
+
+    def _task_held(self, event: Event) -> None:
+        life = self._of_open(event, "task", "fallback", "recovery", "compensation")
+        self._must(self.paused and not self.stopping, f"{event['step']} was held, and there is no pause")
+        self._must(not life.began and not life.held, f"{event['step']} was held, and had begun, or was held before")
+        life.held = True
 
     def _task_skipped(self, event: Event) -> None:
         life = self.lives[event["step"]]
@@ -109,9 +134,14 @@ class LawOfSteps(Known):
         life, step = self.lives[event["step"]], event["step"]
         self._must(self.cancelled or self.failing, f"nobody cancelled {step}")
         self._must(life.settled is None and event.get("attempt", 1) == life.attempt, f"{step} is not to be cancelled")
+        self._must(not life.open or self.stopping or life.held, f"{step} is open, and nobody stopped it")
         if life.open in ("task", "fallback") and (life.began or event.get("ended") == "abandoned"):
+            self._must(not life.held, f"{step} was held, and began all the same")
             self._perhaps_done(step)
-        life.open, life.retry, life.settled = None, 0, "cancelled"
+        if life.open and life.held:
+            self.untouched.append((step, self.run, life.attempt))
+        self._close(life)
+        life.retry, life.settled = 0, "cancelled"
 
     def _task_fallback_started(self, event: Event) -> None:
         life = self.lives[event["step"]]
@@ -134,15 +164,14 @@ class LawOfSteps(Known):
         self.recoveries_most = max(self.recoveries_most, life.recoveries)
         self._must(life.fallback is None, "what failed in its stead is not recovered from")
         self._must(not self.failing and not self.cancelled, "it is ending")
+        self._wait_in_queue(life, 1)  # a question never waits for ever
 
     def _recovery_started(self, event: Event) -> None:
-        life = self._of_open(event, "recovery")
-        self._must(not life.began, "it began twice")
-        life.began = True
+        self._task_started(event, "recovery")
 
     def _recovery_completed(self, event: Event) -> None:
         life, step = self._of_open(event, "recovery"), event["step"]
-        life.open = None
+        self._close(life)
         self._set_vars(event)
         then = event["then"]
         if event["action"] == "abort" or self.failing or self.cancelled:
@@ -167,7 +196,7 @@ class LawOfSteps(Known):
             self._must(self.ended is None and (self.failing or self.failed), "nothing failed")
             self._must(not self.open_attempts and not self.cancelled, "rolled back before its end")
         self._must(self.can_undo(), "nothing can be undone")
-        self.undoing, self.undone, self.not_undone, self.skipped = list(self.order), 0, [], []
+        self.undoing, self.undone, self.not_undone, self.skipped = list(self.deeds), 0, [], []
         self.ended, self.cancelled, self.stopping, self.partial = None, "", False, False
         self.deadline = self.grace = 0
         for life in self.lives.values():
@@ -182,34 +211,37 @@ class LawOfSteps(Known):
 
     def _compensation_scheduled(self, event: Event) -> None:
         done, step = self._next_undo(event), event["step"]
-        self._must(done in self.order, f"{done} is undone twice, or did nothing")
+        self._must(done in self.deeds, f"{done} is undone twice, or did nothing")
         self._must(not self.paused and not self.cancelled, f"the undoing of {step} during a pause, or after a cancel")
         self._must(event["task"] == self.undo_of(done) and not self._lacks_image(done), f"{event['task']} does not undo {done}")
         life = self.lives[step]
         self._must(not life.undoing or life.retry, f"the undoing of {step} is begun twice")
         self._hand_out(step, event.get("attempt", 1), "compensation")
+        if done in self.deeds:
+            self.undoings[step, self.run, life.attempt] = self.undoing_of(done)
+        self._wait_in_queue(life, self.queue_timeout(event["task"]))
         life.undoing, life.retry = True, 0
 
     def _compensation_started(self, event: Event) -> None:
-        life = self._of_open(event, "compensation")
-        self._must(not life.began, "it began twice")
-        life.began = True
+        self._task_started(event, "compensation")
 
     def _compensation_completed(self, event: Event) -> None:
         done, life, step = self._next_undo(event), self._of_open(event, "compensation"), event["step"]
-        life.open = None
+        self._close(life)
+        self._set_vars(event)
+        self._must(done in self.deeds, f"{done} was undone twice")
+        deed = self.deeds.pop(done, None)
         for one in (life, *self.past.get(step, ())):
-            one.undone = True
-        self._must(done in self.order, f"{done} was undone twice")
-        self.order.remove(done)
-        if not any(other == step for other, _ in self.order):
+            one.undone = one.undone or (deed is not None and one.deed == deed)
+        if not any(other == step for other, _ in self.deeds):
             self.images.pop(step, None)
         self.undone += 1
         self._undone_one(life)
 
     def _compensation_failed(self, event: Event) -> None:
         done, life = self._next_undo(event), self._of_open(event, "compensation")
-        life.open = None
+        self._close(life)
+        self._was_overdue(event)
         if event.get("will_retry"):
             self.next = ("compensation_retry_scheduled", event["step"])
         else:

@@ -51,6 +51,7 @@ TASKS = {
     "delete_z": TaskInfo(),
     "create_z": TaskInfo(),
     "plan_b": TaskInfo(compensate="undo_b"),
+    "undo_a": TaskInfo(queue_timeout_ms=600),
 }
 """What the workers have: some inverses by name, a fallback that is undone by another task."""
 

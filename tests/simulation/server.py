@@ -13,8 +13,8 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.messages import Answer, ImageSignal
-from esexec.executor.desk import Done
+from esexec.domain.messages import Answer, Dispatch, ImageSignal
+from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Content, Envelope
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Appended, Stored
@@ -142,22 +142,40 @@ class SlowOutbox:
 
         self._node.ask(name, arrive, answered)
 
-    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done) -> None:
+    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done, still_open: StillOpen) -> None:
         attempt, message = _attempt(entity, to), read_dispatch(data)
 
         def send() -> None:
             self._send(f"dispatch {attempt}", lambda: self._world.hand_in(attempt, message), done)
 
-        async def looked(reported: bool) -> None:
+        if to.again:
+            self._ask_whether_needed(attempt, send, done, still_open)
+        else:
+            send()
+
+    def _ask_whether_needed(self, attempt: Attempt, hand_out: Callable[[], None], done: Done, still_open: StillOpen) -> None:
+        """It is handed out if it is neither in TASKS nor reported nor closed; asked in this order, for so attempts go."""
+        ask, world = self._node.ask, self._world
+
+        async def looked_in_tasks(number: int) -> None:
+            if number:
+                await done()
+            else:
+                ask(f"look for {attempt}", lambda: world.is_reported(attempt), looked_in_inbox)
+
+        async def looked_in_inbox(reported: bool) -> None:
             if reported:
                 await done()
             else:
-                send()
+                self._node.spawn(look_in_log())
 
-        if to.again:
-            self._node.ask(f"look for {attempt}", lambda: self._world.is_reported(attempt), looked)
-        else:
-            send()
+        async def look_in_log() -> None:
+            if await still_open():
+                hand_out()
+            else:
+                await done()
+
+        ask(f"number of {attempt}", lambda: world.queue.number_of(attempt), looked_in_tasks)
 
     async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None:
         attempt = _attempt(entity, about)
@@ -171,26 +189,57 @@ class SlowOutbox:
         key = (entity, str(timer.name))
         self._send(f"clear {key}", lambda: self._world.timers.pop(key, None), done)
 
-    async def take_back(self, entity: str, what: fx.TakeBack, done: Done) -> None:
-        """Found, then deleted by its number, then told: an executor can die in between, and a late delete hits nothing newer."""
+    async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None:
+        """Found, deleted by its number if nobody had it, then told, one call after the other as in `executor.outbox`: workers and
+        other executors act in between, this one can die, and a late delete hits nothing newer."""
         attempt, world = _attempt(entity, what), self._world
+        ask, queue, told = self._node.ask, world.queue, what.why in ("stop", "over")
+        again = what.again
 
         async def found(number: int) -> None:
             if number:
-                delete = partial(world.queue.take_back, attempt, number, stop=what.stop)
-                self._node.ask(f"delete {attempt}", delete, deleted)
+                ask(f"deliveries of {attempt}", lambda: queue.had(number), partial(looked, number))
             else:
-                await deleted(not world.is_reported(attempt))
+                await nothing()
 
-        async def deleted(untouched: bool) -> None:
-            if what.tell and untouched:
-                self._send(f"withdrawn {attempt}", lambda: world.report(attempt, r.Withdrawn()), done)
-            else:
+        async def nothing() -> None:
+            if again is None or isinstance(again.message, ErrorInfo):
                 await done()
+            else:
+                put = partial(world.hand_in, attempt, again.message)
+                self._ask_whether_needed(attempt, lambda: ask(f"dispatch {attempt}", put, stands), done, still_open)
 
-        if what.stop:
-            world.queue.tell(attempt)
-        self._node.ask(f"take back {attempt}", lambda: world.queue.number_of(attempt), found)
+        async def stands(_: Any) -> None:
+            await self.take_back(entity, what._replace(again=None), done, still_open)
+
+        async def looked(number: int, had: bool) -> None:
+            if had and not told:
+                await done()
+            else:
+                message = queue.messages[attempt]
+                ask(f"delete {attempt}", lambda: queue.delete(attempt, number), partial(deleted, number, had, message))
+
+        async def deleted(number: int, had: bool, message: Dispatch, gone: bool) -> None:
+            check = partial(checked, had, message, gone)
+            ask(f"deliveries of {attempt} now", lambda: queue.had(number), check)
+
+        async def checked(had_before: bool, message: Dispatch, gone: bool, had: bool) -> None:
+            if gone and not had and not had_before:
+                if what.why == "over":
+                    await done()
+                else:
+                    self._send(f"withdrawn {attempt}", lambda: world.report(attempt, r.Withdrawn(pause=what.pause)), done)
+            elif told:
+                queue.tell(attempt)
+                await done()
+            elif not gone:
+                await nothing()
+            else:
+                self._send(f"put {attempt} back", lambda: queue.put_back(attempt, message), done)
+
+        if told:
+            queue.tell(attempt)
+        ask(f"take back {attempt}", lambda: queue.number_of(attempt), found)
 
     async def continue_later(self, entity: str, after: int, done: Done) -> None:
         self._send(f"continue {entity} {after}", lambda: self._world.send(entity, "continue", r.Continue(after)), done)

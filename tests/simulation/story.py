@@ -12,10 +12,11 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.namespace import SETTINGS_ENTITY
-from esexec.domain.settings import ExecutionConfig, TaskInfo
+from esexec.domain.settings import TaskInfo
 from tests.given import at, start, step
 from tests.simulation import checker
 from tests.simulation.answers import objection
+from tests.simulation.law import Law
 from tests.simulation.plans import PLANS, STRATEGIES, TASKS
 from tests.simulation.server import Message
 from tests.simulation.world import World
@@ -76,6 +77,8 @@ class Story:
             {"delay_ms": 5000},
             {"deadline": at(soon)},
             {"delay_ms": 5000, "deadline": at(soon)},
+            {"delay_ms": 50_000, "deadline": at(soon)},
+            {"deadline": at(10**8)},
         ]
         return self.start(execution, plan, **chance.choice(when))
 
@@ -123,9 +126,7 @@ class Story:
         return self._send(execution, "nudge", r.Nudge())
 
     def configure(self, value: int) -> Message:
-        return self._send(
-            SETTINGS_ENTITY, "configure", c.ConfigureNamespace(id=self._id(), config=ExecutionConfig(priority=value))
-        )
+        return self._send(SETTINGS_ENTITY, "configure", c.ConfigureNamespace(id=self._id(), config={"priority": value}))
 
     def announce(self, name: str | None = None) -> Message:
         tasks = {name: TaskInfo(priority=1)} if name is not None else TASKS
@@ -223,11 +224,23 @@ class Story:
         for entity, law in world.auditor.laws.items():
             timers = {name for of, name in world.timers if of == entity}
             problems = checker.stuck(law, world.queue.stands, timers)
-            problems += [f"{entity} was forked as {one}, which nobody started" for one in law.forks if not world.commits_of(one)]
+            problems += self._wrong_forks(law)
             assert not problems, problems
-        if self.quiet and len(world.nodes) == 1:  # the dispatch of one executor can overtake what another takes back
-            left = [one for one in world.queue.waiting if one not in world.auditor.open_attempts()]
+        if self.quiet:
+            left = {*world.queue.waiting} - world.auditor.open_attempts() - world.queue.returned
+            if len(world.nodes) > 1:  # one executor may hand out what another has gone back behind
+                left -= world.auditor.abandoned()
             assert not left, f"handed out, and nobody waits for it any more: {left}"
+
+    def _wrong_forks(self, law: Law) -> list[str]:
+        found: list[str] = []
+        for new_id, kept in law.forks.items():
+            created = self.world.auditor.law(new_id).created
+            if not created:
+                found.append(f"{law.entity} was forked as {new_id}, which nobody started")
+            elif created.get("forked_from") == law.entity and created.get("kept", {}) not in kept:
+                found.append(f"{new_id} did not take along what {law.entity} had completed")
+        return found
 
     def end(self) -> None:
         """Let everything come to rest, wake what is paused, and hold the world against what was promised."""
@@ -258,8 +271,11 @@ class Story:
             self._check_once()
 
     def _check_once(self) -> None:
-        twice = {attempt for attempt, times in self.world.queue.dispatched.items() if times > 1}
+        queue = self.world.queue
+        twice = {attempt for attempt, times in queue.dispatched.items() if times > 1} - queue.returned
         assert not twice, f"dispatched twice without any fault: {twice}"
+        done = queue.delivered_attempts & self.world.auditor.untouched() - queue.returned
+        assert not done, f"closed because nobody had them, and done all the same: {done}"
 
     def _check_answers(self) -> None:
         """Whoever was told that a wish was granted finds it in the log; every other answer was right at some moment meanwhile."""
@@ -270,8 +286,12 @@ class Story:
                 continue
             law = world.auditor.law(answer.execution_id)
             time = message.time.isoformat().replace("+00:00", "Z")
-            problem = objection(law, message.verb, answer, sent_at=message.known, told_at=told_at, time=time)
+            verb = "retry as_new" if getattr(message.content, "as_new", False) else message.verb
+            problem = objection(law, verb, answer, sent_at=message.known, told_at=told_at, time=time)
             assert problem is None, problem
+            if verb == "retry as_new" and answer.error is not None and answer.error.code == "conflict":
+                new_id = getattr(message.content, "new_id", None) or answer.command_id
+                assert world.commits_of(new_id), f"{answer.error.message}, but it does not exist"
             assert not self.quiet or answer.status != "refused" or answer.command_id not in applied, f"{answer} is in the log"
 
 
@@ -348,8 +368,10 @@ def _clients(story: Story, chance: Random) -> list[Callable[[], object]]:
         return chance.choice([*one_of_each.values(), "e9"])
 
     def wish(execution: str) -> None:
-        known = world.auditor.law(execution).checkpoints
-        story.some_control(execution, "restore" if known and chance.random() < 0.2 else chance.choice(CONTROLS), chance)
+        law = world.auditor.law(execution)
+        often = {"restore": bool(law.checkpoints), "pause": law.situation == "rolling_back"}
+        verbs = [verb for verb, fits in often.items() if fits and chance.random() < 0.2]
+        story.some_control(execution, verbs[0] if verbs else chance.choice(CONTROLS), chance)
 
     def spree() -> None:
         """Wishes one after the other while nothing else happens, so that each meets the execution as the client saw it."""

@@ -207,10 +207,96 @@ def test_what_a_pause_takes_back_behind_a_resume_is_handed_out_again(world: Worl
     world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=other)
     finish(other)
     assert world.queue.waiting
-    finish(node, "delete")
+    finish(node, "deliveries", "delete")
     assert not world.queue.waiting
     finish(node)
     assert world.queue.waiting
+    Story(world).end()
+
+
+def overdue(world: World) -> Attempt:
+    """The first executor has decided that the one attempt of `e1` waited too long, and not done anything about it yet."""
+    node = world.nodes[0]
+    world.deliver(world.send("e1", "start", start("a", config={"queue_timeout_ms": 1000, "max_retries": 0})), node=node)
+    finish(node)
+    ((timer, _),) = world.timers.items()
+    world.fire(timer)
+    world.deliver(world.messages[-1], node=node)
+    finish(node, "append")
+    assert checker.events_of(world.histories()["e1"])[-1]["type"] == "task_overdue"
+    return Attempt("e1", "a")
+
+
+def test_what_another_executor_closed_meanwhile_is_not_handed_out_again(world: World) -> None:
+    """What is neither in TASKS nor reported may have been decided upon elsewhere: the log is asked before it is put back."""
+    attempt, (node, other) = overdue(world), world.nodes
+    world.deliver(completed(world, "a"), node=other)
+    finish(other)
+    finish(node)
+    assert world.queue.dispatched == {attempt: 1}
+    quiet(world).end()
+
+
+def test_what_its_worker_finished_is_not_put_back(world: World) -> None:
+    """A delete that hits nothing says that the attempt is dealt with: it was not this executor that took it from its worker."""
+    attempt, (node, _) = overdue(world), world.nodes
+    advance_once(node, "take back")
+    advance_once(node, "deliveries")
+    completed(world, "a")
+    finish(node)
+    assert world.queue.dispatched == {attempt: 1}
+    quiet(world).end()
+
+
+def test_what_is_overdue_as_the_deadline_passes_is_taken_back_once(world: World) -> None:
+    """Two take-backs of one attempt would each find the other's work: one proves that nobody had it, the other put it back."""
+    node = world.nodes[0]
+    config = {"queue_timeout_ms": 1000, "execution_timeout_ms": 1000}
+    world.deliver(world.send("e1", "start", start("a", config=config)), node=node)
+    finish(node)
+    for timer in list(world.timers):
+        world.fire(timer)
+    world.deliver(*world.messages, node=node)
+    finish(node)
+    assert not world.queue.waiting
+    assert world.queue.dispatched == {Attempt("e1", "a"): 0}
+    quiet(world).end()
+
+
+def test_what_a_pause_holds_is_not_abandoned_by_a_cancel(world: World) -> None:
+    """Nobody has it: even where the grace is over before all of it could be settled, none of it is of unknown outcome."""
+    with small_decisions(2):
+        node = begun(world, "a", "b")
+        world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
+        world.rest()
+        world.deliver(world.send("e1", "cancel", c.CancelExecution(id="c3")), node=node)
+        finish(node)
+        ((grace, _),) = world.timers.items()
+        world.fire(grace)
+        world.deliver(world.messages[-1], node=node)
+        world.drain()
+    events = checker.events_of(world.histories()["e1"])
+    assert [event.get("ended") for event in events if event["type"] == "task_cancelled"] == [None, None]
+    assert "abandoned" not in events[-1]
+    Story(world).end()
+
+
+def test_what_an_old_pause_took_back_is_not_taken_for_untouched(world: World) -> None:
+    """The proof of one pause says nothing once the attempt was handed out again: a cancel after that waits for whoever has it."""
+    node, attempt = begun(world, "a"), Attempt("e1", "a")
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
+    finish(node)
+    proof = world.messages[-1]
+    world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=node)
+    finish(node)
+    world.hand_out(attempt)
+    world.deliver(world.send("e1", "cancel", c.CancelExecution(id="c4")), node=node)
+    finish(node)
+    world.deliver(proof, node=node)
+    finish(node)
+    assert isinstance(proof.content, r.Withdrawn)
+    assert proof.acked
+    assert [event["type"] for event in checker.events_of(world.histories()["e1"])].count("task_cancelled") == 0
     Story(world).end()
 
 

@@ -23,7 +23,7 @@ from tests.simulation.story import CONTROLS, FAULTS, HARMLESS, Story, small_worl
 from tests.simulation.world import World
 
 LONG = bool(os.environ.get("ESEXEC_LONG"))
-STORIES_COUNTED = 400
+STORIES_COUNTED = 320
 
 executions = st.sampled_from(["e0", "e1", "e2"])
 plans = st.integers(0, len(PLANS) - 1)

@@ -39,31 +39,44 @@ class Queue:
         """How often a worker may have begun it."""
         self.told: set[Attempt] = set()
         self.withdrawn: set[Attempt] = set()
+        """Held, and deleted meanwhile."""
+        self.delivered: set[int] = set()
+        """The numbers of all dispatches that a worker had."""
+        self.delivered_attempts: set[Attempt] = set()
+        self.returned: set[Attempt] = set()
         self.asking: set[Attempt] = set()
         """Handlers that wait for their before-image to be kept."""
         self.images: dict[Attempt, Any] = {}
 
     def add(self, attempt: Attempt, message: Dispatch) -> None:
-        """A dispatch, unless it stands already."""
-        if attempt not in self.waiting and attempt not in self.held:
+        """A dispatch, unless it stands already. (Whoever holds one that was deleted goes on with it.)"""
+        if not self.number_of(attempt):
             self.waiting.append(attempt)
+            self.withdrawn.discard(attempt)
             self.last += 1
             self.messages[attempt], self.numbers[attempt] = message, self.last
             self.deliveries[attempt] = 0
             self.dispatched[attempt] = self.dispatched.get(attempt, 0) + 1
+
+    def put_back(self, attempt: Attempt, message: Dispatch) -> None:
+        """It was deleted, and handed out a moment before: it must not be lost with its holder."""
+        self.returned.add(attempt)
+        self.add(attempt, message)
 
     def take(self, attempt: Attempt) -> int:
         """A worker gets it; how many had it before."""
         self.waiting.remove(attempt)
         self.held.append(attempt)
         self.deliveries[attempt] += 1
+        self.delivered.add(self.numbers[attempt])
+        self.delivered_attempts.add(attempt)
         self.asking.discard(attempt)
         return self.deliveries[attempt] - 1
 
     def lose(self, attempt: Attempt) -> None:
-        """Its worker is silent for too long: another will get it, unless it was taken back."""
+        """Its worker is silent for too long: another will get it, unless it was taken back, or waits already."""
         self.held.remove(attempt)
-        if attempt not in self.withdrawn:
+        if attempt not in self.withdrawn and attempt not in self.waiting:
             self.waiting.append(attempt)
 
     def acknowledge(self, attempt: Attempt) -> None:
@@ -74,21 +87,20 @@ class Queue:
         """The number of the stored dispatch; 0: there is none."""
         return self.numbers[attempt] if self.stands(attempt) and attempt not in self.withdrawn else 0
 
-    def take_back(self, attempt: Attempt, number: int, *, stop: bool) -> bool:
-        """Take this very dispatch back if nobody had it; with `stop` in any case. Whether nobody ever had it."""
+    def had(self, number: int) -> bool:
+        """Whether any worker ever had this very dispatch."""
+        return number in self.delivered
+
+    def delete(self, attempt: Attempt, number: int) -> bool:
+        """Delete this very dispatch: it is not handed out any more. Whether it was there."""
         if self.number_of(attempt) != number:
             return False
-        if stop:
-            self.tell(attempt)
-        if attempt in self.held:
-            if stop:
-                self.withdrawn.add(attempt)
-            return False
-        untouched = not self.deliveries[attempt]
-        if stop or untouched:
+        if attempt in self.waiting:
             self.waiting.remove(attempt)
-            self.dispatched[attempt] -= untouched
-        return untouched
+            self.dispatched[attempt] -= not self.had(number)
+        else:
+            self.withdrawn.add(attempt)
+        return True
 
     def tell(self, attempt: Attempt) -> None:
         self.told.add(attempt)
@@ -107,7 +119,9 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
     match outcome:
         case "ok" | "ok with vars":
             news = {f"v{times}": f"{attempt.step} {attempt.id}"} if outcome == "ok with vars" else {}
-            return r.Completed(started_at=at, ended_at=at, output={"did": f"{attempt.step} {times}"}, vars=news, worker="w")
+            return r.Completed(
+                started_at=at, ended_at=at, output={"did": f"{attempt.step} {attempt.id} {times}"}, vars=news, worker="w"
+            )
         case "fail":
             return _failed("BROKEN", at)
         case "fatal":
@@ -133,7 +147,7 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
 
 _OUTCOMES: dict[str, list[str]] = {
     "task": ["ok", "ok", "ok", "ok", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
-    "compensation": ["ok", "ok", "ok", "ok", "fail", "fatal", "timeout"],
+    "compensation": ["ok", "ok", "ok", "ok with vars", "fail", "fatal", "timeout"],
     "recovery": [
         "retry",
         "retry",

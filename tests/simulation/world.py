@@ -38,6 +38,8 @@ class Node:
     def __init__(self, world: "World", name: str, cache_size: int) -> None:
         self.world, self.name, self.alive = world, name, True
         self.operations: list[Operation] = []
+        self.outside: set[asyncio.Task[None]] = set()
+        """What the outbox does in tasks of its own."""
         log, outbox = SlowLog(self), SlowOutbox(self)
         self.plans = PlansDesk(name, log, outbox)  # type: ignore[arg-type]
         self.desk = Desk(name, log, outbox, cache_size=cache_size, plan_of=self.plans.plan_of)  # type: ignore[arg-type]
@@ -46,7 +48,12 @@ class Node:
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        return [*self.desk._tasks, *self.settings._tasks, *self.plans._tasks]
+        return [*self.desk._tasks, *self.settings._tasks, *self.plans._tasks, *self.outside]
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.outside.add(task)
+        task.add_done_callback(self.outside.discard)
 
     def hear_news(self) -> None:
         """What others committed to `_settings`, as an executor hears it sooner or later."""
@@ -151,9 +158,10 @@ class World:
         return any(one.about(attempt) for one in self.messages)
 
     def is_reported(self, attempt: Attempt) -> bool:
-        """Whether INBOX holds an outcome of it."""
+        """Whether INBOX holds an outcome of it; what a pause took back may be handed out again."""
+        reports = [one.content for one in self.messages if one.about(attempt)]
         no_outcomes = r.Started | r.Lost | r.Before
-        return any(one.about(attempt) and not isinstance(one.content, no_outcomes) for one in self.messages)
+        return any(not isinstance(one, no_outcomes) and not getattr(one, "pause", 0) for one in reports)
 
     def hand_in(self, attempt: Attempt, message: Dispatch) -> None:
         """A dispatch comes to TASKS."""
