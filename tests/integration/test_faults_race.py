@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import esexec
-from esexec.domain import decider
+from esexec.domain.controls import decide_control
+from esexec.executor import mailbox
 from tests.integration.engine import Engine, until
 
 
@@ -44,14 +45,13 @@ async def test_a_command_that_breaks_the_core_is_buried_and_the_others_go_on(
 ) -> None:
     """An exception out of a decision takes its own message to DEAD, answers who asked, and harms nothing else."""
     engine.errors_expected = True
-    usual = decider.decide_cancel
 
     def breaks(decision: Any, command: Any, time: Any) -> Any:
-        if command.reason == "poison":
+        if getattr(command, "reason", "") == "poison":
             raise ZeroDivisionError("a fault of ours")
-        return usual(decision, command, time)
+        return decide_control(decision, command, time)
 
-    monkeypatch.setattr(decider, "decide_cancel", breaks)
+    monkeypatch.setattr(mailbox, "decide_control", breaks)
     handle = await engine.client.start(increment, {"number": 1})  # waits, for there is no worker yet
     with pytest.raises(esexec.EsexecError, match="could not be decided"):
         await engine.client.cancel(handle.id, reason="poison")
