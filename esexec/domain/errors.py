@@ -219,7 +219,13 @@ class CorruptHistory(EsexecError):
 
 _BY_CODE: dict[str, type[EsexecError]] = {
     kind.default_code: kind for kind in (RateLimited, ExecutionCancelled, WorkerLost, NotFound, Conflict, Overloaded)
-} | {"unknown_plan": NotFound, "plan_not_ready": Refused, "too_many_plans": Refused, "too_many_queues": Refused, "too_many_strategies": Refused}
+} | {
+    "unknown_plan": NotFound,
+    "plan_not_ready": Refused,
+    "too_many_plans": Refused,
+    "too_many_queues": Refused,
+    "too_many_strategies": Refused,
+}
 _BY_TYPE: dict[str, type[EsexecError]] = {
     "validation_error": ValidationError,
     "execution_error": ExecutionError,

