@@ -262,7 +262,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         paused=state.paused,
         pause_reason=state.pause_reason,
         rollback_status=state.rollback_status,
-        not_undone=_not_undone(state),
+        not_undone=_not_undone(state) if state.rollback_status == "partial" else [],
         start_at=created.start_at,
         deadline=state.deadline or created.deadline,
         parent=created.parent,
@@ -274,14 +274,14 @@ def result_of(state: ExecutionState) -> ExecutionResult:
 
 def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskResult:
     ended_at = step.ended_at if step.status in SETTLED else None
-    return TaskResult(
+    result = TaskResult(
         task_id=step_id,
         step_index=index,
         name=task,
         status=_TASK[step.status],
         output=step.output,
         error=step.error,
-        retries=step.retries,
+        retries=step.retries if step.scheduled > 1 else 0,
         attempt=step.attempt,
         worker_id=step.worker or None,
         started_at=step.first_started_at,
@@ -289,19 +289,17 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         duration_ms=_between(step.first_started_at, ended_at),
         next_retry_at=step.next_retry_at,
         skip_reason=step.skip_reason,
-        timed_out=step.timed_out,
-        fallback=step.fallback,
-        recoveries=step.recoveries,
-        compensation=step.compensation,
-        compensation_error=step.undo_error if step.compensation is not None else None,
-        undone_by=step.compensator if step.compensation not in (None, "skipped") else None,
     )
+    if step.timed_out or step.fallback is not None or step.recoveries or step.compensation is not None:
+        result.timed_out, result.fallback, result.recoveries = step.timed_out, step.fallback, step.recoveries
+        if step.compensation is not None:
+            result.compensation, result.compensation_error = step.compensation, step.undo_error
+            result.undone_by = step.compensator if step.compensation != "skipped" else None
+    return result
 
 
 def _not_undone(state: ExecutionState) -> list[str]:
     """The steps that a rollback which is over left as they are."""
-    if state.rollback_status != "partial":
-        return []
     return [state.graph.steps[index].id for index in dict.fromkeys(step_of(done) for done in reversed(state.standing))]
 
 

@@ -9,6 +9,8 @@ from esexec.plans import Duration
 from esexec.tasks import current_context
 from esexec.world import now
 
+_NOTHING: dict[str, Any] = {}
+
 
 def of_start(
     start_at: datetime | None, delay: Duration | None, deadline: datetime | Duration | None, *, waits: bool
@@ -17,6 +19,9 @@ def of_start(
 
     Raises `ValidationError`: `naive_time`, `start_at_and_delay`, `invalid_duration`.
     """
+    context = current_context()
+    if start_at is None and delay is None and deadline is None and context is None:
+        return _NOTHING
     if start_at is not None and delay is not None:
         raise ValidationError("a start has either start_at or delay", code="start_at_and_delay", hint="leave one of them out")
     said: dict[str, Any] = {}
@@ -25,7 +30,6 @@ def of_start(
     if delay is not None:
         said["delay_ms"] = milliseconds(delay, name="delay")
     ends = [end for end in [_deadline(deadline)] if end is not None]
-    context = current_context()
     if context is not None:
         said["parent"] = f"{context.execution_id}/{context.step}"
         ends += [end for end in (context.execution_deadline, context.deadline if waits else None) if end is not None]

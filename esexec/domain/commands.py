@@ -20,7 +20,9 @@ Time = Annotated[datetime, Meta(tz=True)]
 Text = Annotated[str, Meta(max_length=limits.text_chars)]
 
 
-class _Command(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
+class AnyCommand(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
+    """What all commands have."""
+
     id: str
     confirm: bool = True
     actor: Annotated[str, Meta(max_length=limits.name_chars)] | None = None
@@ -30,7 +32,7 @@ NO_PLAN = msgspec.Raw()
 """Stands where a start names a task and no plan."""
 
 
-class StartExecution(_Command, frozen=True, kw_only=True):
+class StartExecution(AnyCommand, frozen=True, kw_only=True):
     """Run a plan, or one task (a one-step plan whose params are `input`). Exactly one of `plan`, `plan_id` and `task` is given.
 
     `plan_id`: of a plan that the namespace keeps. `start_at`, or `delay_ms` from when the command was stored: not before then.
@@ -55,23 +57,23 @@ class StartExecution(_Command, frozen=True, kw_only=True):
     kept: dict[str, Any] = {}
 
 
-class CancelExecution(_Command, frozen=True, kw_only=True):
+class CancelExecution(AnyCommand, frozen=True, kw_only=True):
     """End an execution that has not ended."""
 
     reason: Text = ""
 
 
-class PauseExecution(_Command, frozen=True, kw_only=True):
+class PauseExecution(AnyCommand, frozen=True, kw_only=True):
     """Hand out nothing new. What runs may end and is recorded; due retries wait."""
 
     reason: Text = ""
 
 
-class ResumeExecution(_Command, frozen=True, kw_only=True):
+class ResumeExecution(AnyCommand, frozen=True, kw_only=True):
     """Go on after a pause."""
 
 
-class RetryExecution(_Command, frozen=True, kw_only=True):
+class RetryExecution(AnyCommand, frozen=True, kw_only=True):
     """Run an execution that has ended, but not completed, again: the steps that completed keep their outputs.
 
     After a rollback all steps run again. `step`: of the failed steps only this one runs again. `as_new`: leave it as it is and
@@ -83,26 +85,26 @@ class RetryExecution(_Command, frozen=True, kw_only=True):
     new_id: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
 
 
-class RollbackExecution(_Command, frozen=True, kw_only=True):
+class RollbackExecution(AnyCommand, frozen=True, kw_only=True):
     """Undo what an execution that has ended did: its completed steps, in reverse order of completion."""
 
     reason: Text = ""
 
 
-class CreateCheckpoint(_Command, frozen=True, kw_only=True):
+class CreateCheckpoint(AnyCommand, frozen=True, kw_only=True):
     """Give the state of now a name, to which the execution can be restored."""
 
     metadata: dict[str, Any] = {}
 
 
-class RestoreCheckpoint(_Command, frozen=True, kw_only=True):
+class RestoreCheckpoint(AnyCommand, frozen=True, kw_only=True):
     """Go back to a checkpoint: what completed after it runs again, without being undone. Nothing is deleted."""
 
     checkpoint_id: Annotated[str, Meta(max_length=2 * limits.id_chars)]
     reason: Text = ""
 
 
-class ConfigureNamespace(_Command, frozen=True, kw_only=True):
+class ConfigureNamespace(AnyCommand, frozen=True, kw_only=True):
     """Set the namespace's level of the settings (entity `_settings`). What is not given keeps its value, null takes it back.
 
     `config`: what changes of a `NamespaceConfig`, as a JSON merge patch (RFC 7396). In `queues` null takes back all that was said
@@ -112,14 +114,14 @@ class ConfigureNamespace(_Command, frozen=True, kw_only=True):
     config: dict[str, Any]
 
 
-class AnnounceTasks(_Command, frozen=True, kw_only=True):
+class AnnounceTasks(AnyCommand, frozen=True, kw_only=True):
     """A worker says which tasks it has and their settings (entity `_settings`)."""
 
     tasks: dict[str, TaskInfo]
     worker: str = ""
 
 
-class AddStrategy(_Command, frozen=True, kw_only=True):
+class AddStrategy(AnyCommand, frozen=True, kw_only=True):
     """From now on failures in this namespace are offered to this recovery strategy (entity `_settings`).
 
     One of the same id takes the place of the one before. Its code must be on the workers of its queue.
@@ -128,7 +130,7 @@ class AddStrategy(_Command, frozen=True, kw_only=True):
     strategy: Strategy
 
 
-class RemoveStrategy(_Command, frozen=True, kw_only=True):
+class RemoveStrategy(AnyCommand, frozen=True, kw_only=True):
     """Failures are not offered to this strategy any more (entity `_settings`)."""
 
     strategy_id: Annotated[str, Meta(max_length=limits.task_name_chars)]
@@ -137,7 +139,7 @@ class RemoveStrategy(_Command, frozen=True, kw_only=True):
 PlanStatus = Literal["draft", "ready", "invalid", "archived"]
 
 
-class PutPlan(_Command, frozen=True, kw_only=True):
+class PutPlan(AnyCommand, frozen=True, kw_only=True):
     """Keep a plan under its id, so that executions can be started by that id; or change the status of one that is kept.
 
     A `plan` that cannot be carried out is kept as `invalid`, with the reason. Without `plan` the one of `plan_id` gets `status`

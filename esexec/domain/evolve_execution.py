@@ -16,6 +16,7 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     state.created, state.graph = event, graph
     state.created_at, state.turned = state.time, state.n
     state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
+    state.bounded_waits = graph.bounded_waits or _says_a_queue_timeout(event)
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
     for step_id, output in event.kept.items():
@@ -29,6 +30,11 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
                 make_ready(state, index)
     if event.start_at is not None:
         state.timers[state.version] = Timer("start", event.start_at)
+
+
+def _says_a_queue_timeout(event: e.ExecutionCreated) -> bool:
+    levels = (event.config, event.namespace, *event.namespace.queues.values(), *event.tasks.values())
+    return any(level.queue_timeout_ms for level in levels)
 
 
 def started(state: ExecutionState, event: e.ExecutionStarted) -> None:
@@ -83,8 +89,10 @@ def rolled_back(state: ExecutionState, event: e.ExecutionRolledBack) -> None:
 def _end(state: ExecutionState, status: ExecutionStatus) -> None:
     state.status, state.phase, state.ended_at = status, "ended", state.time
     state.paused, state.paused_at, state.pause, state.deadline = False, None, 0, None
-    state.in_flight.clear()
-    close_timers(state)
+    if state.in_flight:
+        state.in_flight.clear()
+    if state.timers:
+        close_timers(state)
 
 
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:

@@ -28,8 +28,8 @@ def task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
         if step.timer:
             close_timer(state, step.timer, fired=True)
     if uses := state.graph.uses[index]:
-        step.inputs = {other: state.steps[other].output for other in uses}
-    if wait := state.policy_of(index).queue_timeout_ms:
+        step.inputs = tuple([state.steps[other].output for other in uses])
+    if state.bounded_waits and (wait := state.policy_of(index).queue_timeout_ms):
         wait_in_queue(state, index, step, wait)
 
 

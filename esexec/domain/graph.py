@@ -22,9 +22,9 @@ _CYCLE_SHOWN = 10
 class Graph(msgspec.Struct, frozen=True, eq=False):
     """A plan that can be carried out. `raw` is `plan` as it is stored; `parallel` includes the plan's own switch.
 
-    `plain`: steps without settings of their own, in a plan without any. `dependencies` hold stated ones and those that
-    references imply, without duplicates. `templates`: None where the params are constant;
-    `uses`: the steps whose outputs they refer to. `sinks`: steps that nothing waits for.
+    `plain`: steps without settings of their own, in a plan without any; `bounded_waits`: whether any says a queue timeout.
+    `dependencies` hold stated ones and those that references imply, without duplicates. `templates`: None where the params are
+    constant; `uses`: the steps whose outputs they refer to. `sinks`: steps that nothing waits for.
     """
 
     plan: Plan
@@ -36,6 +36,7 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     dependents: tuple[tuple[int, ...], ...]
     parallel: tuple[bool, ...]
     plain: tuple[bool, ...]
+    bounded_waits: bool
     uses: tuple[tuple[int, ...], ...]
     templates: tuple[Template | None, ...]
     sinks: tuple[int, ...]
@@ -61,6 +62,7 @@ def compile_plan(plan: Plan) -> Graph:
         dependents=dependents,
         parallel=tuple(plan.parallel or step.parallel for step in plan.steps),
         uses=tuple(_uses(template, index) for template in templates),
+        bounded_waits=bool(plan.config.queue_timeout_ms) or any(step.queue_timeout_ms for step in plan.steps),
         plain=tuple(plan.config is EMPTY_CONFIG and _says_nothing(step) for step in plan.steps),
         templates=templates,
         sinks=tuple(position for position, waiting in enumerate(dependents) if not waiting),

@@ -17,17 +17,19 @@ Time = Annotated[datetime, Meta(tz=True)]
 """With its offset from UTC: two times without one could not be compared with those that have it."""
 
 
-class _Report(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):
+class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):
+    """What all reports have."""
+
     worker: str = ""
 
 
-class Started(_Report, tag="started", frozen=True, kw_only=True):
+class Started(AnyReport, tag="started", frozen=True, kw_only=True):
     """The handler began; sent on its own only for tasks that run longer than `limits.started_report_after_ms`."""
 
     started_at: Time
 
 
-class Completed(_Report, tag="completed", frozen=True, kw_only=True):
+class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
     """The handler returned. `vars`: the execution's variables that it set."""
 
     started_at: Time
@@ -36,7 +38,7 @@ class Completed(_Report, tag="completed", frozen=True, kw_only=True):
     vars: dict[str, Any] = {}
 
 
-class Failed(_Report, tag="failed", frozen=True, kw_only=True):
+class Failed(AnyReport, tag="failed", frozen=True, kw_only=True):
     """The handler raised, or could not be called (then without `started_at`). `vars`: as in `Completed`."""
 
     error: ErrorInfo
@@ -45,7 +47,7 @@ class Failed(_Report, tag="failed", frozen=True, kw_only=True):
     vars: dict[str, Any] = {}
 
 
-class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
+class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
     """The handler was ended at its timeout; `ended` says how."""
 
     started_at: Time
@@ -53,7 +55,7 @@ class TimedOut(_Report, tag="timed_out", frozen=True, kw_only=True):
     ended: Ending
 
 
-class Stopped(_Report, tag="stopped", frozen=True, kw_only=True):
+class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
     """The handler was ended because its execution was cancelled or its attempt is closed; or it had not begun.
 
     `losses`: holders before this one that were lost, of which nobody knows what they did.
@@ -65,19 +67,19 @@ class Stopped(_Report, tag="stopped", frozen=True, kw_only=True):
     ended: Ending | None = None
 
 
-class Lost(_Report, tag="lost", frozen=True, kw_only=True):
+class Lost(AnyReport, tag="lost", frozen=True, kw_only=True):
     """The dispatch came to a worker again: `losses` holders before it were lost."""
 
     losses: int
 
 
-class Withdrawn(_Report, tag="withdrawn", frozen=True, kw_only=True):
+class Withdrawn(AnyReport, tag="withdrawn", frozen=True, kw_only=True):
     """The dispatch was taken back before any worker had it (sent by executors). `pause`: the version of the pause it was for."""
 
     pause: int = 0
 
 
-class Before(_Report, tag="before", frozen=True, kw_only=True):
+class Before(AnyReport, tag="before", frozen=True, kw_only=True):
     """What something was before the handler changes it, for its undoing. The first image of a step stands.
 
     Answered on `live.<execution>.before` with the image that stands, once it is in the history; sent again until it is.

@@ -104,7 +104,11 @@ def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
     Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
     """
     index, deed = step_of(done), state.standing[done]
-    step, template, inputs = state.graph.steps[index], state.graph.templates[index], deed.inputs or {}
+    step, template, inputs = (
+        state.graph.steps[index],
+        state.graph.templates[index],
+        dict(zip(state.graph.uses[index], deed.inputs, strict=True)),
+    )
     if template is None:
         params = step.params
     else:

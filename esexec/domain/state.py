@@ -76,7 +76,7 @@ class Deed(msgspec.Struct, frozen=True, gc=False):
     """What an attempt of a step did, for its undoing: when it ended (`since`, a version), in which run, and what it had and gave.
 
     `fallback`: the task that did it in the step's stead. `certain`: it completed; else nobody knows whether it did its work.
-    `inputs`: the outputs of other steps that its params refer to.
+    `inputs`: the outputs that its params refer to, of `graph.uses`.
     """
 
     step: int
@@ -85,7 +85,7 @@ class Deed(msgspec.Struct, frozen=True, gc=False):
     since: int
     certain: bool
     output: Any
-    inputs: dict[int, Any] | None
+    inputs: tuple[Any, ...]
 
 
 class StepState(msgspec.Struct, gc=False):
@@ -120,7 +120,7 @@ class StepState(msgspec.Struct, gc=False):
     queue_timer: int = 0
     overdue: bool = False
     held: bool = False
-    inputs: dict[int, Any] | None = None
+    inputs: tuple[Any, ...] = ()
     deed: Deed | None = None
     closed: list[int] = []
     settled: int = 0
@@ -170,7 +170,7 @@ class Rollback(msgspec.Struct, gc=False):
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history,
     `weight` its bytes (kept by whoever reads and writes it). `begun`: the commit that began this run. `going_since`: when a
-    retry, a restore or a rollback on command last set it going again.
+    retry, a restore or a rollback on command last set it going. `bounded_waits`: whether anybody says a queue timeout.
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
     heaps of steps whose dependencies are completed: those marked parallel, and those that run one at a time. `doomed`: steps
@@ -200,6 +200,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     created: e.ExecutionCreated = None  # type: ignore[assignment]  # set by the first event
     graph: Graph = None  # type: ignore[assignment]
     execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION
+    bounded_waits: bool = False
     steps: list[StepState] = []
     unsettled: int = 0
     in_flight: dict[int, None] = {}

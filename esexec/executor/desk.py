@@ -181,10 +181,11 @@ class Desk:
     async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int) -> None:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""
         match verdict.kind:
-            case "applied" if isinstance(envelope.content, c.PauseExecution):  # another executor may have resumed it by now
+            case "applied" if type(envelope.content) is c.PauseExecution:  # another executor may have resumed it by now
                 self.spawn(self._doubt(envelope, verdict, n), envelope)
             case "applied":
-                await self._tell_image(mailbox, envelope)
+                if type(envelope.content) is r.Before:
+                    await self._tell_image(mailbox, envelope)
                 await self.answer(envelope)
                 await envelope.ack()
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
@@ -232,7 +233,7 @@ class Desk:
         execution_id: str | None = None,
     ) -> None:
         content = envelope.content
-        if not isinstance(content, c.Command) or (status == "accepted" and effective and not content.confirm):
+        if not isinstance(content, c.AnyCommand) or (status == "accepted" and effective and not content.confirm):
             return
         await self.outbox.answer(
             Answer(
@@ -402,13 +403,13 @@ class Desk:
 def _cause_of(envelope: Envelope) -> str:
     """What a commit that was decided upon this message says of it."""
     content = envelope.content
-    if isinstance(content, r.Report):
+    if isinstance(content, r.AnyReport):
         return f"{content.__struct_config__.tag}/{envelope.step}/{envelope.attempt}"
     if isinstance(content, r.Due):
         return f"due/{content.name}"
     if isinstance(content, r.Continue):
         return f"continue/{content.after}"
-    return content.id if isinstance(content, c.Command) else ""
+    return content.id if isinstance(content, c.AnyCommand) else ""
 
 
 def _encoded(dispatch: Dispatch) -> tuple[bytes, ErrorInfo | None]:

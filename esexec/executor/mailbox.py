@@ -135,19 +135,19 @@ class Mailbox:
 
     def _decide_one(self, decision: Decision, envelope: Envelope) -> Verdict:
         content = envelope.content
-        if isinstance(content, r.Report):
-            return decide_report(decision, content, envelope.step, envelope.attempt, envelope.time)
-        if isinstance(content, c.ControlCommand):
-            return decide_control(decision, content, envelope.time)
         match content:
             case c.StartExecution():
                 return decide_start(decision, content, envelope.time)
+            case r.AnyReport():
+                return decide_report(decision, content, envelope.step, envelope.attempt, envelope.time)
             case r.Due():
                 return decide_due(decision, content.name, envelope.time)
             case r.Continue():
                 return decide_continue(decision, content.after, envelope.time)
             case r.Nudge():
                 return Verdict("open")
+        if isinstance(content, c.ControlCommand):
+            return decide_control(decision, content, envelope.time)
         raise TypeError("not a command of an execution")
 
     async def _append(self, state: ExecutionState, decision: Decision, decided: list[tuple[Envelope, Verdict]]) -> None:
@@ -247,6 +247,6 @@ def _needs_more(envelope: Envelope) -> bool:
 def _actor_of(decided: list[tuple[Envelope, Verdict]]) -> str | None:
     """Who wished it, if a client did and said who it is."""
     for envelope, _ in decided:
-        if isinstance(envelope.content, c.Command) and envelope.content.actor is not None:
+        if isinstance(envelope.content, c.AnyCommand) and envelope.content.actor is not None:
             return envelope.content.actor
     return None

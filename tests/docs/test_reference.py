@@ -23,7 +23,7 @@ MESSAGES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         *commands.VERBS.values(),
-        *(kind for kind in vars(reports).values() if isinstance(kind, type) and issubclass(kind, reports._Report)),
+        *(kind for kind in vars(reports).values() if isinstance(kind, type) and issubclass(kind, reports.AnyReport)),
         Commit,
         messages.Answer,
         messages.Dispatch,
@@ -66,7 +66,7 @@ def test_protocol_examples_are_messages(block: Any) -> None:
 
 def test_every_message_has_an_example() -> None:
     """Whatever a client or a worker sends or receives is shown in the protocol."""
-    internal = {"_Report", "Withdrawn"}
+    internal = {"AnyReport", "Withdrawn"}
     assert MESSAGES.keys() - internal - {block.title for block in PROTOCOL} == set()
 
 
