@@ -268,7 +268,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         parent=created.parent,
         forked_from=created.forked_from,
         variables=state.variables,
-        checkpoints=list(state.checkpoints),
+        checkpoints=list(state.checkpoints) if state.checkpoints else [],
     )
 
 

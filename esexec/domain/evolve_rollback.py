@@ -2,7 +2,7 @@
 
 from esexec.domain import events as e
 from esexec.domain.evolve_step import close_attempt, open_attempt, set_vars, wait_in_queue
-from esexec.domain.state import ExecutionState, Rollback, StepState
+from esexec.domain.state import ExecutionState, Rollback, StepState, table
 from esexec.domain.timers import close_timer, close_timers
 
 
@@ -42,11 +42,11 @@ def compensation_completed(state: ExecutionState, event: e.CompensationCompleted
     else:
         step.compensation, step.undo_error = "completed", None
     deed = state.standing.pop(rollback.order[rollback.cursor])
-    state.undone[deed.since] = state.version
+    table(state, "undone")[deed.since] = state.version
     if event.vars:
         set_vars(state, event.vars)
     if index not in state.standing and ~index not in state.standing:
-        state.images.pop(index, None)
+        table(state, "images").pop(index, None)
     rollback.undone += 1
     _next_undo(state, index, rollback)
 

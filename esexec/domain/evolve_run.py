@@ -7,7 +7,7 @@ from typing import Any
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.evolve_step import make_ready, perhaps_done
-from esexec.domain.state import Checkpoint, ExecutionState, Lane, StepState, Timer
+from esexec.domain.state import Checkpoint, ExecutionState, Lane, StepState, Timer, table
 from esexec.domain.timers import close_timers
 
 _NOT_OVER = 1 << 62
@@ -44,7 +44,7 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
         state.deadline = None
     for index, (step, kept) in enumerate(zip(state.steps, keep, strict=True)):
         if kept is not step and (step.done or index in state.past):
-            state.past.setdefault(index, []).append((step, state.version))
+            table(state, "past").setdefault(index, []).append((step, state.version))
         if kept is None:
             kept = StepState(recoveries=step.recoveries if by_recovery else 0)
         elif not by_recovery:
@@ -85,7 +85,7 @@ def find_ready(state: ExecutionState) -> None:
 
 def checkpoint_created(state: ExecutionState, event: e.CheckpointCreated) -> None:
     assert state.time is not None
-    state.checkpoints[event.checkpoint_id] = Checkpoint(
+    table(state, "checkpoints")[event.checkpoint_id] = Checkpoint(
         event.checkpoint_id, state.version, state.n, state.time, event.by, event.metadata, state.checkpoint
     )
     state.checkpoint = event.checkpoint_id
@@ -114,7 +114,9 @@ def checkpoint_restored(state: ExecutionState, event: e.CheckpointRestored) -> N
         step = state.steps[index]
         if step.open:
             policy = state.attempt_policy(index)
-            state.left.setdefault(state.n, []).append(Lane(index, state.run, step.attempt, policy.queue, policy.priority))
+            table(state, "left").setdefault(state.n, []).append(
+                Lane(index, state.run, step.attempt, policy.queue, policy.priority)
+            )
             if step.purpose != "recovery" and not step.held:
                 perhaps_done(state, index)
     keep = [life_at(state, index, checkpoint.version) for index in range(len(state.steps))]

@@ -5,7 +5,7 @@ from heapq import heappush
 from typing import Any
 
 from esexec.domain import events as e
-from esexec.domain.state import Deed, ExecutionState, StepState, StepStatus, Timer
+from esexec.domain.state import Deed, ExecutionState, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
 UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
@@ -191,7 +191,7 @@ def fallback_started(state: ExecutionState, event: e.FallbackStarted) -> None:
 
 
 def image_recorded(state: ExecutionState, event: e.BeforeImageRecorded) -> None:
-    state.images[state.graph.index[event.step]] = event.image
+    table(state, "images")[state.graph.index[event.step]] = event.image
 
 
 # Recovery --------------------------------------------------------------------------------------------------------------

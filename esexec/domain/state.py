@@ -7,6 +7,7 @@ its own, by step, for a new run begins with fresh steps.
 
 from collections import deque
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -36,6 +37,10 @@ SETTLED: frozenset[str] = frozenset({"completed", "failed", "skipped", "cancelle
 TimerKind = Literal["start", "retry", "queue", "deadline", "checkpoint", "grace"]
 HELD_BY_A_PAUSE: frozenset[str] = frozenset({"start", "retry", "queue"})
 """Timers that have no effect while the execution is paused, and are set again when it is resumed."""
+
+
+NOTHING: Any = MappingProxyType({})
+"""What the tables of a state are that most executions never fill: one for all of them, which nobody can write to."""
 
 
 class Timer(NamedTuple):
@@ -221,22 +226,22 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     pause_reason: str = ""
     paused_at: datetime | None = None
     timers: dict[int, Timer] = {}
-    closed_timers: dict[int, int] = {}
-    cleared: dict[int, list[int]] = {}
-    left: dict[int, list[Lane]] = {}
+    closed_timers: dict[int, int] = NOTHING
+    cleared: dict[int, list[int]] = NOTHING
+    left: dict[int, list[Lane]] = NOTHING
     applied: dict[str, int] = {}
     last_control: datetime | None = None
     turned: int = 0
     policies: dict[int, Policy] = {}
     variables: dict[str, Any] = {}
-    checkpoints: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = NOTHING
     checkpoints_failed: bool = False
     deadline: datetime | None = None
     recovering: int = 0
     standing: dict[int, Deed] = {}
-    images: dict[int, Any] = {}
-    undone: dict[int, int] = {}
-    past: dict[int, list[tuple[StepState, int]]] = {}
+    images: dict[int, Any] = NOTHING
+    undone: dict[int, int] = NOTHING
+    past: dict[int, list[tuple[StepState, int]]] = NOTHING
     set_vars: list[tuple[int, dict[str, Any], bool]] = []
     checkpoint: str | None = None
     rollback: Rollback | None = None
@@ -325,6 +330,15 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     def output_of(self, step_id: str) -> Any:
         """The output of a completed step, for references."""
         return self.steps[self.graph.index[step_id]].output
+
+
+def table(state: ExecutionState, name: str) -> dict[Any, Any]:
+    """A table of the state to write to."""
+    found = getattr(state, name)
+    if found is NOTHING:
+        found = {}
+        setattr(state, name, found)
+    return found  # type: ignore[no-any-return]
 
 
 def phase_of(state: ExecutionState) -> str:
