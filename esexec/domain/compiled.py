@@ -14,7 +14,7 @@ from esexec.domain.ids import is_task_name, token_from
 from esexec.domain.plan import plan_of_task
 from esexec.domain.reading import decode_plan
 
-_SMALL_BYTES = 4 * 1024
+SMALL_BYTES = 4 * 1024
 
 _graph_of_small = lru_cache(maxsize=limits.cached_plans)(decode_plan)
 _graph_of_large = lru_cache(maxsize=limits.cached_large_plans)(decode_plan)
@@ -22,7 +22,7 @@ _graph_of_large = lru_cache(maxsize=limits.cached_large_plans)(decode_plan)
 
 def graph_of(raw: bytes) -> Graph:
     """The checked graph of a plan's JSON. Raises `PlanInvalid`, which is not remembered."""
-    return _graph_of_small(raw) if len(raw) <= _SMALL_BYTES else _graph_of_large(raw)
+    return _graph_of_small(raw) if len(raw) <= SMALL_BYTES else _graph_of_large(raw)
 
 
 def forget_graphs() -> None:

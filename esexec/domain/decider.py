@@ -8,6 +8,7 @@ Nothing here is an exception: a wish that cannot be granted is a `Verdict`. Noth
 time, the latest server time of its messages, never before the history's last. Chance comes in as a number.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -20,7 +21,7 @@ from esexec.domain import reports as r
 from esexec.domain.advance import advance, begin_run, exceed_deadline
 from esexec.domain.attempts import abandon, decide_report
 from esexec.domain.checkpoints import make_checkpoint
-from esexec.domain.compiled import canonical, graph_of, graph_of_task
+from esexec.domain.compiled import SMALL_BYTES, canonical, graph_of, graph_of_task
 from esexec.domain.controls import decide_control
 from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, refused
 from esexec.domain.errors import ErrorInfo, PlanInvalid
@@ -124,10 +125,34 @@ def _in_force(graph: Graph, command: c.StartExecution, namespace: NamespaceConfi
 
 
 def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
-    """What workers announced of the tasks that may be called, and that is not nothing."""
+    """What workers announced of the tasks that may be called, and that is not nothing.
+
+    Remembered for small plans, until something else is announced.
+    """
     known = around.tasks
     if not known:
         return {}
+    if len(graph.raw) > SMALL_BYTES:
+        return _used(graph, known)
+    if _remembered.known is not known or len(_remembered.used) >= limits.cached_plans:
+        _remembered.known, _remembered.used = known, {}
+    used = _remembered.used.get(graph)
+    if used is None:
+        used = _remembered.used[graph] = _used(graph, known)
+    return used
+
+
+class _Remembered:
+    """What plans use of the tasks that were announced last."""
+
+    known: Mapping[str, TaskInfo] = {}
+    used: dict[Graph, dict[str, TaskInfo]] = {}
+
+
+_remembered = _Remembered()
+
+
+def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
     used: dict[str, TaskInfo] = {}
     for step in graph.steps:
         for task in (step.task, step.fallback):

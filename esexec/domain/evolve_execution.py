@@ -6,7 +6,7 @@ from esexec.domain import events as e
 from esexec.domain.compiled import graph_of
 from esexec.domain.evolve_run import find_ready, next_checkpoint
 from esexec.domain.evolve_step import close_attempt, make_ready
-from esexec.domain.settings import merge_execution
+from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, merge_execution
 from esexec.domain.state import ExecutionState, ExecutionStatus, StepState, Timer
 from esexec.domain.timers import close_timer, close_timers
 
@@ -33,6 +33,8 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
 
 
 def _says_a_queue_timeout(event: e.ExecutionCreated) -> bool:
+    if event.config is EMPTY_CONFIG and event.namespace is EMPTY_NAMESPACE and not event.tasks:
+        return False
     levels = (event.config, event.namespace, *event.namespace.queues.values(), *event.tasks.values())
     return any(level.queue_timeout_ms for level in levels)
 
