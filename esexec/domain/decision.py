@@ -47,7 +47,10 @@ def not_now(code: str, message: str, hint: str) -> Verdict:
 
 
 class Surroundings(NamedTuple):
-    """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies."""
+    """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies.
+
+    None of it is changed once it is here: news come as new objects.
+    """
 
     namespace: NamespaceConfig = EMPTY_NAMESPACE
     tasks: Mapping[str, TaskInfo] = {}

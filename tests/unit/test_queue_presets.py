@@ -71,7 +71,7 @@ def test_an_undoing_goes_by_the_queue_that_it_is_on() -> None:
     history = given(start("a", "b"), completed("a"), fatal("b"), around=around(tasks))
     policy = history.state.attempt_policy(0)
     assert (policy.queue, policy.timeout_ms, policy.max_retries, policy.priority) == ("slow", 600_000, 2, 1)
-    tasks["undo"] = TaskInfo(queue="fast")
+    tasks = tasks | {"undo": TaskInfo(queue="fast")}
     history = given(start("a", "b"), completed("a"), fatal("b"), around=around(tasks))
     policy = history.state.attempt_policy(0)
     assert (policy.queue, policy.timeout_ms, policy.max_retries) == ("fast", 1_000, 0)
