@@ -187,11 +187,12 @@ def read_queues(given: Iterable[str] | None, concurrency: int) -> dict[str, int]
 
 
 def check_tasks(plan: Plan, tasks: dict[str, Task[..., Any]]) -> None:
-    """Refuse a plan with a task that is not among these: its step could only fail."""
+    """Refuse a plan with a task that is not among these, its step's own, its fallback or its compensation: it could only fail."""
     for step in plan.spec.steps:
-        if step.task not in tasks:
-            hint = did_you_mean(step.task, tasks)
-            raise ValidationError(f"step {step.id}: --tasks has no task `{step.task}`", code="unknown_task", hint=hint)
+        for task in (step.task, step.fallback, step.compensate):
+            if task is not None and task not in tasks:
+                hint = did_you_mean(task, tasks)
+                raise ValidationError(f"step {step.id}: --tasks has no task `{task}`", code="unknown_task", hint=hint)
 
 
 def queues_of(plan: Plan, tasks: dict[str, Task[..., Any]]) -> set[str]:

@@ -10,7 +10,6 @@ time, the latest server time of its messages, never before the history's last. C
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import msgspec
 
@@ -23,7 +22,7 @@ from esexec.domain.attempts import abandon, decide_report
 from esexec.domain.checkpoints import make_checkpoint
 from esexec.domain.compiled import SMALL_BYTES, canonical, graph_of, graph_of_task
 from esexec.domain.controls import decide_control
-from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, refused
+from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, invalid, refused
 from esexec.domain.errors import ErrorInfo, PlanInvalid
 from esexec.domain.graph import Graph
 from esexec.domain.rollback import with_inverse
@@ -31,8 +30,6 @@ from esexec.domain.settings import BUILT_IN, EMPTY_NAMESPACE, NamespaceConfig, T
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
 
 __all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
-
-Kind = Literal["report", "due", "continue", "nudge"]
 
 PLAN_OR_TASK = ErrorInfo(
     type="validation_error",
@@ -54,12 +51,13 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
     if isinstance(graph, ErrorInfo):
         return Verdict("invalid", error=graph)
     if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
-        return Verdict("invalid", error=_unknown_kept(unknown))
+        message = f"`kept` names {unknown[:80]!r}, which is no step of the plan"
+        return invalid("unknown_step", message, "outputs are kept by step id")
     start_at = deadline = None
     if command.delay_ms or command.start_at is not None or command.deadline is not None:
         times = _times(command, time)
-        if isinstance(times, ErrorInfo):
-            return Verdict("invalid", error=times)
+        if isinstance(times, Verdict):
+            return times
         start_at, deadline = times
     tasks = _announced(graph, decision.around)
     decision.emit(
@@ -91,24 +89,21 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
     return APPLIED
 
 
-def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, datetime | None] | ErrorInfo:
+def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, datetime | None] | Verdict:
     """When it may begin at the earliest (a delay counts from when the command was stored), and its deadline."""
     latest = time + timedelta(milliseconds=limits.delay_ms)
     try:
         start_at = command.start_at.astimezone(UTC) if command.start_at is not None else None
         deadline = command.deadline.astimezone(UTC) if command.deadline is not None else None
     except OverflowError:
-        return _bad_time("a time that no calendar holds", "give times of this century")
+        return invalid("invalid_time", "a time that no calendar holds", "give times of this century")
     for name, named in (("start_at", start_at), ("deadline", deadline)):
         if named is not None and named > latest:
-            return _bad_time(f"{name} {named:%Y-%m-%dT%H:%M:%SZ} is too far away", "at most a year from now (limits.delay_ms)")
+            message = f"{name} {named:%Y-%m-%dT%H:%M:%SZ} is too far away"
+            return invalid("invalid_time", message, "at most a year from now (limits.delay_ms)")
     if command.delay_ms:
         start_at = max(start_at or time, time + timedelta(milliseconds=command.delay_ms))
     return start_at, deadline
-
-
-def _bad_time(message: str, hint: str) -> ErrorInfo:
-    return ErrorInfo(type="validation_error", code="invalid_time", message=message, hint=hint)
 
 
 def _in_force(graph: Graph, command: c.StartExecution, namespace: NamespaceConfig, tasks: dict[str, TaskInfo]) -> NamespaceConfig:
@@ -165,15 +160,6 @@ def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
             if undoes is not None and (of_it := known.get(undoes, _ONLY_A_NAME)) != _ONLY_A_NAME:
                 used[undoes] = of_it
     return used
-
-
-def _unknown_kept(step_id: str) -> ErrorInfo:
-    return ErrorInfo(
-        type="validation_error",
-        code="unknown_step",
-        message=f"`kept` names {step_id[:80]!r}, which is no step of the plan",
-        hint="outputs are kept by step id",
-    )
 
 
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:

@@ -46,6 +46,11 @@ def not_now(code: str, message: str, hint: str) -> Verdict:
     return refused(ErrorInfo(type="validation_error", code=code, message=message, hint=hint))
 
 
+def invalid(code: str, message: str, hint: str) -> Verdict:
+    """The refusal of a wish that nothing in the history could allow."""
+    return Verdict("invalid", error=ErrorInfo(type="validation_error", code=code, message=message, hint=hint))
+
+
 class Surroundings(NamedTuple):
     """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies.
 

@@ -60,6 +60,11 @@ StillOpen = Callable[[], Awaitable[bool]]
 here nor there asks this, in that order, before it is handed out once more."""
 
 
+async def _not_asked() -> bool:
+    """Of an attempt that is handed out for the first time."""
+    return True
+
+
 class Outbox(Protocol):
     """Where effects go. Each method returns once the message is on its way; `done` is called when it stands."""
 
@@ -139,7 +144,8 @@ class Desk:
         entity, done = mailbox.entity, partial(mailbox.one_done, batch)
         match effect:
             case fx.DispatchAttempt():
-                await self._dispatch(entity, effect, done, partial(self._still_open, entity, batch, effect))
+                asked = partial(self._still_open, entity, batch, effect) if effect.again else _not_asked
+                await self._dispatch(entity, effect, done, asked)
             case fx.SetTimer():
                 await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
@@ -249,7 +255,7 @@ class Desk:
     async def _tell_image(self, mailbox: Mailbox, envelope: Envelope) -> None:
         """The handler that asked to keep what was before waits for this; it asks again if it is lost."""
         state = mailbox.state
-        if not isinstance(envelope.content, r.Before) or state is None or not state.exists:
+        if state is None or not state.exists:
             return
         index = state.graph.index.get(envelope.step)
         if index is not None and index in state.images:

@@ -7,7 +7,7 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain.decider import PLAN_OR_TASK, decide
-from esexec.domain.decision import Verdict
+from esexec.domain.decision import Verdict, invalid
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.ids import is_user_id
 from esexec.domain.state import ExecutionState
@@ -94,10 +94,5 @@ class Starts:
         elif there.created.forked_from == envelope.entity:
             await self._desk.let_go(envelope, Verdict("duplicate"))
         else:
-            error = ErrorInfo(
-                type="validation_error",
-                code="conflict",
-                message=f"execution {new_id} exists with other content",
-                hint="choose another new_id, or leave it out",
-            )
-            await self._desk.let_go(envelope, Verdict("invalid", error=error))
+            message = f"execution {new_id} exists with other content"
+            await self._desk.let_go(envelope, invalid("conflict", message, "choose another new_id, or leave it out"))

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+import esexec
 from esexec.cli.configure import read_settings
 from esexec.cli.exits import Exit, exit_of
-from esexec.cli.given import read_deadline, read_duration, read_metadata, read_time, time_options
+from esexec.cli.given import check_tasks, read_deadline, read_duration, read_metadata, read_time, time_options
 from esexec.domain.errors import NotFound, Refused, ValidationError
 
 
@@ -107,3 +108,12 @@ def test_metadata_that_cannot_be(text: str) -> None:
 def test_exit_codes_of_refusals(error: Exception, code: Exit) -> None:
     """What a state does not allow is refused (4); what is named and not there is not found (3)."""
     assert exit_of(error) is code
+
+
+@pytest.mark.parametrize("role", ["fallback", "compensate"])
+def test_every_task_that_a_plan_may_call_is_looked_for(role: str) -> None:
+    """A fallback or a compensation that is not among the tasks is refused before anything runs, as the step's own task is."""
+    book = esexec.task(name="book")(lambda: None)
+    plan = esexec.Plan("p", [esexec.Step("book", **{role: "bok"})])
+    with pytest.raises(esexec.ValidationError, match="bok"):
+        check_tasks(plan, {"book": book})
