@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 from benchmarks.script import MARK, Script, Template, Turn
 
 PREFIX = "esexec.default"
-_SETTLE_S = 0.3
+_LATEST_S = 10.0
+_LOOK_AGAIN_S = 0.05
 
 
 class _Cause(msgspec.Struct):
@@ -28,7 +29,10 @@ class _Commit(msgspec.Struct):
 
 
 async def capture(url: str, run: Callable[[], Awaitable[str]]) -> Script:
-    """The messages of the one execution that `run` starts; it returns the id when the execution has ended."""
+    """The messages of the one execution that `run` starts; it returns the id when the execution has ended.
+
+    Raises RuntimeError if they are not heard.
+    """
     client = await nats.connect(url)
     heard: list[Msg] = []
 
@@ -40,9 +44,31 @@ async def capture(url: str, run: Callable[[], Awaitable[str]]) -> Script:
     await client.flush()
     execution = await run()
     await client.flush()
-    await asyncio.sleep(_SETTLE_S)
+    try:
+        async with asyncio.timeout(_LATEST_S):
+            while not _is_whole(execution, heard):  # each subscription has a task of its own, which may be behind
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    except TimeoutError:
+        raise RuntimeError(f"of {execution} only this was heard: {[message.subject for message in heard]}") from None
     await client.close()
     return script_of(execution, heard)
+
+
+def _is_whole(execution: str, heard: list[Msg]) -> bool:
+    """Whether its start, its end, and the dispatch and the outcome of each attempt between were heard."""
+    by_subject = {message.subject: message.data for message in heard}
+    types: list[str] = []
+    n = 0
+    while (data := by_subject.get(f"{PREFIX}.log.{execution}.{n + 1}")) is not None:
+        types += [event.type for event in msgspec.json.decode(data, type=_Commit).events]
+        n += 1
+    attempts = types.count("task_scheduled")
+    kinds = [subject.split(".")[2] for subject in by_subject]
+    return (
+        f"{PREFIX}.cmd.{execution}.start" in by_subject
+        and "execution_completed" in types
+        and kinds.count("task") == kinds.count("in") == attempts
+    )
 
 
 def script_of(execution: str, messages: list[Msg]) -> Script:

@@ -207,6 +207,7 @@ class Runner:
 
     async def _over(self, attempt: Attempt, data: bytes) -> None:
         attempt.over = True
+        attempt.context = attempt.end = None  # both lead back to the attempt: it would be left to the collector
         await self._report(attempt, data)
 
 

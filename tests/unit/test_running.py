@@ -1,6 +1,7 @@
 """How handlers are begun and ended, whatever the moment at which they are told to stop."""
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -11,6 +12,7 @@ import esexec
 from esexec.domain import reports as r
 from esexec.domain.messages import Dispatch
 from esexec.worker.attempt import Attempt
+from esexec.worker.images import Images
 from esexec.worker.running import Runner
 
 begun: list[str] = []
@@ -27,12 +29,21 @@ def work() -> None:
     begun.append("sync")
 
 
+@esexec.task
+async def be_quick(ctx: esexec.Context) -> str:
+    return ctx.step
+
+
+async def _unsent(subject: str, data: bytes) -> None:
+    raise AssertionError("no handler here keeps an image")
+
+
 class Reports:
     """A runner's reports as they come."""
 
     def __init__(self) -> None:
         self.got: list[r.Report] = []
-        self.runner = Runner("w", {"wait_long": wait_long, "work": work}, self.take)
+        self.runner = Runner("w", {"wait_long": wait_long, "work": work, "be_quick": be_quick}, self.take, images=Images("w", _unsent))
         begun.clear()
 
     async def take(self, attempt: Attempt, data: bytes) -> None:
@@ -78,3 +89,19 @@ async def test_a_handler_for_which_there_is_no_thread_fails(monkeypatch: pytest.
     reports = Reports()
     await reports.runner.begin(attempt_of("work"), time.monotonic())
     assert [type(report) for report in reports.got] == [r.Failed]
+
+
+async def test_an_attempt_that_is_over_leaves_nothing_to_the_collector() -> None:
+    """A worker makes thousands of attempts a second: each goes away with its last reference, its handler's context as well."""
+    reports = Reports()
+    gc.collect()
+    gc.disable()
+    try:
+        await reports.runner.begin(attempt_of("be_quick"), time.monotonic())
+        while not reports.got:
+            await asyncio.sleep(0)
+        await turns()
+        left = [one for one in gc.get_objects() if isinstance(one, Attempt | esexec.Context)]
+    finally:
+        gc.enable()
+    assert not left
