@@ -43,7 +43,9 @@ class Reports:
 
     def __init__(self) -> None:
         self.got: list[r.Report] = []
-        self.runner = Runner("w", {"wait_long": wait_long, "work": work, "be_quick": be_quick}, self.take, images=Images("w", _unsent))
+        self.runner = Runner(
+            "w", {"wait_long": wait_long, "work": work, "be_quick": be_quick}, self.take, images=Images("w", _unsent)
+        )
         begun.clear()
 
     async def take(self, attempt: Attempt, data: bytes) -> None:
