@@ -26,7 +26,7 @@ def advance(decision: Decision) -> None:
     if state.phase == "rolling_back":
         _roll_back(decision)
         return
-    if not state.cancel:
+    if state.doomed and not state.cancel:
         _skip_doomed(decision)
     if state.ending:
         _sweep(decision)

@@ -15,8 +15,10 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     graph = graph_of(bytes(event.plan))
     state.created, state.graph = event, graph
     state.created_at, state.turned = state.time, state.n
-    state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
-    state.bounded_waits = graph.bounded_waits or _says_a_queue_timeout(event)
+    silent = event.config is EMPTY_CONFIG and event.namespace is EMPTY_NAMESPACE
+    if not silent or graph.plan.config is not EMPTY_CONFIG:
+        state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
+    state.bounded_waits = graph.bounded_waits or bool(not silent or event.tasks) and _says_a_queue_timeout(event)
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
     for step_id, output in event.kept.items():
@@ -33,8 +35,6 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
 
 
 def _says_a_queue_timeout(event: e.ExecutionCreated) -> bool:
-    if event.config is EMPTY_CONFIG and event.namespace is EMPTY_NAMESPACE and not event.tasks:
-        return False
     levels = (event.config, event.namespace, *event.namespace.queues.values(), *event.tasks.values())
     return any(level.queue_timeout_ms for level in levels)
 

@@ -7,7 +7,7 @@ from typing import Any
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.evolve_step import make_ready, perhaps_done
-from esexec.domain.state import Checkpoint, ExecutionState, Lane, StepState, Timer, table
+from esexec.domain.state import NOBODY, Checkpoint, ExecutionState, Lane, StepState, Timer, table
 from esexec.domain.timers import close_timers
 
 _NOT_OVER = 1 << 62
@@ -60,7 +60,7 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
     state.phase, state.status = "executing", "paused" if state.paused else "running"
     state.failing, state.cancel, state.expired, state.cursor, state.recovering = False, 0, 0, 0, 0
     state.cancel_reason, state.ended_at, state.rollback, state.rollback_status = "", None, None, None
-    state.abandoned, state.doomed = [], deque()
+    state.abandoned, state.doomed = [], NOBODY
     state.failed = [index for index, step in enumerate(state.steps) if step.status == "failed"]
     state.error = state.steps[state.failed[0]].error if state.failed else None
     state.started_at, state.going_since = state.started_at or state.time, state.time

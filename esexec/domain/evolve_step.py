@@ -1,5 +1,6 @@
 """What the events of a step make of the state: its attempts, their outcomes, recovery and fallback."""
 
+from collections import deque
 from datetime import datetime, timedelta
 from heapq import heappush
 from typing import Any
@@ -251,4 +252,6 @@ def _settle(state: ExecutionState, index: int, step: StepState, status: StepStat
 
 
 def _doom_dependents(state: ExecutionState, index: int, because: str) -> None:
-    state.doomed.extend((dependent, because) for dependent in state.graph.dependents[index])
+    if dependents := state.graph.dependents[index]:
+        state.doomed = state.doomed or deque()
+        state.doomed.extend((dependent, because) for dependent in dependents)

@@ -14,12 +14,12 @@ _TASK_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.:/-]{{0,{limits.task_name_cha
 
 def is_token(text: str) -> bool:
     """Whether `text` may stand as one token of a subject (ours or a user's)."""
-    return _TOKEN.fullmatch(text) is not None
+    return (text.isalnum() and text.isascii() and len(text) <= limits.id_chars) or _TOKEN.fullmatch(text) is not None
 
 
 def is_user_id(text: str) -> bool:
     """Whether a user may name an execution, step, command or queue so."""
-    return text[:1] != "_" and _TOKEN.fullmatch(text) is not None
+    return text[:1] != "_" and is_token(text)
 
 
 def is_task_name(text: str) -> bool:

@@ -43,6 +43,10 @@ NOTHING: Any = MappingProxyType({})
 """What the tables of a state are that most executions never fill: one for all of them, which nobody can write to."""
 
 
+NOBODY: Any = ()
+"""The same of a queue."""
+
+
 class Timer(NamedTuple):
     """A delay that is open. Its name is the version of the event that set it. `since`: when a queue timer was set."""
 
@@ -212,7 +216,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     serial_busy: bool = False
     ready: list[int] = []
     serial: list[int] = []
-    doomed: deque[tuple[int, str]] = msgspec.field(default_factory=deque)
+    doomed: deque[tuple[int, str]] = NOBODY
     cursor: int = 0
     failing: bool = False
     failed: list[int] = []

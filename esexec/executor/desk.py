@@ -307,7 +307,7 @@ class Desk:
             # This execution is halted: its messages are parked. The others go on.
             mailbox.busy = False
             while mailbox.waiting:
-                await self.bury(mailbox.waiting.popleft(), "corrupt_history", error)
+                await self.bury(mailbox.waiting.pop(0), "corrupt_history", error)
             self.settled(mailbox)
         except Exception:
             await self._give_back(mailbox)
@@ -319,7 +319,7 @@ class Desk:
     async def _give_back(self, mailbox: Mailbox) -> None:
         mailbox.busy = False
         while mailbox.waiting:
-            envelope = mailbox.waiting.popleft()
+            envelope = mailbox.waiting.pop(0)
             await envelope.nak(backoff_s(envelope.deliveries))
         self.settled(mailbox)
 

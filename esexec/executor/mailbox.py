@@ -7,7 +7,6 @@ append and an effect report back by callback, so that thousands of executions ru
 is rare (loading, doubting an absence, binding a key) runs in a task of its own and puts the message back.
 """
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from esexec.domain import commands as c
@@ -54,9 +53,9 @@ class Mailbox:
     def __init__(self, desk: "Desk", entity: str) -> None:
         self.desk, self.entity = desk, entity
         self.state: ExecutionState | None = None
-        self.waiting: deque[Envelope] = deque()
+        self.waiting: list[Envelope] = []
         self.appending: Batch | None = None
-        self.carrying: deque[Batch] = deque()
+        self.carrying: list[Batch] = []
         """Batches that are stored, in order; the effects of the first are under way."""
         self.busy = False
         """A task of its own is loading."""
@@ -82,35 +81,32 @@ class Mailbox:
             return
         self.deciding = True
         try:
-            await self._decide()
+            while self.waiting and self.appending is None and not self.busy:
+                if _needs_more(self.waiting[0]):
+                    self.desk.starts.complete(self.waiting.pop(0))
+                elif self.state is not None:
+                    await self._decide_gathered(self.state)
+                elif type(self.waiting[0].content) is c.StartExecution and not self.refusals:
+                    # A start is decided as if nothing existed: the append finds out.
+                    self.state = ExecutionState(self.entity)
+                    await self._decide_gathered(self.state)
+                else:
+                    self.busy = True
+                    self.desk.load(self)
         finally:
             self.deciding = False
         if self.idle:
             self.desk.settled(self)
 
-    async def _decide(self) -> None:
-        while self.waiting and self.appending is None and not self.busy:
-            first = self.waiting[0]
-            if _needs_more(first):
-                self.desk.starts.complete(self.waiting.popleft())
-                continue
-            if self.state is None:
-                if type(first.content) is not c.StartExecution or self.refusals:
-                    self.busy = True
-                    self.desk.load(self)
-                    return
-                # A start is decided as if nothing existed: the append finds out.
-                self.state = ExecutionState(self.entity)
-            await self._decide_gathered(self.state)
-
     async def _decide_gathered(self, state: ExecutionState) -> None:
-        """One decision over what has gathered; after a poisonous message the state is gone and the rest still waits."""
+        """One decision over what has gathered, of which the first can be decided; after a poisonous message the state is gone and
+        the rest still waits."""
         waiting = self.waiting
         time = waiting[0].time if len(waiting) == 1 else max([envelope.time for envelope in waiting])
         decision = Decision(state, time, chance(), self.desk.surroundings)
         decided: list[tuple[Envelope, Verdict]] = []
-        while self.waiting and not decision.full and not _needs_more(self.waiting[0]) and not (decided and self.one_by_one):
-            envelope = self.waiting.popleft()
+        while True:
+            envelope = waiting.pop(0)
             decision.bytes += len(envelope.data)
             try:
                 verdict = self._decide_one(decision, envelope)
@@ -123,6 +119,8 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
+            if not waiting or decision.full or _needs_more(waiting[0]) or (decided and self.one_by_one):
+                break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
             await self._append(state, decision, decided)
@@ -131,7 +129,7 @@ class Mailbox:
         """What was decided of these does not hold, nor does the state: begin again from the log."""
         self.state = None
         self.refusals += 1
-        self.waiting.extendleft(reversed(envelopes))
+        self.waiting[:0] = envelopes
 
     def _decide_one(self, decision: Decision, envelope: Envelope) -> Verdict:
         content = envelope.content
@@ -220,7 +218,7 @@ class Mailbox:
         n = batch.commit.n if batch.commit is not None else 0
         for envelope, verdict in batch.messages:
             await self.desk.conclude(self, envelope, verdict, n)
-        self.carrying.popleft()
+        del self.carrying[0]
         if self.carrying:
             await self._carry_first()
         elif self.idle:

@@ -93,7 +93,8 @@ class NatsOutbox:
         if to.again:
             self._insist(partial(self._dispatch_again, entity, to, subject, data, done, still_open))
         else:
-            await self._dispatch(subject, data, (to.queue, to.priority), done)
+            lane = to.queue, to.priority
+            await self._publisher.send(subject, data, _MUST_NOT_EXIST, partial(self._dispatched, subject, data, lane, done))
 
     async def _dispatch_again(
         self, entity: str, to: fx.DispatchAttempt, subject: str, data: bytes, done: Done, still_open: StillOpen

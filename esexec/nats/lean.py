@@ -100,16 +100,25 @@ class LeanClient(PatientClient):
         super()._remove_sub(sid, max_msgs)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """A message that nobody listens for, or that came in parts."""
         listener = self._listeners.get(sid)
         if listener is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
             return
-        self.stats["in_msgs"] += 1
-        self.stats["in_bytes"] += len(data)
+        self.count(1, len(data))
         try:
             await listener(Message(self, subject.decode(), reply.decode(), data, headers))
-        except Exception as error:  # one bad message must not stop the reader
-            await self._error_cb(error)
+        except Exception as error:
+            await self.went_wrong(error)
+
+    def count(self, messages: int, size: int) -> None:
+        """So many messages came, of `size` bytes without their headers."""
+        self.stats["in_msgs"] += messages
+        self.stats["in_bytes"] += size
+
+    async def went_wrong(self, error: Exception) -> None:
+        """A listener raised: one bad message must not stop the reader."""
+        await self._error_cb(error)
 
 
 class LeanParser(Parser):
@@ -135,7 +144,9 @@ class LeanParser(Parser):
 
     async def _hand_over(self, data: bytes) -> bytes:
         """Hand over the messages at the beginning of `data` that are whole, and give what follows."""
-        at = 0
+        client = self.nc
+        listeners = client._listeners
+        at = messages = heard = 0
         while data.startswith((b"MSG ", b"HMSG "), at):
             line_end = data.find(b"\r\n", at)
             if line_end < 0:
@@ -153,7 +164,17 @@ class LeanParser(Parser):
             reply = fields[2] if len(fields) == (5 if with_headers else 4) else b""
             headers = data[start : start + headers_size] if with_headers else None
             at = end + 2
-            await self.nc._process_msg(sid, fields[0], reply, data[start + headers_size : end], headers)
+            listener = listeners.get(sid)
+            if listener is None:
+                await client._process_msg(sid, fields[0], reply, data[start + headers_size : end], headers)
+                continue
+            messages += 1
+            heard += size - headers_size
+            try:
+                await listener(Message(client, fields[0].decode(), reply.decode(), data[start + headers_size : end], headers))
+            except Exception as error:
+                await client.went_wrong(error)
+        client.count(messages, heard)
         return data[at:]
 
 

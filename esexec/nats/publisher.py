@@ -110,7 +110,7 @@ class Publisher:
 
         What is too large is refused here: the server would close the connection over it, again and again.
         """
-        if len(data) > self.room(headers):
+        if len(data) + (len(headers) if headers else 0) > self._max_payload:
             if done is not None:
                 await done(Ack(error=ErrorDetail(400, TOO_LARGE, "message size exceeds maximum allowed")))
             return
