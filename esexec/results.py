@@ -48,7 +48,7 @@ _EXECUTION = {status.value: status for status in ExecutionStatus}
 _TASK = {status.value: status for status in TaskStatus}
 
 
-class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """What came of one step, in the run that it belongs to. `started_at` is its first attempt's, `duration_ms` from there to the
     end of the last.
 
@@ -101,7 +101,7 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True):
         return self.error.stack if self.error else None
 
 
-class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
 
     `error`: what it failed of, also if it was rolled back then. `rollback_status`: whether a rollback undid all that can be

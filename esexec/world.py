@@ -14,6 +14,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+_VERSION_AND_VARIANT = 0xF << 76 | 0x3 << 62
+_SEVEN = 0x7 << 76 | 0x2 << 62
+
 _random = random.Random(os.urandom(32))
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
@@ -24,10 +27,7 @@ def new_id() -> str:
     The random bits come from a generator seeded by the system, again after a fork: ids need be unique, not unguessable.
     """
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | _random.getrandbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return f"{value:032x}"
+    return f"{milliseconds & 0xFFFFFFFFFFFF:012x}{_random.getrandbits(80) & ~_VERSION_AND_VARIANT | _SEVEN:020x}"
 
 
 def chance() -> float:

@@ -79,6 +79,15 @@ def start_command(
     """
     execution_id = checked_id(options.get("execution_id") or new_id())
     plan, task, plan_id = _what(what)
+    said = _said(options) if options else {}
+    said |= times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits)
+    return execution_id, c.StartExecution(
+        id=new_id(), confirm=False, plan=plan, plan_id=plan_id, task=task, input=input, actor=owner, **said
+    )
+
+
+def _said(options: StartOptions) -> dict[str, Any]:
+    """What the options say of the start, apart from times."""
     key = options.get("idempotency_key")
     if key is not None and not 0 < len(key) <= limits.idempotency_key_chars:
         raise ValidationError(
@@ -86,20 +95,12 @@ def start_command(
             code="bad_idempotency_key",
             hint=f"1 to {limits.idempotency_key_chars}",
         )
-    return execution_id, c.StartExecution(
-        id=new_id(),
-        confirm=False,
-        plan=plan,
-        plan_id=plan_id,
-        task=task,
-        input=input,
-        context=dict(options.get("context") or {}),
-        config=_config(options),
-        metadata=dict(options.get("metadata") or {}),
-        idempotency_key=key,
-        actor=owner,
-        **times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits),
-    )
+    return {
+        "context": dict(options.get("context") or {}),
+        "config": _config(options),
+        "metadata": dict(options.get("metadata") or {}),
+        "idempotency_key": key,
+    }
 
 
 def checked_id(execution_id: str, *, ours: bool = False) -> str:

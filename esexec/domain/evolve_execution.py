@@ -90,7 +90,10 @@ def rolled_back(state: ExecutionState, event: e.ExecutionRolledBack) -> None:
 
 def _end(state: ExecutionState, status: ExecutionStatus) -> None:
     state.status, state.phase, state.ended_at = status, "ended", state.time
-    state.paused, state.paused_at, state.pause, state.deadline = False, None, 0, None
+    if state.pause:
+        state.paused, state.paused_at, state.pause = False, None, 0
+    if state.deadline is not None:
+        state.deadline = None
     if state.in_flight:
         state.in_flight.clear()
     if state.timers:

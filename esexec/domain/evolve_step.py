@@ -43,9 +43,11 @@ def wait_in_queue(state: ExecutionState, index: int, step: StepState, wait_ms: i
 
 def open_attempt(step: StepState, attempt: int) -> None:
     """An attempt is handed out, whatever it is for."""
-    step.attempt, step.open, step.overdue, step.held = attempt, True, False, False
+    step.attempt, step.open = attempt, True
     step.tries += 1
-    step.started_at = step.started_time = step.next_retry_at = None
+    if attempt > 1:
+        step.overdue = step.held = False
+        step.started_at = step.started_time = step.next_retry_at = None
 
 
 def attempt_started(state: ExecutionState, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted) -> None:

@@ -25,6 +25,7 @@ from esexec.domain.shape import check_shape
 
 PLANS_ENTITY = "_plans"
 
+_PLAN_ID_CHARS = 64
 _PLAN_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LEVELS_ABOVE_PARAMS = 3
 _DIGITS_OF_ENTITY = 48
@@ -33,7 +34,7 @@ _json = msgspec.json.Decoder().decode
 
 def is_plan_id(text: str) -> bool:
     """Whether `text` is what plans are called by: 64 hexadecimal digits, in lower case."""
-    return _PLAN_ID.fullmatch(text) is not None
+    return len(text) == _PLAN_ID_CHARS and _PLAN_ID.fullmatch(text) is not None
 
 
 def plan_entity(plan_id: str) -> str:
