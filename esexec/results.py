@@ -12,7 +12,6 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event
-from esexec.domain.rollback import step_of
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -300,7 +299,7 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
 
 def _not_undone(state: ExecutionState) -> list[str]:
     """The steps that a rollback which is over left as they are."""
-    return [state.graph.steps[index].id for index in dict.fromkeys(step_of(done) for done in reversed(state.standing))]
+    return [state.graph.steps[index].id for index in dict.fromkeys(deed.step for deed in reversed(state.standing.values()))]
 
 
 def _between(start: datetime | None, end: datetime | None) -> int | None:

@@ -6,12 +6,13 @@ looks at the front of an index only (heaps, deque, cursor), so the work is propo
 
 from datetime import timedelta
 from heapq import heappop
+from typing import Literal
 
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.rollback import can_undo, compensation_of, step_of
+from esexec.domain.rollback import can_undo, compensation_of
 from esexec.domain.state import SETTLED, ExecutionState
 
 NAMED = 100
@@ -160,13 +161,16 @@ def _failed(state: ExecutionState, *, not_undone: tuple[str, ...] = ()) -> e.Exe
 
 def _cancelled(decision: Decision) -> None:
     state = decision.state
-    partial = state.rollback is not None
+    left = _not_undone(state)
+    rolled_back: Literal["completed", "partial"] | None = None
+    if state.rollback is not None:
+        rolled_back = "partial" if left else "completed"
     decision.emit(
         e.ExecutionCancelled(
             reason=state.cancel_reason,
             abandoned=tuple(state.abandoned),
-            rollback_status="partial" if partial else None,
-            not_undone=_not_undone(state) if partial else (),
+            rollback_status=rolled_back,
+            not_undone=left if rolled_back else (),
         )
     )
 
@@ -184,17 +188,16 @@ def _roll_back(decision: Decision) -> None:
         if decision.full:
             decision.unfinished = True
             return
-        done = rollback.order[rollback.cursor]
-        task = compensation_of(state, done)
+        deed = rollback.order[rollback.cursor]
+        task = compensation_of(state, deed)
         if isinstance(task, e.CompensationSkipped):
             decision.emit(task)
         elif state.paused:
             return
         else:
-            index = step_of(done)
-            step = state.steps[index]
+            step = state.steps[deed.step]
             decision.emit(
-                e.CompensationScheduled(step=state.graph.steps[index].id, attempt=step.attempt + 1, run=state.run, task=task)
+                e.CompensationScheduled(step=state.graph.steps[deed.step].id, attempt=step.attempt + 1, run=state.run, task=task)
             )
     left_is_fine = state.execution_policy.on_missing_compensation == "skip" or not rollback.skipped
     if rollback.undone and not rollback.failed and left_is_fine:
@@ -205,7 +208,7 @@ def _roll_back(decision: Decision) -> None:
 
 
 def _not_undone(state: ExecutionState) -> tuple[str, ...]:
-    left = dict.fromkeys(step_of(done) for done in reversed(state.standing))
+    left = dict.fromkeys(deed.step for deed in reversed(state.standing.values()))
     return tuple(state.graph.steps[index].id for index in [*left][:NAMED])
 
 

@@ -43,11 +43,13 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
     step = state.steps[index]
     if run < state.run:
         # Of a run that is over nothing is owed any more, unless this report began the next one (a recovery that went back).
-        return Verdict("stale", n=state.begun if run == state.run - 1 and isinstance(report, r.Completed) else 0)
+        return Verdict("stale", n=state.begun[run] if run > 0 and isinstance(report, r.Completed) else 0)
     if attempt < step.attempt or (attempt == step.attempt and not step.open):
         return Verdict("stale", n=0 if isinstance(report, _OPENING) else step.closed_by(attempt))
     if attempt > step.attempt:
         return Verdict("unknown")
+    if isinstance(report, r.Withdrawn) and report.pause and report.pause != state.pause:
+        return Verdict("open")  # that pause is over; whoever resumed may have seen the dispatch before it was taken back
     before = len(decision.events)
     _Attempt(decision, index, step).observe(report)
     if len(decision.events) == before:
@@ -79,6 +81,10 @@ class _WhatNext(NamedTuple):
     strategy: Strategy | None = None
     fallback: str | None = None
     exhausted: bool = False
+
+    @property
+    def anything(self) -> bool:
+        return self.retry or self.instead is not None
 
     @property
     def instead(self) -> e.Instead | None:
@@ -230,12 +236,12 @@ class _Attempt:
 
     def withdrawn(self, pause: int) -> None:
         """It was taken back before any worker had it."""
-        if pause and pause != self.state.pause:
-            return  # that pause is over, and it was handed out again
+        if self.step.started_at is not None:
+            return  # somebody has it: it was handed out once more
         if self.state.stopping:
             self.cancelled(None)
         elif pause:
-            if not self.step.held and self.step.started_at is None:
+            if not self.step.held:
                 self.emit(e.TaskHeld)
         elif self.step.overdue:
             policy = self.state.attempt_policy(self.index)
@@ -275,11 +281,14 @@ class _Attempt:
                 self.go_on(following, error)
 
     def failure(self, error: ErrorInfo) -> _WhatNext:
-        """THE failure order: what is tried after an attempt that ended with `error`."""
+        """THE failure order: what is tried after an attempt that ended with `error`, or after advice on it that did not help."""
         state, step = self.state, self.step
         if state.ending:
             return _WhatNext()
-        if strategy := self._strategy(error, before_retries=True):
+        advised = step.recovery if step.purpose == "recovery" else None
+        if advised is not None and not advised.before_retries:
+            return _WhatNext(fallback=self._fallback())
+        if advised is None and (strategy := self._strategy(error, before_retries=True)):
             return _WhatNext(strategy=strategy)
         exhausted = False
         if may_retry(state.policy_of(self.index), error):
@@ -315,6 +324,7 @@ class _Attempt:
                     name=strategy.name,
                     queue=strategy.lane,
                     timeout_ms=strategy.timeout_ms,
+                    before_retries=strategy.before_retries,
                 )
             )
         elif following.fallback is not None:
@@ -350,7 +360,10 @@ class _Attempt:
 
     def recovered(self, outcome: RecoveryOutcome, ended_at: datetime | None) -> None:
         """Do what the strategy asks for, as far as that can be done; without success the rest of the failure order follows."""
-        then, message = self._following(outcome), outcome.message
+        following = _WhatNext()
+        if not outcome.success and outcome.action != "abort" and self.step.error is not None:
+            following = self.failure(self.step.error)
+        then, message = self._following(outcome, following), outcome.message
         if outcome.success and outcome.action != "abort" and then == "fail" and not self.state.ending:
             message = f"{message}; there is no {'checkpoint' if outcome.action == 'checkpoint_restore' else 'fallback'}".strip(
                 "; "
@@ -368,6 +381,8 @@ class _Attempt:
             vars=news,
         )
         match then:
+            case _ if following.anything and self.step.error is not None:
+                self.go_on(following, self.step.error)
             case "retry":
                 self.decision.emit(e.TaskScheduled(step=self.step_id, attempt=self.attempt + 1, run=self.run))
             case "skip":
@@ -379,15 +394,14 @@ class _Attempt:
                     self.decision, self.state.checkpoints[self.state.checkpoint or ""], by="recovery", reason=message, news=news
                 )
 
-    def _following(self, outcome: RecoveryOutcome) -> e.AfterRecovery:
-        fallback: e.AfterRecovery = "fallback" if self._fallback() is not None else "fail"
+    def _following(self, outcome: RecoveryOutcome, following: _WhatNext) -> e.AfterRecovery:
         if self.state.ending or outcome.action == "abort":
             return "fail"
         if not outcome.success:
-            return fallback
+            return "retry" if following.retry else following.instead or "fail"
         match outcome.action:
             case "fallback":
-                return fallback
+                return "fallback" if self._fallback() is not None else "fail"
             case "checkpoint_restore":
                 return "restore" if self.state.checkpoint is not None else "fail"
             case action:

@@ -148,17 +148,12 @@ _remembered = _Remembered()
 
 
 def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
-    used: dict[str, TaskInfo] = {}
-    for step in graph.steps:
-        for task in (step.task, step.fallback):
-            if task is None or task in used:
-                continue
-            said = with_inverse(task, known)
-            if said is not None and said != _ONLY_A_NAME:
-                used[task] = said
-            undoes = step.compensate or (said.compensate or said.inverse if said is not None else None)
-            if undoes is not None and (of_it := known.get(undoes, _ONLY_A_NAME)) != _ONLY_A_NAME:
-                used[undoes] = of_it
+    called = dict.fromkeys(task for step in graph.steps for task in (step.task, step.fallback) if task is not None)
+    used = {task: said for task in called if (said := with_inverse(task, known)) is not None and said != _ONLY_A_NAME}
+    undoing = {step.compensate for step in graph.steps} | {said.compensate or said.inverse for said in used.values()}
+    for task in undoing - used.keys():  # one that is called as well (`update_x` undoes itself) has what undoes it, too
+        if task is not None and (said := known.get(task)) is not None and said != _ONLY_A_NAME:
+            used[task] = said
     return used
 
 
@@ -169,7 +164,7 @@ def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
     try:
         return graph_of_task(command.task) if command.task is not None else graph_of(plan)
     except PlanInvalid as error:
-        hint = error.hint or "a plan is an object with `name` and `steps`; see docs/reference/plans.md"
+        hint = error.hint or "a plan is an object with `name` and `steps`; see docs/reference/plan.md"
         return msgspec.structs.replace(error.info, hint=hint)
 
 
@@ -203,6 +198,8 @@ def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
 def decide_due(decision: Decision, name: str, time: datetime) -> Verdict:
     """A timer fired. One that is open is believed, whatever the clock says; a closed one has had its effect."""
     state = decision.state
+    if name == r.LOOK and state.exists:
+        return Verdict("open")
     version = int(name) if name.isascii() and name.isdigit() and len(name) < 19 else 0
     timer = state.timers.get(version)
     if timer is None:

@@ -73,15 +73,14 @@ def _question(state: ExecutionState, index: int, policy: Policy) -> messages.Dis
 def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
     spec, step = state.graph.steps[index], state.steps[index]
     assert step.compensator is not None and state.rollback is not None
-    done = state.rollback.order[state.rollback.cursor]
-    deed = state.standing[done]
+    deed = state.rollback.order[state.rollback.cursor]
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
         task=step.compensator,
         attempt=step.attempt,
         run=state.run,
-        params=undo_params(state, done, step.compensator),
+        params=undo_params(state, deed, step.compensator),
         context=state.created.context,
         timeout_ms=state.timeout_of(index),
         max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),

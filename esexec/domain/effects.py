@@ -21,7 +21,8 @@ from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 class DispatchAttempt(NamedTuple):
     """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome.
 
-    `again`: it may have been handed out before, and its report may be on its way.
+    `again`: it may have been handed out before, and its report may be on its way. `in_hand`: and a worker may have it of whose
+    lease nothing is left.
     """
 
     step: str
@@ -31,6 +32,7 @@ class DispatchAttempt(NamedTuple):
     priority: int
     message: messages.Dispatch | ErrorInfo
     again: bool = False
+    in_hand: bool = False
 
 
 class SetTimer(NamedTuple):
@@ -129,7 +131,7 @@ def open_effects(state: ExecutionState) -> list[Effect]:
         effects.extend(_stops(state))
     elif not state.paused:
         effects.extend(
-            _overdue(state, index) if state.steps[index].overdue else _hand_out(state, index) for index in _open(state)
+            _overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)
         )
     effects.extend(_set(state, version) for version in state.timers)
     if has_more(state):
@@ -204,17 +206,19 @@ def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPause
     if state.ended or state.stopping:
         return
     if state.paused:
-        effects.extend(_take_back(state, index, "pause")._replace(pause=state.pause) for index in _waiting(state))
+        waiting = [index for index in _waiting(state) if not state.steps[index].held]
+        effects.extend(_take_back(state, index, "pause")._replace(pause=state.pause) for index in waiting)
     else:
-        effects.extend(_hand_out(state, index)._replace(again=True) for index in _waiting(state))
+        effects.extend(_hand_out_again(state, index) for index in _open(state))
 
 
 def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResumed, version: int) -> None:
-    """What was held is handed out, and the timers that had no effect during the pause are set again."""
+    """What was held is handed out, what else is open is looked for, and the timers that had no effect are set again."""
     if state.paused or state.ended:
         return
     if not state.stopping:
-        effects.extend(_hand_out(state, index)._replace(again=True) for index in _waiting(state))
+        waiting = (_hand_out_again(state, index) for index in _open(state))
+        effects.extend(one._replace(in_hand=state.graph.index[one.step] not in state.freed) for one in waiting)
     effects.extend(_set(state, version) for version, timer in state.timers.items() if timer.kind in HELD_BY_A_PAUSE)
 
 
@@ -270,6 +274,11 @@ def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
     return DispatchAttempt(state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, message)
 
 
+def _hand_out_again(state: ExecutionState, index: int) -> DispatchAttempt:
+    """Wherever it is: in TASKS, in INBOX or in a worker's hands, it is not handed out a second time."""
+    return _hand_out(state, index)._replace(again=True, in_hand=True)
+
+
 def _stops(state: ExecutionState) -> list[TakeBack]:
     return [_stop(state, index) for index in _open(state)]
 
@@ -280,7 +289,7 @@ def _stop(state: ExecutionState, index: int) -> TakeBack:
 
 
 def _overdue(state: ExecutionState, index: int) -> TakeBack:
-    return _take_back(state, index, "overdue")._replace(again=_hand_out(state, index))
+    return _take_back(state, index, "overdue")._replace(again=_hand_out_again(state, index))
 
 
 def _take_back(state: ExecutionState, index: int, why: WhyTakenBack) -> TakeBack:
@@ -289,6 +298,6 @@ def _take_back(state: ExecutionState, index: int, why: WhyTakenBack) -> TakeBack
 
 
 def _give_up(state: ExecutionState, lane: Lane) -> TakeBack:
-    """An attempt of a run that is over."""
+    """An attempt that nobody waits for any more."""
     step = state.graph.steps[lane.step].id
-    return TakeBack(step, lane.run, lane.attempt, lane.queue, lane.priority, "over", "a checkpoint was restored")
+    return TakeBack(step, lane.run, lane.attempt, lane.queue, lane.priority, "over", "the execution went on without it")

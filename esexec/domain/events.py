@@ -19,7 +19,7 @@ Ending = Literal["cancelled", "killed", "abandoned"]
 
 Instead = Literal["recovery", "fallback"]
 """What is tried once a step's attempts have failed, in this order, before the step is failed."""
-AfterRecovery = Literal["retry", "skip", "fallback", "fail", "restore"]
+AfterRecovery = Literal["retry", "recovery", "skip", "fallback", "fail", "restore"]
 """What follows from a strategy's advice."""
 CheckpointBy = Literal["command", "interval", "task"]
 
@@ -89,7 +89,7 @@ class ExecutionCancelled(_Event, tag="execution_cancelled", frozen=True, kw_only
 
     reason: str = ""
     abandoned: tuple[str, ...] = ()
-    rollback_status: Literal["partial"] | None = None
+    rollback_status: Literal["completed", "partial"] | None = None
     not_undone: tuple[str, ...] = ()
 
 
@@ -291,6 +291,7 @@ class RecoveryInitiated(_TaskEvent, tag="recovery_initiated", frozen=True, kw_on
     name: str = ""
     queue: str = "default"
     timeout_ms: int = 30_000
+    before_retries: bool = False
 
 
 class RecoveryStarted(_TaskEvent, tag="recovery_started", frozen=True, kw_only=True):
@@ -303,7 +304,8 @@ class RecoveryStarted(_TaskEvent, tag="recovery_started", frozen=True, kw_only=T
 class RecoveryCompleted(_TaskEvent, tag="recovery_completed", frozen=True, kw_only=True):
     """The strategy asked for `action`; one that threw, timed out or was lost asks to abort. `then` is what follows.
 
-    With `fail` the step is failed; an abort also ends the execution.
+    Without `success` nothing came of it, and the failure order goes on behind it: with another strategy (`recovery`), say. With
+    `fail` the step is failed; an abort also ends the execution.
     """
 
     success: bool

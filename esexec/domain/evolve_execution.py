@@ -5,7 +5,7 @@ from datetime import timedelta
 from esexec.domain import events as e
 from esexec.domain.compiled import graph_of
 from esexec.domain.evolve_run import find_ready, next_checkpoint
-from esexec.domain.evolve_step import close_attempt, make_ready
+from esexec.domain.evolve_step import close_attempt, hold_what_was_not_handed_out, make_ready
 from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, merge_execution
 from esexec.domain.state import ExecutionState, ExecutionStatus, StepState, Timer
 from esexec.domain.timers import close_timer, close_timers
@@ -18,7 +18,7 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     silent = event.config is EMPTY_CONFIG and event.namespace is EMPTY_NAMESPACE
     if not silent or graph.plan.config is not EMPTY_CONFIG:
         state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
-    state.bounded_waits = graph.bounded_waits or bool(not silent or event.tasks) and _says_a_queue_timeout(event)
+    state.bounded_waits = graph.bounded_waits or ((not silent or bool(event.tasks)) and _says_a_queue_timeout(event))
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
     for step_id, output in event.kept.items():
@@ -59,10 +59,11 @@ def failed(state: ExecutionState, event: e.ExecutionFailed) -> None:
 def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -> None:
     state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
     state.cancel, state.cancel_reason, state.turned = state.version, event.reason, state.n
+    hold_what_was_not_handed_out(state)
     if state.rollback is not None:
         _give_up_waiting_undo(state)
     if state.paused:
-        _unpause(state, held=True)
+        _unpause(state, hand_out=False)
     state.cursor = 0
     _set_grace(state, event.grace_ms)
 
@@ -103,6 +104,7 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
     state.status, state.paused, state.pause_reason, state.paused_at = "paused", True, event.reason, state.time
     state.pause, state.turned = state.version, state.n
+    hold_what_was_not_handed_out(state)
 
 
 def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
@@ -111,16 +113,17 @@ def resumed(state: ExecutionState, event: e.ExecutionResumed) -> None:
     state.status = "pending" if state.started_at is None else "running"
 
 
-def _unpause(state: ExecutionState, *, held: bool = False) -> None:
-    """The pause is over. `held`: but what it took back, or is taking back, is not handed out again."""
+def _unpause(state: ExecutionState, *, hand_out: bool = True) -> None:
+    """The pause is over. Unless `hand_out`, what it took back, or is taking back, stays where it is."""
     assert state.time is not None
     paused_at, state.paused, state.paused_at, state.pause_reason = state.paused_at, False, None, ""
     for version, timer in state.timers.items():
         if timer.kind == "queue" and paused_at is not None:  # what was taken back did not wait for a worker
             waited_from = max(paused_at, timer.since or paused_at)
             state.timers[version] = timer._replace(due=timer.due + (state.time - waited_from))
-    if not held:
-        for index in state.in_flight:
+    if hand_out:
+        state.freed = frozenset([index for index in state.in_flight if state.steps[index].held])
+        for index in state.freed:
             state.steps[index].held = False
 
 
@@ -139,6 +142,7 @@ def deadline_exceeded(state: ExecutionState, event: e.DeadlineExceeded) -> None:
     if state.error is None:
         state.error = event.error
     state.expired, state.failing, state.cursor, state.deadline = state.version, True, 0, None
+    hold_what_was_not_handed_out(state)
     if not state.cancel:
         state.phase = "failing"
     _set_grace(state, event.grace_ms)

@@ -1,8 +1,9 @@
 """What the events of a rollback make of the state: one step after the other is undone."""
 
 from esexec.domain import events as e
-from esexec.domain.evolve_step import close_attempt, open_attempt, set_vars, wait_in_queue
-from esexec.domain.state import ExecutionState, Rollback, StepState, table
+from esexec.domain.evolve_step import close_attempt, leave, open_attempt, set_vars, wait_in_queue
+from esexec.domain.rollback import order_of_undoing
+from esexec.domain.state import DeedKey, ExecutionState, Rollback, StepState, table
 from esexec.domain.timers import close_timer, close_timers
 
 
@@ -13,7 +14,7 @@ def rollback_started(state: ExecutionState, event: e.RollbackStarted) -> None:
     for kind in ("deadline", "checkpoint", "grace"):
         close_timers(state, kind)
     state.deadline = None
-    state.rollback = Rollback([*reversed(state.standing)])
+    state.rollback = Rollback(order_of_undoing(state))
     if event.by == "command":
         state.going_since, state.turned = state.time, state.n
 
@@ -26,7 +27,7 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
         if state.rollback is not None and index not in state.rollback.failed:
             step.undo_error = None
     step.purpose, step.compensation, step.compensator = "compensation", "running", event.task
-    open_attempt(step, event.attempt)
+    open_attempt(state, step, event.attempt)
     state.in_flight[index] = None
     if step.timer:
         close_timer(state, step.timer, fired=True)
@@ -41,11 +42,11 @@ def compensation_completed(state: ExecutionState, event: e.CompensationCompleted
         step.compensation = "failed"
     else:
         step.compensation, step.undo_error = "completed", None
-    deed = state.standing.pop(rollback.order[rollback.cursor])
+    deed = state.standing.pop(rollback.order[rollback.cursor].key)
     table(state, "undone")[deed.since] = state.version
     if event.vars:
         set_vars(state, event.vars)
-    if index not in state.standing and ~index not in state.standing:
+    if not _did_more(state, index):
         table(state, "images").pop(index, None)
     rollback.undone += 1
     _next_undo(state, index, rollback)
@@ -53,6 +54,8 @@ def compensation_completed(state: ExecutionState, event: e.CompensationCompleted
 
 def compensation_failed(state: ExecutionState, event: e.CompensationFailed) -> None:
     index, step, rollback = _undoing(state, event.step)
+    if event.error.code == "cancelled" and not step.held:
+        leave(state, index)
     close_attempt(state, step, None)
     step.undo_error = event.error
     if event.error.type == "timeout_error":
@@ -69,6 +72,12 @@ def compensation_skipped(state: ExecutionState, event: e.CompensationSkipped) ->
         step.compensation = "skipped"
     rollback.skipped.append(index)
     _next_undo(state, index, rollback)
+
+
+def _did_more(state: ExecutionState, index: int) -> bool:
+    """Whether something else that the step, or its fallback, did is not undone."""
+    who = {None, state.graph.steps[index].fallback}
+    return any(DeedKey(index, task, run) in state.standing for task in who for run in range(1, state.run + 1))
 
 
 def _undoing(state: ExecutionState, step_id: str) -> tuple[int, StepState, Rollback]:

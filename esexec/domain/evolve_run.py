@@ -6,8 +6,8 @@ from typing import Any
 
 from esexec.domain import events as e
 from esexec.domain import limits
-from esexec.domain.evolve_step import make_ready, perhaps_done
-from esexec.domain.state import NOBODY, Checkpoint, ExecutionState, Lane, StepState, Timer, table
+from esexec.domain.evolve_step import hold_what_was_not_handed_out, it_stands, leave, make_ready, perhaps_done
+from esexec.domain.state import NOBODY, Checkpoint, ExecutionState, StepState, Timer, table
 from esexec.domain.timers import close_timers
 
 _NOT_OVER = 1 << 62
@@ -51,7 +51,7 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
             kept.recoveries = 0
         state.steps[index] = kept
         kept.compensation = None
-    state.run, state.begun = run, state.n
+    state.run, state.begun = run, (*state.begun, state.n)
     if not by_recovery:
         state.turned = state.n
     state.policies.clear()
@@ -110,19 +110,17 @@ def next_checkpoint(state: ExecutionState) -> None:
 
 def checkpoint_restored(state: ExecutionState, event: e.CheckpointRestored) -> None:
     checkpoint = state.checkpoints[event.checkpoint_id]
+    hold_what_was_not_handed_out(state)
     for index in state.in_flight:
         step = state.steps[index]
-        if step.open:
-            policy = state.attempt_policy(index)
-            table(state, "left").setdefault(state.n, []).append(
-                Lane(index, state.run, step.attempt, policy.queue, policy.priority)
-            )
-            if step.purpose != "recovery" and not step.held:
+        if step.open and not step.held:
+            leave(state, index)
+            if step.purpose != "recovery":
                 perhaps_done(state, index)
     keep = [life_at(state, index, checkpoint.version) for index in range(len(state.steps))]
     for deed in [step.deed for step in keep if step is not None and step.deed is not None]:
         # What it did then counts again, whatever it did since.
-        state.standing[deed.step if deed.fallback is None else ~deed.step] = deed
+        it_stands(state, deed)
     state.standing = dict(sorted(state.standing.items(), key=lambda done: done[1].since))
     state.variables = _variables_at(state, checkpoint.version) | event.vars
     state.set_vars.append((state.version, state.variables, True))

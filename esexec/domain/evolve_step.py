@@ -6,7 +6,7 @@ from heapq import heappush
 from typing import Any
 
 from esexec.domain import events as e
-from esexec.domain.state import Deed, ExecutionState, StepState, StepStatus, Timer, table
+from esexec.domain.state import Deed, ExecutionState, Lane, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
 UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
@@ -20,7 +20,7 @@ def task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
     step = state.steps[index]
     step.status = "pending"
     step.scheduled += 1
-    open_attempt(step, event.attempt)
+    open_attempt(state, step, event.attempt)
     if event.attempt == 1:
         state.in_flight[index] = None
         state.serial_busy = state.serial_busy or not state.graph.parallel[index]
@@ -41,31 +41,42 @@ def wait_in_queue(state: ExecutionState, index: int, step: StepState, wait_ms: i
     state.timers[state.version] = Timer("queue", state.time + timedelta(milliseconds=wait_ms), index, state.time)
 
 
-def open_attempt(step: StepState, attempt: int) -> None:
-    """An attempt is handed out, whatever it is for."""
-    step.attempt, step.open = attempt, True
+def open_attempt(state: ExecutionState, step: StepState, attempt: int) -> None:
+    """An attempt is handed out, whatever it is for; during a pause not before that is over."""
+    step.attempt, step.open, step.opened = attempt, True, state.n
     step.tries += 1
     if attempt > 1:
-        step.overdue = step.held = False
+        step.overdue, step.held = False, state.paused
         step.started_at = step.started_time = step.next_retry_at = None
+
+
+def hold_what_was_not_handed_out(state: ExecutionState) -> None:
+    """The commit that scheduled these attempts has an event that stops them as well: so they were never handed out."""
+    for index in state.in_flight:
+        step = state.steps[index]
+        if step.open and step.opened == state.n and step.started_at is None:
+            step.held = True
 
 
 def attempt_started(state: ExecutionState, event: e.TaskStarted | e.RecoveryStarted | e.CompensationStarted) -> None:
     step = state.steps[state.graph.index[event.step]]
-    step.worker, step.held = event.worker, False
-    step.started_at, step.started_time = event.started_at, state.time
+    _begun(state, step, event.worker, event.started_at)
+
+
+def _begun(state: ExecutionState, step: StepState, worker: str, started_at: datetime) -> None:
+    step.worker, step.started_at, step.started_time = worker, started_at, state.time
+    if step.held or step.overdue:
+        step.held = step.overdue = False
     if step.queue_timer:
         _close_queue_timer(state, step)
 
 
 def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
     step = state.steps[state.graph.index[event.step]]
-    step.status, step.worker, step.held = "running", event.worker, False
-    step.started_at, step.started_time = event.started_at, state.time
+    step.status = "running"
     if step.first_started_at is None:
         step.first_started_at = event.started_at
-    if step.queue_timer:
-        _close_queue_timer(state, step)
+    _begun(state, step, event.worker, event.started_at)
 
 
 def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
@@ -75,13 +86,22 @@ def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     if event.vars:
         set_vars(state, event.vars)
     close_attempt(state, step, event.ended_at)
-    done = index if step.fallback is None else ~index
-    if done in state.standing:
-        del state.standing[done]
     step.deed = Deed(index, step.fallback, state.run, state.version, True, event.output, step.inputs)
-    state.standing[done] = step.deed
+    it_stands(state, step.deed)
     _settle(state, index, step, "completed")
     _release_dependents(state, index)
+
+
+def it_stands(state: ExecutionState, deed: Deed) -> None:
+    """What was done in this run takes the place of what is known to have been done in others: the last counts."""
+    standing, key = state.standing, deed.key
+    standing.pop(key, None)
+    if state.run > 1:
+        for run in range(1, state.run + 1):
+            other = standing.get(key._replace(run=run))
+            if other is not None and other.certain:
+                del standing[other.key]
+    standing[key] = deed
 
 
 def task_held(state: ExecutionState, event: e.TaskHeld) -> None:
@@ -118,9 +138,8 @@ def task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) -> 
 def perhaps_done(state: ExecutionState, index: int) -> None:
     """Nobody knows whether the attempt did its work: if it is rolled back, it is undone."""
     step = state.steps[index]
-    done = index if step.fallback is None else ~index
-    if done not in state.standing:
-        state.standing[done] = Deed(index, step.fallback, state.run, state.version, False, None, step.inputs)
+    deed = Deed(index, step.fallback, state.run, state.version, False, None, step.inputs)
+    state.standing.setdefault(deed.key, deed)
 
 
 def set_vars(state: ExecutionState, news: dict[str, Any]) -> None:
@@ -169,6 +188,7 @@ def task_cancelled(state: ExecutionState, event: e.TaskCancelled) -> None:
         close_timer(state, step.timer)
     if event.ended == "abandoned":
         state.abandoned.append(event.step)
+        leave(state, index)
     if step.open:
         if step.purpose == "recovery":
             state.recovering -= 1
@@ -206,7 +226,7 @@ def recovery_initiated(state: ExecutionState, event: e.RecoveryInitiated) -> Non
     step.purpose, step.recovery, step.timer = "recovery", event, 0
     step.recoveries += 1
     tries = step.tries
-    open_attempt(step, event.attempt)
+    open_attempt(state, step, event.attempt)
     step.tries = tries  # advice is not a try
     state.recovering += 1
     wait_in_queue(state, index, step, state.attempt_policy(index).queue_timeout_ms)
@@ -228,6 +248,13 @@ def recovery_completed(state: ExecutionState, event: e.RecoveryCompleted) -> Non
 
 def make_ready(state: ExecutionState, index: int) -> None:
     heappush(state.ready if state.graph.parallel[index] else state.serial, index)
+
+
+def leave(state: ExecutionState, index: int) -> None:
+    """This commit gives up an open attempt that somebody may have, or get."""
+    step, policy = state.steps[index], state.attempt_policy(index)
+    lane = Lane(index, state.run, step.attempt, policy.queue, policy.priority)
+    table(state, "left").setdefault(state.n, []).append(lane)
 
 
 def close_attempt(state: ExecutionState, step: StepState, ended_at: datetime | None) -> None:

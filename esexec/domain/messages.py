@@ -84,6 +84,15 @@ class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True
     reason: str = ""
 
 
+class WhoHas(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who has this attempt? Asked on `live.<execution>.held`, with a reply subject: the worker that has it answers (anything)."""
+
+    execution_id: str
+    step: str
+    attempt: int
+    run: int = 1
+
+
 class ImageSignal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The before-image of a step that stands: sent on `live.<execution>.before`, in answer to a `before` report."""
 

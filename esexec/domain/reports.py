@@ -92,9 +92,15 @@ Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn | 
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """A timer fired. `name` is the version of the event that set it. Believed by identity, not by the clock."""
+    """A timer fired. `name` is the version of the event that set it. Believed by identity, not by the clock.
+
+    `LOOK` as the name: an executor set it, to look again where an open attempt is.
+    """
 
     name: str
+
+
+LOOK = "look"
 
 
 class Continue(msgspec.Struct, frozen=True, gc=False):

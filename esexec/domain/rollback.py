@@ -14,7 +14,7 @@ from esexec.domain import references
 from esexec.domain.errors import ValidationError
 from esexec.domain.events import CompensationSkipped
 from esexec.domain.settings import TaskInfo
-from esexec.domain.state import ExecutionState
+from esexec.domain.state import Deed, ExecutionState
 
 _INVERSES = {"create_": "delete_", "delete_": "create_", "update_": "update_"}
 _FROM_AN_IMAGE = ("delete_", "update_")
@@ -71,39 +71,63 @@ def undoing_of(task: str, said: TaskInfo | None, own: str | None) -> Undoing | N
     return Undoing(said.inverse or "", task.startswith(_FROM_AN_IMAGE))
 
 
-def step_of(done: int) -> int:
-    """The step that an entry of `standing` is about; `~index` stands for what its fallback did."""
-    return done if done >= 0 else ~done
-
-
-def compensation_of(state: ExecutionState, done: int) -> str | CompensationSkipped:
-    """The task that undoes an entry of `standing`; or the event that says why nothing does."""
-    step, undoing = state.graph.steps[step_of(done)], _undoing(state, done)
+def compensation_of(state: ExecutionState, deed: Deed) -> str | CompensationSkipped:
+    """The task that undoes a deed; or the event that says why nothing does."""
+    step, undoing = state.graph.steps[deed.step], _undoing(state, deed)
     if undoing is None:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_compensation")
-    if undoing.from_image and step_of(done) not in state.images:
+    if undoing.from_image and deed.step not in state.images:
         return CompensationSkipped(step=step.id, run=state.run, attempt=0, reason="no_before_image")
     return undoing.task
 
 
-def _undoing(state: ExecutionState, done: int) -> Undoing | None:
-    step, fallback = state.graph.steps[step_of(done)], state.standing[done].fallback
-    task = fallback or step.task
-    return undoing_of(task, state.created.tasks.get(task), step.compensate if done >= 0 else None)
+def _undoing(state: ExecutionState, deed: Deed) -> Undoing | None:
+    step = state.graph.steps[deed.step]
+    task = deed.fallback or step.task
+    return undoing_of(task, state.created.tasks.get(task), step.compensate if deed.fallback is None else None)
 
 
 def can_undo(state: ExecutionState) -> bool:
     """Whether there is anything that a rollback would do."""
-    return any(isinstance(compensation_of(state, done), str) for done in state.standing)
+    return any(isinstance(compensation_of(state, deed), str) for deed in state.standing.values())
 
 
-def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
+def order_of_undoing(state: ExecutionState) -> list[Deed]:
+    """What stands, the last first; but what was done upon something else always before that.
+
+    Within one run that is the same. After a retry or a restore a step may have been done again, later than what depends on it.
+    """
+    last_first = [*reversed(state.standing.values())]
+    if state.run == 1:
+        return last_first
+    of_step: dict[int, list[Deed]] = {}
+    for deed in last_first:
+        of_step.setdefault(deed.step, []).append(deed)
+    dependents = state.graph.dependents
+    order: list[Deed] = []
+    seen: set[int] = set()
+    for first in of_step:
+        path = [(first, iter(dependents[first]))] if first not in seen else []
+        seen.add(first)
+        while path:  # not by recursion: a chain of steps may be as long as a plan
+            step, left = path[-1]
+            following = next((other for other in left if other not in seen), None)
+            if following is not None:
+                seen.add(following)
+                path.append((following, iter(dependents[following])))
+                continue
+            path.pop()
+            order += of_step.get(step, ())
+    return order
+
+
+def undo_params(state: ExecutionState, deed: Deed, task: str) -> dict[str, Any]:
     """What the compensation `task` is called with: the step's params as they were then, its output's fields over them, and for
     an inverse from a before-image the image's fields over those.
 
     Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
     """
-    index, deed = step_of(done), state.standing[done]
+    index = deed.step
     step, template, inputs = (
         state.graph.steps[index],
         state.graph.templates[index],
@@ -123,22 +147,22 @@ def undo_params(state: ExecutionState, done: int, task: str) -> dict[str, Any]:
     if isinstance(deed.output, dict):
         together |= deed.output
     image = state.images.get(index)
-    if isinstance(image, dict) and _undoing(state, done) == Undoing(task, from_image=True):
+    if isinstance(image, dict) and _undoing(state, deed) == Undoing(task, from_image=True):
         together |= image
     return together
 
 
 def rollback_plan(state: ExecutionState) -> list[Undo]:
     """What a rollback of the execution as it is now would do, in that order."""
-    return [_undo(state, done) for done in reversed(state.standing)]
+    return [_undo(state, deed) for deed in order_of_undoing(state)]
 
 
-def _undo(state: ExecutionState, done: int) -> Undo:
-    step, certain = state.graph.steps[step_of(done)].id, state.standing[done].certain
-    task = compensation_of(state, done)
+def _undo(state: ExecutionState, deed: Deed) -> Undo:
+    step, certain = state.graph.steps[deed.step].id, deed.certain
+    task = compensation_of(state, deed)
     if isinstance(task, CompensationSkipped):
         return Undo(step, None, task.reason, certain=certain)
     try:
-        return Undo(step, task, params=undo_params(state, done, task), certain=certain)
+        return Undo(step, task, params=undo_params(state, deed, task), certain=certain)
     except ValidationError as error:
         return Undo(step, task, error.message, certain=certain)

@@ -37,7 +37,7 @@ class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
     jitter: Annotated[float, Meta(ge=0, le=1)] | None = None
     retry_unknown: bool | None = None
     max_retry_after_ms: DurationMs | None = None
-    queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}$")] | None = None
+    queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")] | None = None
     priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] | None = None
 
 

@@ -81,6 +81,14 @@ class Lane(NamedTuple):
     priority: int
 
 
+class DeedKey(NamedTuple):
+    """What is undone at most once: what a step, or its `fallback`, did in a run."""
+
+    step: int
+    fallback: str | None
+    run: int
+
+
 class Deed(msgspec.Struct, frozen=True, gc=False):
     """What an attempt of a step did, for its undoing: when it ended (`since`, a version), in which run, and what it had and gave.
 
@@ -96,14 +104,20 @@ class Deed(msgspec.Struct, frozen=True, gc=False):
     output: Any
     inputs: tuple[Any, ...]
 
+    @property
+    def key(self) -> DeedKey:
+        return DeedKey(self.step, self.fallback, self.run)
+
 
 class StepState(msgspec.Struct, gc=False):
-    """A step's life within a run. `open`: an attempt was scheduled and its outcome is not known; `purpose`: what it is for.
+    """A step's life within a run. `open`: an attempt was scheduled (in commit `opened`) and its outcome is not known; `purpose`:
+    what it is for.
 
     `waiting`: dependencies not completed. `tries`: attempts of the present purpose, `scheduled`: of the step's own work.
     `started_time` is the log's time of the start, `started_at` the worker's own; only the first is used for decisions.
     `timer`, `delay_ms`: the version and delay of the last retry timer. `queue_timer`: of the open attempt's waiting; `overdue`:
-    that is over, and the attempt is being taken back. `held`: a pause took it back. `inputs`: the outputs of other steps that
+    that is over, and the attempt is being taken back. `held`: nobody has it, and nobody gets it: it was scheduled during a pause,
+    or a pause took it back, or the commit that scheduled it also stopped it. `inputs`: the outputs of other steps that
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
     version that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it,
     `undo_error`: why that failed.
@@ -113,6 +127,7 @@ class StepState(msgspec.Struct, gc=False):
     status: StepStatus = "pending"
     attempt: int = 0
     open: bool = False
+    opened: int = 0
     purpose: Purpose = "task"
     tries: int = 0
     scheduled: int = 0
@@ -159,9 +174,9 @@ class StepState(msgspec.Struct, gc=False):
 
 
 class Rollback(msgspec.Struct, gc=False):
-    """A rollback under way. `order`: what to undo, as in `standing`; what stands before `cursor` has been dealt with."""
+    """A rollback under way. `order`: what to undo; what stands before `cursor` has been dealt with."""
 
-    order: list[int]
+    order: list[Deed]
     cursor: int = 0
     undone: int = 0
     failed: list[int] = []
@@ -170,15 +185,12 @@ class Rollback(msgspec.Struct, gc=False):
     @property
     def next(self) -> int | None:
         """The step whose turn it is to be undone."""
-        if self.cursor == len(self.order):
-            return None
-        key = self.order[self.cursor]
-        return key if key >= 0 else ~key
+        return self.order[self.cursor].step if self.cursor < len(self.order) else None
 
 
 class ExecutionState(msgspec.Struct, eq=False, gc=False):
     """An execution as its history tells it. `n`, `version`, `position` and `prev` are the head of that history,
-    `weight` its bytes (kept by whoever reads and writes it). `begun`: the commit that began this run. `going_since`: when a
+    `weight` its bytes (kept by whoever reads and writes it). `begun`: the commits that began the runs. `going_since`: when a
     retry, a restore or a rollback on command last set it going. `bounded_waits`: whether anybody says a queue timeout.
 
     `in_flight`: steps that hold a slot, oldest first: an attempt is open, or a retry is being waited for. `ready`, `serial`:
@@ -189,9 +201,10 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     client commands that were carried out and decisions that were continued, and in which commit. `last_control`: the time of the
     last wish that set the course (a wish from before it is out of date when it comes), `turned` its commit.
 
-    By step, and for all runs: `standing`: what was done and nobody undid, in order of completion, `~index` where a fallback did
-    it; `images`: what was before; `past`: its lives in runs that are over, and the version that ended each. `undone`: by the
-    version of what was done, the one that undid it. `pause`: the version of the pause. `set_vars`: the changes of `variables`,
+    For all runs: `standing`: what was done and nobody undid, in order of completion; `images`: what was before, by step; `past`:
+    a step's lives in runs that are over, and the version that ended each. `undone`: by the version of what was done, the one
+    that undid it. `pause`: the version of the pause; it stays when a cancel ends the pause, for what that one took back.
+    `freed`: steps whose attempts nobody had when it was resumed last. `set_vars`: the changes of `variables`,
     by version, and whether they took the place of all that were before (a restore). `checkpoint`: the last in this line of runs.
     """
 
@@ -205,7 +218,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     status: ExecutionStatus = "pending"
     phase: Phase = "queued"
     run: int = 1
-    begun: int = 1
+    begun: tuple[int, ...] = (1,)
     created: e.ExecutionCreated = None  # type: ignore[assignment]  # set by the first event
     graph: Graph = None  # type: ignore[assignment]
     execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION
@@ -227,6 +240,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     abandoned: list[str] = []
     paused: bool = False
     pause: int = 0
+    freed: frozenset[int] = frozenset()
     pause_reason: str = ""
     paused_at: datetime | None = None
     timers: dict[int, Timer] = {}
@@ -242,7 +256,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     checkpoints_failed: bool = False
     deadline: datetime | None = None
     recovering: int = 0
-    standing: dict[int, Deed] = {}
+    standing: dict[DeedKey, Deed] = {}
     images: dict[int, Any] = NOTHING
     undone: dict[int, int] = NOTHING
     past: dict[int, list[tuple[StepState, int]]] = NOTHING
@@ -309,7 +323,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
         if step.purpose == "task":
             return self.policy_of(index)
         if step.purpose == "compensation" and step.compensator is not None and self.rollback is not None:
-            return self.undo_policy_of(self.standing[self.rollback.order[self.rollback.cursor]], step.compensator)
+            return self.undo_policy_of(self.rollback.order[self.rollback.cursor], step.compensator)
         if step.purpose == "recovery" and step.recovery is not None:
             asked = step.recovery
             own = self.policy_of(index)

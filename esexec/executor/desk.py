@@ -24,9 +24,9 @@ from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, Interna
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
 from esexec.domain.state import ExecutionState
+from esexec.executor.before import Before, FirstCommand, PlanOf, no_plans
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
-from esexec.executor.starts import PlanOf, Starts, no_plans
 from esexec.log import codec
 from esexec.log.port import Log
 from esexec.world import now
@@ -93,11 +93,12 @@ class Desk:
         cache_size: int = limits.cached_entities,
         start_waits: StartWaits = _none_waits,
         plan_of: PlanOf = no_plans,
+        first_command: FirstCommand | None = None,
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
         self._start_waits = start_waits
-        self.starts = Starts(self, plan_of)
-        """Starts that must be completed before they can be decided."""
+        self.before = Before(self, plan_of, first_command)
+        """What some commands need before they can be decided."""
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
         self._weights: dict[str, int] = {}
@@ -263,6 +264,15 @@ class Desk:
             await self.outbox.tell_image(
                 ImageSignal(execution_id=envelope.entity, step=envelope.step, attempt=attempt, run=run, image=state.images[index])
             )
+
+    def commands_in_hand(self, entity: str) -> set[int]:
+        """The places in COMMANDS of those that this executor decides in the order they came."""
+        mailbox = self._mailboxes.get(entity)
+        if mailbox is None:
+            return set()
+        under_way = [batch for batch in (*mailbox.carrying, mailbox.appending) if batch is not None]
+        envelopes = [*mailbox.waiting, *(envelope for batch in under_way for envelope, _ in batch.messages)]
+        return {envelope.sequence for envelope in envelopes if isinstance(envelope.content, c.ExecutionCommand)}
 
     # What is rare --------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import msgspec
 from esexec.domain import commands as c
 from esexec.domain import reports as r
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
-from esexec.nats.pull import Tap, delivery_of
+from esexec.nats.pull import Tap, delivery_of, sequence_of
 
 DELIVERIES_OF_UNKNOWN = 20
 """What speaks of something that no history knows is looked for this often before it is parked."""
@@ -20,7 +20,8 @@ Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
 
 class Envelope:
     """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`); `step` and
-    `attempt` only in a report's. `deliveries` counts from 1. `bound`: a start whose idempotency key is ours."""
+    `attempt` only in a report's. `deliveries` counts from 1. `bound`: what had to be done before it could
+    be decided is done (a start's key is ours; it is a command's turn)."""
 
     __slots__ = (
         "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step",
@@ -35,6 +36,11 @@ class Envelope:
         self.content: Content = _NOTHING
         self.queue = self.step = self.attempt = ""
         self.bound = False
+
+    @property
+    def sequence(self) -> int:
+        """Its place in the stream that it came from."""
+        return sequence_of(self._ack)
 
     async def ack(self) -> None:
         """It is dealt with, for good."""

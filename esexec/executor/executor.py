@@ -23,7 +23,7 @@ from esexec.executor.settings import SettingsDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.dead import dead_headers
-from esexec.nats.direct import DirectReader, read_leader
+from esexec.nats.direct import DirectReader, first_from, read_leader
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
@@ -91,6 +91,7 @@ class Executor(Role):
             cache_size=self._cache_size,
             start_waits=partial(_start_waits, connection, subjects),
             plan_of=self._plans.plan_of,
+            first_command=partial(_first_command, connection, subjects),
         )
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
@@ -180,6 +181,10 @@ class Executor(Role):
         await self._outbox.close()
         await self._publisher.close()
         await connection.close()
+
+
+async def _first_command(connection: Connection, subjects: Subjects, execution: str, sequence: int) -> int | None:
+    return await first_from(connection, subjects.commands_stream, subjects.command_stored(execution, "*"), sequence)
 
 
 async def _start_waits(connection: Connection, subjects: Subjects, execution: str) -> bool:

@@ -82,8 +82,8 @@ class Mailbox:
         self.deciding = True
         try:
             while self.waiting and self.appending is None and not self.busy:
-                if _needs_more(self.waiting[0]):
-                    self.desk.starts.complete(self.waiting.pop(0))
+                if self.desk.before.is_due(self.waiting[0]):
+                    self.desk.before.prepare(self.waiting.pop(0))
                 elif self.state is not None:
                     await self._decide_gathered(self.state)
                 elif type(self.waiting[0].content) is c.StartExecution and not self.refusals:
@@ -119,7 +119,7 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
-            if not waiting or decision.full or _needs_more(waiting[0]) or (decided and self.one_by_one):
+            if not waiting or decision.full or self.desk.before.is_due(waiting[0]) or (decided and self.one_by_one):
                 break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
@@ -230,16 +230,11 @@ class Mailbox:
         batch = Batch(self.state, [(envelope, verdict)])
         state = self.state
         effects = open_effects(state) if commit is None else effects_of(commit.events, commit.version, state, commit.n)
-        batch.effects = [one._replace(again=True) if isinstance(one, DispatchAttempt) else one for one in effects]
+        batch.effects = [
+            one._replace(again=True, in_hand=one.in_hand or not one.again) if isinstance(one, DispatchAttempt) else one
+            for one in effects
+        ]
         await self.carry(batch)
-
-
-def _needs_more(envelope: Envelope) -> bool:
-    """Whether it is a start whose plan must be fetched or whose key must be bound first; or a retry as a new execution."""
-    content = envelope.content
-    if type(content) is not c.StartExecution:
-        return type(content) is c.RetryExecution and content.as_new and not envelope.bound
-    return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
 
 
 def _actor_of(decided: list[tuple[Envelope, Verdict]]) -> str | None:

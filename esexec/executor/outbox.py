@@ -8,7 +8,7 @@ is right: an effect that was given up would hold up all that follows it in its e
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, Unavailable
 from esexec.domain.ids import is_token
-from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal
+from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal, WhoHas
 from esexec.domain.strategies import own_lane
 from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope, backoff_s
@@ -31,6 +31,7 @@ from esexec.nats.lean import header_block
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.streams import ensure_lane
 from esexec.nats.subjects import Subjects
+from esexec.world import now
 
 logger = logging.getLogger("esexec.executor")
 
@@ -38,6 +39,9 @@ _encode = msgspec.json.encode
 _MUST_NOT_EXIST = header_block({"Nats-Expected-Last-Subject-Sequence": "0"})
 _CONSUMER_NOT_FOUND = 10014
 _TRY_AGAIN_S = 1.0
+_ANSWER_S = 2.0
+"""How long workers may take to answer who has an attempt."""
+_LOOK_AGAIN_S = 2 * limits.lease_ms / 1000
 _NO_OUTCOMES = frozenset({"started", "lost", "before"})
 """The types of reports that leave their attempt open."""
 
@@ -99,11 +103,14 @@ class NatsOutbox:
     async def _dispatch_again(
         self, entity: str, to: fx.DispatchAttempt, subject: str, data: bytes, done: Done, still_open: StillOpen
     ) -> None:
-        """A worker stores its report before it lets the dispatch go: who finds neither, nor an end in the log, hands it out."""
+        """A worker stores its report before it lets the dispatch go: who finds neither, nor an end in the log, nor a worker that
+        has it all the same, hands it out."""
         if await read_leader(self._connection, self._subjects.tasks_stream, subject) is not None:
             await self._stands((to.queue, to.priority), done)
         elif await self._is_reported(entity, to) or not await still_open():
             await done()
+        elif to.in_hand and await self._somebody_has(entity, to):
+            await self._look_later(entity, done)
         else:
             await self._dispatch(subject, data, (to.queue, to.priority), done)
 
@@ -118,6 +125,22 @@ class NatsOutbox:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return True  # what cannot be read becomes the attempt's failure
         return report.type not in _NO_OUTCOMES and not report.pause
+
+    async def _somebody_has(self, entity: str, what: fx.DispatchAttempt | fx.TakeBack) -> bool:
+        """Whether a worker says that it has the attempt."""
+        question = WhoHas(execution_id=entity, step=what.step, run=what.run, attempt=what.attempt)
+        try:
+            await self._connection.request(self._subjects.live(entity, "held"), _encode(question), _ANSWER_S)
+        except Unavailable:
+            if not self._connection.is_connected:
+                raise
+            return False
+        return True
+
+    async def _look_later(self, entity: str, done: Done) -> None:
+        """A worker has, or had a moment ago, an attempt whose dispatch was deleted: if it is lost, nothing else would tell."""
+        at = now() + timedelta(seconds=_LOOK_AGAIN_S)
+        await self._schedule(entity, r.LOOK, at, done)
 
     async def _dispatch(self, subject: str, data: bytes, lane: tuple[str, int], done: Done) -> None:
         # No closure that names itself: that would be a cycle per dispatch for the collector.
@@ -147,13 +170,16 @@ class NatsOutbox:
 
     async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None:
         name = str(timer.name)
+        await self._schedule(entity, name, timer.due, done)
+        if timer.wait_s * 1000 < limits.backstop_timer_ms:
+            self._soon(max(timer.wait_s, 0.0), entity, name)
+
+    async def _schedule(self, entity: str, name: str, at: datetime, done: Done) -> None:
         headers = {
-            "Nats-Schedule": f"@at {timer.due.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
+            "Nats-Schedule": f"@at {at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
             "Nats-Schedule-Target": self._subjects.due(entity, name),
         }
         await self._store(self._subjects.timer(entity, name), b"", header_block(headers), done)
-        if timer.wait_s * 1000 < limits.backstop_timer_ms:
-            self._soon(max(timer.wait_s, 0.0), entity, name)
 
     def _soon(self, wait: float, execution: str, name: str) -> None:
         """A timer that the server would fire too coarsely also runs here; the first to fire is believed."""
@@ -210,8 +236,8 @@ class NatsOutbox:
             # Its worker is done with it, or it was taken back elsewhere: it must not be handed out once more.
             await self._not_there(entity, what, subject, done, still_open)
         else:
-            # It was handed out in between, and its lease went with it: put it back, so that it is not lost with its holder.
-            await self._dispatch(subject, waiting.data, (what.queue, what.priority), done)
+            # It was handed out in between, and its lease went with it. Put back, it would be handed out a second time at once.
+            await self._look_later(entity, done)
 
     async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done, still_open: StillOpen) -> None:
         """Whoever may have it: advice that comes after this is not heard."""
@@ -232,6 +258,9 @@ class NatsOutbox:
         again = what.again.message if what.again is not None else None
         if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what) or not await still_open():
             await done()
+            return
+        if not _was_passed_about(what) and await self._somebody_has(entity, what):
+            await self._look_later(entity, done)
             return
         lane = (what.queue, what.priority)
         what = what if _was_passed_about(what) else what._replace(again=None)

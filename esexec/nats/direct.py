@@ -134,6 +134,18 @@ async def read_leader(connection: Connection, stream: str, subject: str) -> Mess
     return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")))
 
 
+async def first_from(connection: Connection, stream: str, pattern: str, sequence: int) -> int | None:
+    """The sequence of the first message on a subject that matches, at this one or after it, as the leader knows it."""
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": pattern})
+    except ApiError as error:
+        if error.err_code == 10037:
+            return None
+        raise
+    found: int = answer["message"]["seq"]
+    return found
+
+
 async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:
     """Every subject of a stream that matches, paged."""
     subjects: list[str] = []

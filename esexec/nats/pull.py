@@ -228,6 +228,12 @@ def _in_domain(reply: str) -> str:
     return f"{tokens[4]}.{tokens[5]}" if len(tokens) >= 11 else ""
 
 
+def sequence_of(reply: str) -> int:
+    """The message's place in its stream: see `delivery_of`."""
+    tokens = reply.split(".")
+    return int(tokens[5 if len(tokens) < 11 else 7])
+
+
 def delivery_of(reply: str) -> tuple[int, int]:
     """How often the message was delivered, from 1, and when it was stored, in nanoseconds since 1970 by the server's clock.
 

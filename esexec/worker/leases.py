@@ -2,8 +2,9 @@
 
 The thread has its own loop and its own connection. Every quarter second it renews the leases that are due, and looks whether
 the worker's loop still turns; while it does not, the thread also tells what the loop should have told: that long attempts
-have started, and that late ones timed out. A lease is not renewed past its attempt's timeout and grace, so whatever hangs
-too deep even for this loses its lease, and the server hands its attempt to somebody else.
+have started, and that late ones timed out. It answers who asks for an attempt that is in this worker's hands. A lease is not
+renewed past its attempt's timeout and grace, so whatever hangs too deep even for this loses its lease, and the server hands
+its attempt to somebody else.
 """
 
 import asyncio
@@ -20,13 +21,16 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import EsexecError
-from esexec.nats.connection import Connection, OutboundBufferLimitError, connect
+from esexec.domain.messages import WhoHas
+from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.publisher import Publisher
-from esexec.worker.attempt import Attempt
+from esexec.nats.subjects import Subjects
+from esexec.worker.attempt import Attempt, key_of
 from esexec.world import now
 
 logger = logging.getLogger("esexec.worker")
 
+_who_has = msgspec.json.Decoder(WhoHas).decode
 _TICK_S = 0.25
 _BLOCKED_S = 1.0
 """A loop that has not turned for this long is blocked."""
@@ -42,12 +46,13 @@ class LeaseKeeper:
         self,
         url: str,
         auth: dict[str, Any],
+        subjects: Subjects,
         worker: str,
         attempts: Callable[[], Iterable[Attempt]],
         pulse_mono: Callable[[], float],
         given_up: Callable[[Attempt], None],
     ) -> None:
-        self._url, self._auth, self._worker = url, auth, worker
+        self._url, self._auth, self._subjects, self._worker = url, auth, subjects, worker
         self._attempts, self._pulse_mono, self._given_up = attempts, pulse_mono, given_up
         self._stop: Callable[[], object] | None = None
         self._ready = threading.Event()
@@ -80,6 +85,7 @@ class LeaseKeeper:
         self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)
         self._ready.set()
         async with connection, Publisher(connection) as publisher:
+            await connection.subscribe(self._subjects.live("*", "held"), self._on_asked)
             while not stopped.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), _TICK_S)
@@ -87,6 +93,14 @@ class LeaseKeeper:
                     await self._look(connection, publisher)
                 except Exception:  # whatever it is, without this thread every attempt would lose its lease
                     logger.exception("leases could not be looked after")
+
+    async def _on_asked(self, message: Msg) -> None:
+        """An executor wants to know whether an attempt that has no lease any more is in somebody's hands."""
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OutboundBufferLimitError):
+            about = _who_has(message.data)
+            key = key_of(about.execution_id, about.step, f"{about.run}-{about.attempt}")
+            if any(attempt.key == key for attempt in list(self._attempts())):
+                await message.respond(b"+")
 
     async def _look(self, connection: Connection, publisher: Publisher) -> None:
         now_mono = time.monotonic()

@@ -121,6 +121,7 @@ class Worker(Role):
         self._leases = LeaseKeeper(
             self._url,
             dict(self._auth),
+            self._subjects,
             self.name,
             lambda: self._attempts.values(),
             lambda: self._pulse_mono,

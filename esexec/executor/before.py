@@ -1,5 +1,11 @@
-"""Starts that need more before they can be decided: the plan that they name by its id, or an idempotency key of their own."""
+"""What some commands need before they can be decided: a start the plan that it names by its id, or an idempotency key of its own;
+every other command its turn.
 
+Executors share a partition, so two commands of one execution that follow each other closely can be in the hands of two of
+them. Their order is that of the stream: a command is decided once those before it are dealt with.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -26,23 +32,61 @@ async def no_plans(plan_id: str) -> bytes | ErrorInfo:
     return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
 
 
-class Starts:
+FirstCommand = Callable[[str, int], Awaitable[int | None]]
+"""The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
+
+_TURNS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""So long it is waited for a command's turn, each time; then the server keeps it for a while."""
+
+
+class Before:
     """See the module."""
 
-    def __init__(self, desk: "Desk", plan_of: PlanOf) -> None:
-        self._desk, self._plan_of = desk, plan_of
+    def __init__(self, desk: "Desk", plan_of: PlanOf, first_command: FirstCommand | None) -> None:
+        self._desk, self._plan_of, self._first_command = desk, plan_of, first_command
 
-    def complete(self, envelope: Envelope) -> None:
-        """Fetch the plan that a start names by its id, or bind its key to its execution; then go on with it.
+    def is_due(self, envelope: Envelope) -> bool:
+        """Whether there is something to be done first."""
+        content = envelope.content
+        if type(content) is c.StartExecution:
+            return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
+        if envelope.bound or not isinstance(content, c.ControlCommand):
+            return False
+        return self._first_command is not None or (type(content) is c.RetryExecution and content.as_new)
 
-        A retry as a new execution is looked at as well: whether its id is free.
-        """
-        start = envelope.content
-        if isinstance(start, c.RetryExecution):
-            self._desk.spawn(self._look_for_fork(envelope, start), envelope)
-            return
-        assert isinstance(start, c.StartExecution)
-        self._desk.spawn(self._bind_key(envelope) if start.plan_id is None else self._fetch_plan(envelope, start), envelope)
+    def prepare(self, envelope: Envelope) -> None:
+        """Do it; then go on with the command."""
+        content = envelope.content
+        if not isinstance(content, c.StartExecution):
+            work = self._wait_for_turn(envelope)
+        elif content.plan_id is None:
+            work = self._bind_key(envelope)
+        else:
+            work = self._fetch_plan(envelope, content)
+        self._desk.spawn(work, envelope)
+
+    async def _wait_for_turn(self, envelope: Envelope) -> None:
+        for wait_s in _TURNS_S:
+            if await self._is_its_turn(envelope):
+                if isinstance(envelope.content, c.RetryExecution) and envelope.content.as_new:
+                    await self._look_for_fork(envelope, envelope.content)
+                else:
+                    envelope.bound = True
+                    await self._desk.take(envelope)
+                return
+            await asyncio.sleep(wait_s)
+        await envelope.nak(backoff_s(envelope.deliveries))
+
+    async def _is_its_turn(self, envelope: Envelope) -> bool:
+        """Whether all commands before it are dealt with, or in this executor's hands: those are decided in order."""
+        if self._first_command is None:
+            return True
+        first: int | None = 0
+        while first is not None and first < envelope.sequence:
+            first = await self._first_command(envelope.entity, first + 1)
+            if first is not None and first < envelope.sequence and first not in self._desk.commands_in_hand(envelope.entity):
+                return False
+        return True
 
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
         found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else PLAN_OR_TASK
