@@ -3,7 +3,7 @@
 from esexec.domain import events as e
 from esexec.domain.evolve_step import close_attempt, leave, open_attempt, set_vars, wait_in_queue
 from esexec.domain.rollback import order_of_undoing
-from esexec.domain.state import DeedKey, ExecutionState, Rollback, StepState, table
+from esexec.domain.state import ExecutionState, Rollback, StepState, table
 from esexec.domain.timers import close_timer, close_timers
 
 
@@ -77,7 +77,7 @@ def compensation_skipped(state: ExecutionState, event: e.CompensationSkipped) ->
 def _did_more(state: ExecutionState, index: int) -> bool:
     """Whether something else that the step, or its fallback, did is not undone."""
     who = {None, state.graph.steps[index].fallback}
-    return any(DeedKey(index, task, run) in state.standing for task in who for run in range(1, state.run + 1))
+    return any((index, task, run) in state.standing for task in who for run in range(1, state.run + 1))
 
 
 def _undoing(state: ExecutionState, step_id: str) -> tuple[int, StepState, Rollback]:

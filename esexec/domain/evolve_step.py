@@ -98,9 +98,9 @@ def it_stands(state: ExecutionState, deed: Deed) -> None:
     standing.pop(key, None)
     if state.run > 1:
         for run in range(1, state.run + 1):
-            other = standing.get(key._replace(run=run))
-            if other is not None and other.certain:
-                del standing[other.key]
+            other = deed.step, deed.fallback, run
+            if other in standing and standing[other].certain:
+                del standing[other]
     standing[key] = deed
 
 

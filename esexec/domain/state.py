@@ -81,12 +81,8 @@ class Lane(NamedTuple):
     priority: int
 
 
-class DeedKey(NamedTuple):
-    """What is undone at most once: what a step, or its `fallback`, did in a run."""
-
-    step: int
-    fallback: str | None
-    run: int
+DeedKey = tuple[int, str | None, int]
+"""What is undone at most once: what a step, or its fallback (its task), did in a run."""
 
 
 class Deed(msgspec.Struct, frozen=True, gc=False):
@@ -106,7 +102,7 @@ class Deed(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> DeedKey:
-        return DeedKey(self.step, self.fallback, self.run)
+        return self.step, self.fallback, self.run
 
 
 class StepState(msgspec.Struct, gc=False):

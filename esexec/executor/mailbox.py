@@ -82,7 +82,7 @@ class Mailbox:
         self.deciding = True
         try:
             while self.waiting and self.appending is None and not self.busy:
-                if self.desk.before.is_due(self.waiting[0]):
+                if self.waiting[0].verb != "report" and self.desk.before.is_due(self.waiting[0]):
                     self.desk.before.prepare(self.waiting.pop(0))
                 elif self.state is not None:
                     await self._decide_gathered(self.state)
@@ -119,7 +119,7 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
-            if not waiting or decision.full or self.desk.before.is_due(waiting[0]) or (decided and self.one_by_one):
+            if not waiting or decision.full or (decided and self.one_by_one) or self.desk.before.is_due(waiting[0]):
                 break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
