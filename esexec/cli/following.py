@@ -26,12 +26,15 @@ async def follow_to_end(
 
     console = terminal()
     following = asyncio.ensure_future(follow(client.monitor(execution_id), console, again=again))
+    waiting = asyncio.ensure_future(client.wait(execution_id, wait_timeout=wait_timeout))
     try:
-        result = await client.wait(execution_id, wait_timeout=wait_timeout)
-        await following
+        # Whichever fails first: who follows what is not there is told at once, and not waited for by the other.
+        await asyncio.gather(waiting, following)
     finally:
+        waiting.cancel()
         following.cancel()
-        await asyncio.wait({following})
+        await asyncio.wait({waiting, following})
+    result = waiting.result()
     show(console, "", outcome(result, stacks=call.verbose))
     return result
 

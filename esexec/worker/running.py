@@ -113,10 +113,8 @@ class Runner:
         make_current(attempt.context)
         try:
             output = await call(**arguments)
-        except BaseException as error:
+        except BaseException as error:  # also `sys.exit()`: it would end this worker, and each that is given the attempt after it
             await self._raised(attempt, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
         else:
             await self._returned(attempt, output)
 

@@ -81,6 +81,9 @@ def test_what_is_not_there_exits_3(cli: Cli, nats_server: NatsServer, namespace:
         done = named(verb, "x", "--namespace", namespace, "--json")
         assert done.code == 3
         assert json.loads(done.err)["error"]["code"] == "not_found"
+        done = named(verb, "x", "--namespace", namespace)
+        assert (done.code, done.out) == (3, "")
+        assert done.err.startswith("error [not_found]: no execution x is known")
 
 
 def test_what_is_refused_exits_4(cli: Cli) -> None:

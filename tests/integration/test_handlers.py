@@ -1,5 +1,6 @@
 """What goes into a handler and what comes out of it, over the wire: parameters by type, outputs, errors."""
 
+import asyncio
 import dataclasses
 import enum
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 import esexec
 from esexec import ExecutionStatus, Plan, Step
-from tests.integration.engine import KINDS, Engine
+from tests.integration.engine import KINDS, QUICK, Engine
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
 
@@ -277,20 +278,29 @@ async def test_an_exception_becomes_an_error_with_code_and_stack(engine: Engine)
     assert result.results[0].stack == error.stack
 
 
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit], ids=lambda kind: kind.__name__)
-async def test_a_sync_handler_may_raise_anything(engine: Engine, error: type[BaseException]) -> None:
-    """Also what would end a program is only the failure of its attempt; the worker goes on."""
+async def test_a_handler_may_raise_anything(engine: Engine, error: type[BaseException], sync: bool) -> None:
+    """Also what would end a program is only the failure of its attempt, with its retries; the worker goes on."""
+    calls: list[int] = []
 
-    @esexec.task
     def leaves() -> None:
+        calls.append(1)
         raise error("bye")
+
+    async def leaves_later() -> None:
+        await asyncio.sleep(0)
+        leaves()
 
     @esexec.task
     async def fine() -> int:
         return 1
 
-    await engine.worker(leaves, fine)
-    assert (await engine.execute("leaves", max_retries=0)).status == ExecutionStatus.FAILED
+    named = esexec.task(name="leaves")
+    await engine.worker(named(leaves) if sync else named(leaves_later), fine)
+    result = await engine.execute("leaves", max_retries=1, **QUICK)
+    assert result.error is not None
+    assert (result.status, result.error.message, len(calls)) == (ExecutionStatus.FAILED, "bye", 2)
     assert (await engine.execute("fine")).result == 1
 
 

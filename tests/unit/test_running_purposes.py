@@ -138,6 +138,17 @@ async def test_a_strategy_that_raises_fails_its_attempt() -> None:
     assert (type(report), report.error.code, report.error.message) == (r.Failed, "VALUE_ERROR", "no idea")
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+async def test_a_strategy_that_ends_the_program_fails_its_attempt(error: type[BaseException]) -> None:
+    """The worker that asked it lives on, and nobody else is given that question."""
+
+    async def leaves(ctx: RecoveryContext) -> RecoveryResult:
+        raise error("bye")
+
+    report = await Worker(strategies=(recovery(leaves),)).run("leaves", purpose="recovery", recovery=ASKED)
+    assert (type(report), report.error.message) == (r.Failed, "bye")
+
+
 async def test_a_strategy_that_takes_too_long_times_out() -> None:
     """It is cancelled as a handler is, and its attempt timed out."""
 
