@@ -157,9 +157,22 @@ def encode_command(command: c.Command) -> bytes:
         raise ValidationError(
             f"the command is {len(data)} bytes", code="too_large", hint=f"at most {largest} bytes; pass large inputs by reference"
         )
-    if isinstance(command, c.StartExecution) and data.count(b"{") + data.count(b"[") > limits.nesting_depth:
-        for field, value in (("input", command.input), ("context", command.context), ("metadata", command.metadata)):
-            check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field)
-    elif isinstance(command, c.CreateCheckpoint):
-        check_shape(msgspec.to_builtins(command.metadata, enc_hook=enc_hook), path="metadata")
+    if isinstance(command, c.StartExecution):
+        given = {"input": command.input, "context": command.context, "metadata": command.metadata}
+    else:
+        given = {"metadata": command.metadata} if isinstance(command, c.CreateCheckpoint) else {}
+    if given:
+        _check_parts(data, given)
     return data
+
+
+def _check_parts(data: bytes, given: dict[str, Any]) -> None:
+    """Each part of a command that has a limit of its own, where the whole (`data`) is large or deep enough to exceed it."""
+    if len(data) > limits.input_bytes:
+        for field, value in given.items():
+            if (size := len(_encoder.encode(value))) > limits.input_bytes:
+                hint = f"at most {limits.input_bytes} bytes (limits.input_bytes); pass large values by reference"
+                raise ValidationError(f"{field} of {size} bytes is too large", code="too_large", hint=hint)
+    if data.count(b"{") + data.count(b"[") > limits.nesting_depth:
+        for field, value in given.items():
+            check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field)

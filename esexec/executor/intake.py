@@ -174,9 +174,10 @@ def _cannot_be_kept(code: str, message: str, hint: str) -> r.Failed:
     return r.Failed(error=ErrorInfo(type="execution_error", code=code, message=message, hint=hint, retryable=False))
 
 
-def _check_size(size: int, size_max: int, what: str = "a command") -> None:
+def _check_size(size: int, size_max: int, what: str = "a command", limit: str = "") -> None:
     if size > size_max:
-        raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=f"at most {size_max} bytes")
+        hint = f"at most {size_max} bytes" + (f" (limits.{limit})" if limit else "")
+        raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=hint)
 
 
 def _check_parts(data: bytes, command: c.Command) -> None:
@@ -186,10 +187,14 @@ def _check_parts(data: bytes, command: c.Command) -> None:
     kept_bytes = 0
     if isinstance(command, c.StartExecution) and command.kept:
         kept_bytes = len(_encode(command.kept))
-        _check_size(kept_bytes, limits.fork_bytes, "what is kept of another execution,")
+        _check_size(kept_bytes, limits.fork_bytes, "what is kept of another execution,", "fork_bytes")
     elif isinstance(command, c.CreateCheckpoint):
-        _check_size(len(_encode(command.metadata)), limits.input_bytes, "metadata")
-    _check_size(len(_encode(command)) - kept_bytes, _COMMAND_BYTES)
+        _check_size(len(_encode(command.metadata)), limits.input_bytes, "metadata", "input_bytes")
+    size = len(_encode(command)) - kept_bytes
+    _check_size(size, _COMMAND_BYTES)
+    if isinstance(command, c.StartExecution) and size > limits.input_bytes:
+        for what in ("input", "context", "metadata"):
+            _check_size(len(_encode(getattr(command, what))), limits.input_bytes, what, "input_bytes")
 
 
 def _check_depth(data: bytes, message: msgspec.Struct) -> None:

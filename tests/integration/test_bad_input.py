@@ -155,6 +155,7 @@ async def test_hostile_tokens_in_a_commands_subject(engine: Engine, raw: RawClie
         ({"task": "t", "idempotency_key": ""}, None),
         ({"task": "t", "idempotency_key": "k" * 513}, None),
         ({"task": "t", "input": "x" * 700_000}, "too_large"),
+        ({"task": "t", "context": {"s": "x" * 270_000}}, "too_large"),
         ({"task": "t", "actor": "x" * 1000}, None),
         ({"task": "t", "context": [1]}, None),
     ],

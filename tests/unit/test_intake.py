@@ -1,10 +1,12 @@
 """What comes in is read: a report that holds more than can be kept is its attempt's failure, with the limit's name."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
+from esexec.client.commands import encode_command
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
@@ -56,10 +58,14 @@ def test_what_is_as_large_as_it_may_be_is_taken(report: r.Report) -> None:
 
 
 def read(entity: str, verb: str, command: c.Command) -> Any:
+    return read_bytes(entity, verb, msgspec.json.encode(command))
+
+
+def read_bytes(entity: str, verb: str, data: bytes) -> Any:
     async def take(_: Any) -> None: ...
 
     intake = Intake(None, None, None, {"_settings": take, "_plans": take})  # type: ignore[arg-type]
-    return intake._read_command(entity, verb, msgspec.json.encode(command))
+    return intake._read_command(entity, verb, data)
 
 
 def test_a_fork_may_bring_its_outputs_along() -> None:
@@ -71,6 +77,35 @@ def test_a_fork_may_bring_its_outputs_along() -> None:
     with pytest.raises(ValidationError) as raised:
         read("e1", "start", msgspec.structs.replace(largest, context={"s": "x" * (limits.fork_bytes - 10)}))
     assert raised.value.code == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("largest", "over"),
+    [
+        ({"input": "x" * (limits.input_bytes - 2)}, {"input": "x" * (limits.input_bytes - 1)}),
+        ({"context": {"s": "x" * (limits.input_bytes - 8)}}, {"context": {"s": "x" * (limits.input_bytes - 7)}}),
+        ({"metadata": {"s": "x" * (limits.input_bytes - 8)}}, {"metadata": {"s": "x" * (limits.input_bytes - 7)}}),
+    ],
+    ids=["input", "context", "metadata"],
+)
+def test_what_a_start_brings_along_has_a_limit(largest: dict[str, Any], over: dict[str, Any]) -> None:
+    """Input, context and metadata may have `input_bytes` each: one byte more is refused, by name, by executor and client."""
+    part = next(iter(over))
+    command = c.StartExecution(id="c1", task="t", **largest)
+    assert read("e1", "start", command) == command
+    assert encode_command(command) == msgspec.json.encode(command)
+    for refuse in (partial(read, "e1", "start"), encode_command):
+        with pytest.raises(ValidationError, match=f"{part} of {limits.input_bytes + 1} bytes is too large") as raised:
+            refuse(c.StartExecution(id="c1", task="t", **over))
+        assert (raised.value.code, "limits.input_bytes" in (raised.value.hint or "")) == ("too_large", True)
+
+
+def test_an_input_is_as_large_as_it_is_stored() -> None:
+    """`1e15` is written with eighteen bytes: a small message can hold an input that is too large."""
+    data = msgspec.json.encode(c.StartExecution(id="c1", task="t", input=[0.5])).replace(b"0.5", b"1e15," * 15_000 + b"1")
+    assert len(data) < limits.input_bytes
+    with pytest.raises(ValidationError, match="input of "):
+        read_bytes("e1", "start", data)
 
 
 @pytest.mark.parametrize("verb", c.VERBS)
