@@ -254,6 +254,18 @@ class History:
         self.stored.append(Stored(n, n, codec.encode(commit)))
         self.commits.append(codec.decode(self.stored[-1].data))
 
+    def happen_together(self, *messages: Message | TimerOf) -> "Outcome":
+        """Decide these into one commit, as an executor does with what has gathered. A timer is one of those open before it."""
+        self.clock += 1
+        before = self.state
+        decision = Decision(self.state, at(self.clock), around=self.around)
+        found = [_timer_message(before, message) if isinstance(message, TimerOf) else message for message in messages]
+        verdicts = [decide_message(decision, message, at(self.clock)) for message in found]
+        assert decision.events, f"these led to nothing: {messages}"
+        self.commit(decision.events, decision.time, tuple(decision.causes))
+        assert visible(decision.state) == visible(self.state), "the state of a decision is not the fold of its history"
+        return Outcome(self, before, decision, verdicts[-1])
+
     def when(self, message: Message | TimerOf, *, at: float | None = None, chance: float = 0.0) -> "Outcome":
         return self.happen(message, when=at, chance=chance)
 
@@ -336,6 +348,22 @@ def _timer_message(state: ExecutionState, timer: TimerOf) -> r.Due:
 def exactly(effects: Iterable[Effect]) -> list[tuple[type, Effect]]:
     """Effects with their types: a `ClearTimer` of 7 equals a `ContinueLater` after 7, for both are tuples."""
     return [(type(effect), effect) for effect in effects]
+
+
+def asked_about(effects: Iterable[Effect]) -> list[str]:
+    """The attempts that are handed out again only if no worker says that it has them."""
+    return [f"{one.step}/{one.run}-{one.attempt}" for one in effects if isinstance(one, fx.DispatchAttempt) and one.in_hand]
+
+
+def on_attempts(effects: Iterable[Effect]) -> list[str]:
+    """The effects on attempts, in words: no timers."""
+    return [_in_words(one) for one in effects if isinstance(one, fx.DispatchAttempt | fx.TakeBack)]
+
+
+def repeated(history: "History", n: int) -> list[Effect]:
+    """The effects of commit `n`, repeated now."""
+    commit = history.commits[n - 1]
+    return effects_of(commit.events, commit.version, history.state, n)
 
 
 def in_words(effects: Iterable[Effect]) -> list[str]:

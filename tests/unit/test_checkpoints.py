@@ -161,8 +161,8 @@ def test_what_was_open_is_given_up() -> None:
     assert in_words(outcome.effects) == [
         "dispatch a/2-1",
         "dispatch b/2-1",
-        "give up a/1-1: a checkpoint was restored",
-        "give up b/1-1: a checkpoint was restored",
+        "give up a/1-1: the execution went on without it",
+        "give up b/1-1: the execution went on without it",
     ]
     for late in (completed("a"), fatal("a"), lost("a", 10), started("b"), completed("b")):
         history.when(late).then_nothing("stale")
@@ -263,8 +263,8 @@ def test_the_effects_of_a_restore_can_be_repeated() -> None:
     repeated = in_words(fx.effects_of(commit.events, commit.version, history.state, commit.n))
     assert repeated == [
         "dispatch b/2-1",
-        "give up a/1-1: a checkpoint was restored",
-        "give up b/1-1: a checkpoint was restored",
+        "give up a/1-1: the execution went on without it",
+        "give up b/1-1: the execution went on without it",
     ]
 
 

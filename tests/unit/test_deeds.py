@@ -61,10 +61,10 @@ def test_references_of_an_undoing_are_those_of_the_time_when_it_was_done() -> No
     plan = start("a", step("b", params={"n": "${steps.a.output.n}"}), "z", config=NO_ROLLBACK)
     history = given(plan, checkpoint(), completed("a", {"n": 1}), completed("b"), fatal("z"), restore("e1.4"), around=AROUND)
     history.happen(completed("a", {"n": 2}, run=2))
-    assert planned(history) == [("a", {"n": 2}), ("b", {"n": 1})]
+    assert planned(history) == [("b", {"n": 1}), ("a", {"n": 2})]
     history.happen(fatal("b", run=2))
     history.happen(rollback())
-    assert [one.params for one in undoings(history)] == [{"n": 2}, {"n": 1}]
+    assert [one.params for one in undoings(history)] == [{"n": 1}, {"n": 2}]
 
 
 def test_an_attempt_of_unknown_outcome_has_the_params_that_it_was_handed_out_with() -> None:
@@ -73,7 +73,7 @@ def test_an_attempt_of_unknown_outcome_has_the_params_that_it_was_handed_out_wit
     history = given(plan, checkpoint(), completed("a", 1), timed_out("b"), around=AROUND)
     history.happen(restore("e1.4"))
     history.happen(completed("a", 2, run=2))
-    assert planned(history) == [("a", {}), ("b", {"n": 1})]
+    assert planned(history) == [("b", {"n": 1}), ("a", {})]
 
 
 # Once ------------------------------------------------------------------------------------------------------------------
@@ -88,13 +88,35 @@ def test_a_later_completion_takes_the_place_of_an_earlier_one() -> None:
     assert (deed.run, deed.certain, deed.output) == (2, True, {"n": 2})
 
 
+REDONE = step("b", params={"n": "${steps.a.output}"}, max_retries=0)
+
+
 def test_an_uncertain_attempt_takes_nothing_of_what_is_certain() -> None:
-    """What completed stays what is undone, though a later run of the step may have done it once more."""
-    plan = start("a", "z", config=NO_ROLLBACK | {"max_retries": 0})
-    history = given(plan, checkpoint(), completed("a", {"n": 1}), fatal("z"), restore("e1.4"), around=AROUND)
-    history.happen(timed_out("a", run=2))
-    (deed,) = history.state.standing.values()
-    assert (deed.run, deed.certain, deed.output) == (1, True, {"n": 1})
+    """What completed, and what a later run may have done once more, with other inputs, are two deeds: each is undone as it was."""
+    plan = start("a", REDONE, "z", config=NO_ROLLBACK)
+    history = given(plan, checkpoint(), completed("a", 1), completed("b", {"id": 7}), fatal("z"), restore("e1.4"), around=AROUND)
+    history.happen(completed("a", 2, run=2))
+    history.happen(timed_out("b", run=2))
+    assert planned(history) == [("b", {"n": 2}), ("b", {"n": 1, "id": 7}), ("a", {})]
+    assert [one.certain for one in rollback_plan(history.state)] == [False, True, True]
+    history.happen(rollback())
+    dispatched = undoings(history)
+    assert [(one.params, key_of(one)) for one in dispatched[:2]] == [
+        ({"n": 2}, "e1/b/2/undo"),
+        ({"n": 1, "id": 7}, "e1/b/1/undo"),
+    ]
+    assert history.state.status == "rolled_back"
+    assert not history.state.standing
+
+
+def test_a_completion_takes_nothing_of_what_is_uncertain_in_another_run() -> None:
+    """The attempt of run 1 may have done its work, with the inputs of run 1; that run 2 completed does not undo that."""
+    plan = start("a", REDONE, "z", config=NO_ROLLBACK)
+    history = given(plan, checkpoint(), completed("a", 1), timed_out("b"), restore("e1.4"), around=AROUND)
+    for message in (completed("a", 2, run=2), completed("b", {"id": 8}, run=2)):
+        history.happen(message)
+    assert planned(history) == [("b", {"n": 2, "id": 8}), ("b", {"n": 1}), ("a", {})]
+    assert [one.certain for one in rollback_plan(history.state)] == [True, False, True]
 
 
 def test_a_retry_that_completes_makes_an_uncertain_attempt_certain() -> None:
@@ -106,7 +128,7 @@ def test_a_retry_that_completes_makes_an_uncertain_attempt_certain() -> None:
 
 
 def test_a_restore_puts_back_what_it_goes_back_to_in_the_order_of_that_time() -> None:
-    """b completed before a at the checkpoint; a's later completion is of a line that was left."""
+    """b completed after a at the checkpoint; a's later completion is of a line that was left, where b was at work once more."""
     plan = start("a", "b", "z", plan_fields={"parallel": True}, config=NO_ROLLBACK)
     history = given(
         plan, checkpoint("early"), completed("a", {"n": 1}), completed("b"), checkpoint("done"), fatal("z"), around=AROUND
@@ -116,7 +138,8 @@ def test_a_restore_puts_back_what_it_goes_back_to_in_the_order_of_that_time() ->
     history.happen(completed("a", {"n": 2}, run=2))
     assert planned(history) == [("a", {"n": 2}), ("b", {})]
     history.happen(restore(done, id="r2"))
-    assert planned(history) == [("b", {}), ("a", {"n": 1})]
+    assert planned(history) == [("b", {}), ("b", {}), ("a", {"n": 1})]
+    assert [(one.run, one.certain) for one in history.state.standing.values()][:2] == [(1, True), (1, True)]
     assert [one.output for one in history.state.steps] == [{"n": 1}, None, None]
 
 
@@ -221,7 +244,7 @@ def test_what_was_open_when_a_checkpoint_was_restored_is_of_unknown_outcome() ->
     assert (deed.run, deed.certain) == (1, False)
     history.happen(cancel())
     history.happen(due())
-    assert len(history.state.standing) == 1
+    assert [(one.run, one.certain) for one in history.state.standing.values()] == [(1, False), (2, False)]  # left as well
 
 
 def test_what_was_taken_along_from_another_execution_is_no_deed() -> None:

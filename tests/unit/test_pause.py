@@ -13,6 +13,7 @@ from tests.given import (
     History,
     Message,
     advised,
+    asked_about,
     at,
     cancel,
     checkpoint,
@@ -23,6 +24,7 @@ from tests.given import (
     given,
     in_words,
     pause,
+    repeated,
     restore,
     resume,
     start,
@@ -49,11 +51,16 @@ def test_a_pause_is_recorded_with_its_reason() -> None:
 
 
 def test_what_waits_for_a_worker_is_held_and_handed_out_again() -> None:
-    """A queued attempt is taken back; a started one is left alone. The resume hands out the very same attempt."""
-    history = given(start("a", "b", plan_fields=PARALLEL), started("a"))
-    assert in_words(history.when(pause()).effects) == ["hold b/1-1 for 6"]
-    history.when(withdrawn("b", pause=6)).then(e.TaskHeld(step="b"))
-    assert in_words(history.when(resume()).effects) == ["dispatch b/1-1"]
+    """A queued attempt is taken back; a started one is left alone. The resume hands out the very same attempt.
+
+    What the pause provably took back is with nobody; for all else that is open workers are asked.
+    """
+    history = given(start("a", "b", "c", plan_fields=PARALLEL), started("a"))
+    assert in_words(history.when(pause()).effects) == ["hold b/1-1 for 7", "hold c/1-1 for 7"]
+    history.when(withdrawn("b", pause=7)).then(e.TaskHeld(step="b"))
+    effects = history.when(resume()).effects
+    assert in_words(effects) == ["dispatch a/1-1", "dispatch b/1-1", "dispatch c/1-1"]
+    assert asked_about(effects) == ["a/1-1", "c/1-1"]
     assert not history.state.steps[1].held
 
 
@@ -159,11 +166,16 @@ def test_that_it_was_taken_back_is_recorded_once() -> None:
 
 
 def test_only_the_pause_of_now_holds_anything() -> None:
-    """What another pause took back was handed out again behind that one's resume, and may be with a worker by now."""
+    """What another pause took back was handed out again behind that one's resume, and may be with a worker by now.
+
+    Or it was taken back behind that one's resume: so everything open is looked for.
+    """
     history = given(start("a"), pause("p1"), resume("r1"))
-    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=4)).then_nothing("open")
+    assert asked_about(fx.open_effects(history.state)) == ["a/1-1"]
     history.happen(pause("p2"))
-    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=4)).then_nothing("open")
+    assert fx.open_effects(history.state) == []  # after the resume
     history.when(withdrawn("a", pause=6)).then(e.TaskHeld(step="a"))
 
 
@@ -179,7 +191,7 @@ def test_a_cancel_settles_what_is_held_at_once() -> None:
 def test_what_is_being_taken_back_when_a_cancel_comes_is_cancelled() -> None:
     """The cancel ended the pause and hands nothing out: that nobody had it still holds. An older pause says nothing."""
     history = given(start("a"), pause("p1"), resume("r1"), pause("p2"), cancel())
-    history.when(withdrawn("a", pause=4)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=4)).then_nothing("open")
     history.when(withdrawn("a", pause=6)).then_types("task_cancelled a", "execution_cancelled")
 
 
@@ -312,10 +324,10 @@ def test_effects_of_before_the_pause_hand_out_nothing() -> None:
 
 
 def test_effects_of_a_pause_that_is_over_hand_out_again() -> None:
-    """Whoever repeats a pause behind a resume may have taken back what that handed out; what began meanwhile is left alone."""
+    """Whoever repeats a pause behind a resume may have taken back what that handed out: workers are asked for all that is open."""
     history = given(start("a", "b", plan_fields=PARALLEL), pause(), resume(), started("a"))
-    paused = history.commits[1]
-    assert in_words(fx.effects_of(paused.events, paused.version, history.state, 2)) == ["dispatch b/1-1"]
+    assert in_words(repeated(history, 2)) == ["dispatch a/1-1", "dispatch b/1-1"]
+    assert asked_about(repeated(history, 2)) == ["a/1-1", "b/1-1"]
 
 
 @pytest.mark.parametrize("pauses", [1, 2, 3])
