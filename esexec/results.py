@@ -105,9 +105,9 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False
 
     `error`: what it failed of, also if it was rolled back then. `rollback_status`: whether a rollback undid all that can be
     undone (`completed`), or not (`partial`); `not_undone` then names the steps whose work stands, or may stand, in the order in
-    which they would be undone. `run`: how often it was begun, by retries and restores. `deadline`: of this run.
-    `variables`: what handlers set. `checkpoints`: their ids, oldest first. `parent`: the execution and step whose handler started
-    it. `forked_from`: the execution that it carries on from.
+    which they would be undone. `run`: how often it was begun, by retries and restores. `deadline`: when that run must end, or had
+    to; a rollback has none. `variables`: what handlers set. `checkpoints`: their ids, oldest first. `parent`: the execution and
+    step whose handler started it. `forked_from`: the execution that it carries on from.
 
     `duration_ms`: from `started_at`, its first start, to `completed_at`, its last end, with all that lies between. `going_since`:
     when a retry, a restore or a rollback on command last set it going again; what that took counts from there.
@@ -263,7 +263,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         rollback_status=state.rollback_status,
         not_undone=_not_undone(state) if state.rollback_status == "partial" else [],
         start_at=created.start_at,
-        deadline=state.deadline or created.deadline,
+        deadline=state.deadline,
         parent=created.parent,
         forked_from=created.forked_from,
         variables=state.variables,

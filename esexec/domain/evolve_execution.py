@@ -93,8 +93,6 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
     state.status, state.phase, state.ended_at = status, "ended", state.time
     if state.pause:
         state.paused, state.paused_at, state.pause = False, None, 0
-    if state.deadline is not None:
-        state.deadline = None
     if state.in_flight:
         state.in_flight.clear()
     if state.timers:
@@ -141,7 +139,7 @@ def deadline_exceeded(state: ExecutionState, event: e.DeadlineExceeded) -> None:
     close_timers(state, "deadline", fired=True)
     if state.error is None:
         state.error = event.error
-    state.expired, state.failing, state.cursor, state.deadline = state.version, True, 0, None
+    state.expired, state.failing, state.cursor = state.version, True, 0
     hold_what_was_not_handed_out(state)
     if not state.cancel:
         state.phase = "failing"

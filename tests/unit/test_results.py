@@ -35,6 +35,7 @@ from tests.given import (
     step,
     stopped,
     timed_out,
+    undone,
     withdrawn,
 )
 
@@ -310,6 +311,42 @@ def test_times_and_origins_are_told() -> None:
     result = told(start("a", start_at=at(60), deadline=at(90), parent="e0/s", forked_from="e9"))
     assert (result.status, result.current_phase) == (ExecutionStatus.PENDING, "scheduled")
     assert (result.start_at, result.deadline, result.parent, result.forked_from) == (at(60), at(90), "e0/s", "e9")
+
+
+TEN_SECONDS = {"execution_timeout_ms": 10_000, "enable_rollback": False}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [completed("a"), completed("b")],
+        [fatal("a")],
+        [cancel(), withdrawn("a")],
+        [started("a"), due(kind="deadline"), stopped("a")],
+    ],
+    ids=["completed", "failed", "cancelled", "too late"],
+)
+def test_the_deadline_is_told_until_another_run_begins(end: list[Message | TimerOf]) -> None:
+    """Also one that comes from `execution_timeout`, and after the end; it is that of the run in which it is or ended."""
+    history = given(start("a", "b", config=TEN_SECONDS))
+    assert result_of(history.state).deadline == at(11)
+    for message in end:
+        history.happen(message)
+    result = result_of(history.state)
+    assert (result.status.is_final, result.deadline) == (True, at(11))
+
+
+def test_a_deadline_that_counts_no_more_is_not_told() -> None:
+    """A run that begins after the deadline of the start has none; neither has a rollback."""
+    around = Surroundings(tasks={"a": TaskInfo(compensate="undo_a")})
+    config = {"enable_rollback": False}
+    history = given(start("a", "b", deadline=at(50), config=config), completed("a"), fatal("b"), around=around)
+    assert result_of(history.state).deadline == at(50)
+    history.happen(c.RollbackExecution(id="back"))
+    assert (result_of(history.state).current_phase, result_of(history.state).deadline) == ("rolling_back", None)
+    history.happen(undone("a"))
+    history.happen(c.RetryExecution(id="again"), when=60)
+    assert (result_of(history.state).run, result_of(history.state).deadline) == (2, None)
 
 
 def test_checkpoints_are_listed_by_id() -> None:

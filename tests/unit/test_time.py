@@ -192,11 +192,11 @@ def test_a_failure_that_came_first_stays_the_error() -> None:
     assert end.error.code == "FATAL"
 
 
-def test_the_end_clears_the_deadline() -> None:
-    """Whoever ends in time is not woken."""
+def test_the_end_clears_the_timer_of_the_deadline() -> None:
+    """Whoever ends in time is not woken; until when there was time can still be told."""
     outcome = given(start("a", config=TEN_SECONDS)).when(completed("a"))
     assert in_words(outcome.effects) == ["clear 3"]
-    assert outcome.state.deadline is None
+    assert (outcome.state.deadline, outcome.state.timers) == (at(11), {})
 
 
 def test_a_deadline_and_a_cancel() -> None:
