@@ -36,6 +36,7 @@ from tests.given import (
     cancel,
     checkpoint,
     completed,
+    due,
     failed,
     fatal,
     in_words,
@@ -237,42 +238,65 @@ def test_every_life_is_lawful_and_can_be_brought_to_its_end(order: Random, world
     assert not has_more(state)
 
 
-Doer = tuple[str, str]
-"""A step, and whether its task did it or its fallback."""
+class Done(NamedTuple):
+    """What a step's task (or its fallback) did in a run: by which event (its version), and whether it completed."""
+
+    step: str
+    by: str
+    run: int
+    since: int
+    certain: bool
 
 
 class Ledger:
-    """What was done and not undone, told from the events alone: who did it, and by which event (its version)."""
+    """What was done and not undone, told from the events alone."""
 
-    def __init__(self) -> None:
-        self.version = 0
-        self.done: dict[Doer, int] = {}
-        self.line: dict[Doer, int] = {}
-        self.snapshots: dict[str, dict[Doer, int]] = {}
-        self.undone: set[tuple[Doer, int]] = set()
+    def __init__(self, dependencies: dict[str, set[str]]) -> None:
+        self.behind = {step: _all_behind(step, dependencies) for step in dependencies}
+        self.version = self.n = 0
+        self.run = 1
+        self.done: set[Done] = set()
+        self.line: dict[str, Done] = {}
+        self.snapshots: dict[str, dict[str, Done]] = {}
+        self.undone: set[Done] = set()
+        self.paused = False
         self.fallbacks: set[str] = set()
+        self.opened: dict[str, int] = {}
         self.began: set[str] = set()
         self.asked: set[str] = set()
         self.held: set[str] = set()
-        self.rollback: list[Doer] = []
+        self.rollback: list[Done] = []
 
-    def note(self, event: e.Event) -> None:
-        self.version += 1
+    def note(self, n: int, event: e.Event) -> None:
+        """The next event, of commit `n`."""
+        self.n, self.version = n, self.version + 1
         match event:
             case e.ExecutionRetried():
                 self._new_run(self.line)
+            case e.ExecutionPaused():
+                self.paused = True
+                self._stopped()
+            case e.ExecutionCancelRequested():
+                self.paused = False
+                self._stopped()
+            case e.DeadlineExceeded():
+                self._stopped()
             case e.ExecutionResumed():
-                self.held = set()
+                self.paused, self.held = False, set()
+            case e.ExecutionCompleted() | e.ExecutionFailed() | e.ExecutionCancelled():
+                self.paused = False
             case e.ExecutionRolledBack():
-                self.line = {}
+                self.paused, self.line = False, {}
             case e.CheckpointCreated():
                 self.snapshots[event.checkpoint_id] = dict(self.line)
             case e.CheckpointRestored():
+                self._stopped()
                 for one in event.abandoned:
                     if (step := one.split("/")[0]) not in self.held:
                         self._perhaps(step)
                 self._new_run(self.snapshots[event.checkpoint_id])
-                self.done |= self.line  # what it goes back to is done, as it was done then
+                for done in self.line.values():  # what it goes back to is done, as it was done then
+                    self._certainly(done)
             case e.TaskScheduled():
                 self._opened(event.step)
                 self.asked.discard(event.step)
@@ -293,45 +317,133 @@ class Ledger:
             case e.FallbackStarted():
                 self.fallbacks.add(event.step)
             case e.TaskCompleted():
-                self.done[self._who(event.step)] = self.line[self._who(event.step)] = self.version
+                self.line[event.step] = self._now(event.step, certain=True)
+                self._certainly(self.line[event.step])
             case e.RollbackStarted():
-                self.rollback = [*reversed(sorted(self.done, key=lambda who: self.done[who]))]
+                self.rollback = sorted(self.done, key=lambda done: -done.since)
             case e.CompensationScheduled() | e.CompensationSkipped():
-                assert self.rollback, f"{event.step} was undone though nothing is left to undo"
-                assert self.rollback[0][0] == event.step, f"{event.step} was undone out of turn"
+                self._in_turn(event.step)
                 if isinstance(event, e.CompensationSkipped):
-                    self.rollback.pop(0)
+                    self.rollback.remove(self._next_of(event.step))
             case e.CompensationCompleted():
-                who = self.rollback.pop(0)
-                assert (who, self.done[who]) not in self.undone, f"{event.step} was undone twice"
-                self.undone.add((who, self.done.pop(who)))
+                done = self._next_of(event.step)
+                assert done not in self.undone, f"{event.step} was undone twice"
+                self.undone.add(done)
+                self.done.remove(done)
+                self.rollback.remove(done)
             case e.CompensationFailed() if not event.will_retry:
-                self.rollback.pop(0)
+                self.rollback.remove(self._next_of(event.step))
 
-    def _who(self, step: str) -> Doer:
-        return step, "fallback" if step in self.fallbacks else "task"
+    def _next_of(self, step: str) -> Done:
+        """Of several things that a step did, the last is undone first."""
+        return next(done for done in self.rollback if done.step == step)
+
+    def _in_turn(self, step: str) -> None:
+        """Of what nothing that is left depends on, the last thing done is undone first."""
+        assert step in {done.step for done in self.rollback}, f"{step} was undone though nothing of it is left to undo"
+        left = {done.step for done in self.rollback}
+        assert not left & self.behind[step], f"{step} was undone before {left & self.behind[step]}, which depend on it"
+        last = max(done.since for done in self.rollback if not left & self.behind[done.step])
+        assert self._next_of(step).since == last, f"{step} was undone out of turn"
+        assert self.run > 1 or last == self.rollback[0].since, "within one run that is the order of completion"
+
+    def _now(self, step: str, *, certain: bool) -> Done:
+        return Done(step, "fallback" if step in self.fallbacks else "task", self.run, self.version, certain)
 
     def _opened(self, step: str) -> None:
+        self.opened[step] = self.n
         self.began.discard(step)
         self.held.discard(step)
+        if self.paused:
+            self.held.add(step)
+
+    def _stopped(self) -> None:
+        """What the same commit opened was never handed out."""
+        self.held |= {step for step, n in self.opened.items() if n == self.n and step not in self.began}
 
     def _perhaps(self, step: str) -> None:
-        if step not in self.asked:  # advice does nothing that could be undone
-            self.done.setdefault(self._who(step), self.version)
+        news = self._now(step, certain=False)
+        if step not in self.asked and not any(one[:3] == news[:3] for one in self.done):  # advice does nothing to be undone
+            self.done.add(news)
 
-    def _new_run(self, kept: dict[Doer, int]) -> None:
-        self.line = {who: since for who, since in kept.items() if (who, since) not in self.undone}
-        self.fallbacks, self.began, self.asked, self.held = set(), set(), set(), set()
+    def _certainly(self, done: Done) -> None:
+        """It takes the place of what is certain of other runs, and of anything of its own."""
+        self.done = {one for one in self.done if one[:2] != done[:2] or (one.run != done.run and not one.certain)} | {done}
+
+    def _new_run(self, kept: dict[str, Done]) -> None:
+        self.line = {step: done for step, done in kept.items() if done not in self.undone}
+        self.run += 1
+        self.fallbacks, self.opened, self.began, self.asked, self.held = set(), {}, set(), set(), set()
+
+
+def _all_behind(step: str, dependencies: dict[str, set[str]]) -> set[str]:
+    """The steps that depend on this one, directly or not."""
+    behind: set[str] = set()
+    while more := {other for other, needs in dependencies.items() if needs & (behind | {step})} - behind:
+        behind |= more
+    return behind
+
+
+def ledger_of(history: History) -> Ledger:
+    """The ledger of a history, every undoing of which is held against it."""
+    graph = history.state.graph
+    named = [spec.id for spec in graph.steps]
+    ledger = Ledger({named[index]: {named[other] for other in needs} for index, needs in enumerate(graph.dependencies)})
+    for commit in history.commits:
+        for event in commit.events:
+            ledger.note(commit.n, event)
+    return ledger
 
 
 @many
 @given(orders, worlds())
-def test_nothing_is_undone_twice_and_all_in_reverse_order(order: Random, world: World) -> None:
-    """Each undoing answers to something that was done and not undone since; the last thing done is undone first."""
+def test_nothing_is_undone_twice_and_all_in_its_turn(order: Random, world: World) -> None:
+    """Each undoing answers to something that was done and not undone since, and what is left at the end is what stands."""
     history = brought_to_its_end(lived(order, world, 60))
-    ledger = Ledger()
-    for event in history.events:
-        ledger.note(event)
+    ledger = ledger_of(history)
+    standing = {(deed.step, deed.run, deed.since, deed.certain) for deed in history.state.standing.values()}
+    index = history.state.graph.index
+    assert {(index[done.step], done.run, done.since, done.certain) for done in ledger.done} == standing
+
+
+@st.composite
+def undoable(draw: st.DrawFn) -> World:
+    """A plan of steps that depend on each other, each of which can be undone; nothing is rolled back by itself."""
+    steps = []
+    for index in range(draw(st.integers(2, 5))):
+        earlier = [f"s{other}" for other in range(index)]
+        depends_on = draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True)) if earlier else []
+        steps.append(step(f"s{index}", *depends_on, max_retries=0, parallel=draw(st.booleans())))
+    config = {"enable_rollback": False, "continue_on_error": draw(st.booleans()), "parallel_execution_limit": 3}
+    around = Surroundings(tasks={one["id"]: TaskInfo(compensate=f"undo_{one['id']}") for one in steps})
+    return World(start(*steps, config=config), around, 500)
+
+
+@many
+@given(orders, undoable())
+def test_no_step_is_undone_before_something_that_depends_on_it(order: Random, world: World) -> None:
+    """Whatever ran again, and later than what depends on it, after retries and restores; everything that stood is undone."""
+    history = History(around=world.around)
+    history.happen(world.command)
+    history.happen(checkpoint("first"))
+    for turn in range(40):
+        state = history.state
+        openings = [index for index, one in enumerate(state.steps) if one.open]
+        if not state.ended and openings and order.random() < 0.75:
+            index = order.choice(openings)
+            spec, attempt = state.graph.steps[index].id, state.steps[index].attempt
+            outcome = order.choice([completed, completed, completed, timed_out, fatal])
+            history.happen(outcome(spec, attempt=attempt, run=state.run))
+        else:
+            again = [restore(order.choice([*state.checkpoints]), id=f"w{turn}"), retry(id=f"w{turn}")]
+            history.happen(order.choice([*again, checkpoint(f"w{turn}")]))
+    if not history.state.ended:
+        history.happen(cancel())
+        history.happen(due()) if not history.state.ended else None
+    history.happen(rollback())
+    ledger = ledger_of(brought_to_its_end(history))
+    assert history.state.status == "rolled_back" or not history.state.undone
+    assert not ledger.done
 
 
 @many
@@ -349,7 +461,7 @@ def test_each_deed_is_undone_under_a_key_of_its_own(order: Random, world: World)
                 dispatch = dispatch_of(state, state.graph.index[event.step])
                 key = (dispatch.step, dispatch.undoes)
                 assert state.rollback is not None
-                deed = state.standing[state.rollback.order[state.rollback.cursor]]
+                deed = state.rollback.order[state.rollback.cursor]
                 assert keys.setdefault((deed.since, deed.step), key) == key
             elif isinstance(event, e.CompensationCompleted):
                 assert key not in succeeded, f"{key} was undone twice"

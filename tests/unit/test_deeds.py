@@ -92,7 +92,7 @@ REDONE = step("b", params={"n": "${steps.a.output}"}, max_retries=0)
 
 
 def test_an_uncertain_attempt_takes_nothing_of_what_is_certain() -> None:
-    """What completed, and what a later run may have done once more, with other inputs, are two deeds: each is undone as it was."""
+    """What completed, and what a later run may have done once more with other inputs, are two deeds, each undone as it was."""
     plan = start("a", REDONE, "z", config=NO_ROLLBACK)
     history = given(plan, checkpoint(), completed("a", 1), completed("b", {"id": 7}), fatal("z"), restore("e1.4"), around=AROUND)
     history.happen(completed("a", 2, run=2))

@@ -324,7 +324,7 @@ def test_effects_of_before_the_pause_hand_out_nothing() -> None:
 
 
 def test_effects_of_a_pause_that_is_over_hand_out_again() -> None:
-    """Whoever repeats a pause behind a resume may have taken back what that handed out: workers are asked for all that is open."""
+    """Whoever repeats a pause behind a resume may have taken back what that handed out: all that is open is asked about."""
     history = given(start("a", "b", plan_fields=PARALLEL), pause(), resume(), started("a"))
     assert in_words(repeated(history, 2)) == ["dispatch a/1-1", "dispatch b/1-1"]
     assert asked_about(repeated(history, 2)) == ["a/1-1", "b/1-1"]
