@@ -15,13 +15,16 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.advance import advance, set_deadline
 from esexec.domain.checkpoints import make_checkpoint, restore
-from esexec.domain.decision import APPLIED, Decision, Verdict, not_now, refused
+from esexec.domain.decision import APPLIED, Decision, Verdict, invalid, not_now, refused
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.evolve_run import completed_at
 from esexec.domain.explain import did_you_mean, shown
 from esexec.domain.ids import is_user_id
-from esexec.domain.rollback import can_undo
+from esexec.domain.rollback import can_undo, rollback_plan
 from esexec.domain.state import ExecutionState
+
+_NAMED = 5
+"""So many steps are named in a refusal."""
 
 
 def decide_control(decision: Decision, command: c.ControlCommand, time: datetime) -> Verdict:
@@ -56,8 +59,10 @@ def _overtaken(state: ExecutionState, time: datetime) -> bool:
 
 
 def _ended(state: ExecutionState, verb: str) -> Verdict:
-    hint = "retry runs it again, restore goes back to a checkpoint, rollback undoes it"
-    return not_now("ended", f"{state.execution_id} has ended ({state.status}): there is nothing to {verb}", hint)
+    ways = ["start it again instead" if state.status == "completed" else "retry runs it again"]
+    ways += ["restore goes back to a checkpoint"] if state.checkpoints else []
+    ways += ["rollback undoes it"] if can_undo(state) else []
+    return not_now("ended", f"{state.execution_id} has ended ({state.status}): there is nothing to {verb}", ", ".join(ways))
 
 
 def _not_ended(state: ExecutionState, verb: str) -> Verdict:
@@ -124,6 +129,9 @@ def _resume(decision: Decision, command: c.ResumeExecution, time: datetime) -> V
 
 def _retry(decision: Decision, command: c.RetryExecution, time: datetime) -> Verdict:
     state = decision.state
+    if command.new_id is not None and not command.as_new:
+        hint = 'give "as_new": true beside it, or leave new_id out'
+        return invalid("new_id_without_as_new", "new_id names a new execution, but none is asked for", hint)
     if not state.ended:
         return _not_ended(state, "a retry")
     if state.status == "completed":
@@ -174,15 +182,24 @@ def _roll_back(decision: Decision, command: c.RollbackExecution, time: datetime)
     if not state.ended:
         return _not_ended(state, "a rollback")
     if not can_undo(state):
-        if state.undone and state.status != "completed":
-            message = f"{state.execution_id} is undone already: nothing is left that can be undone"
-            return not_now("nothing_to_compensate", message, "retry runs it again")
-        hint = "what undoes a task is told by @task.compensate, `compensate` of a step, or its name (create_x, delete_x)"
-        return not_now("nothing_to_compensate", f"{state.execution_id} did nothing that can be undone", hint)
+        return _nothing_to_undo(state)
     if _overtaken(state, time):
         return Verdict("superseded")
     decision.emit(e.RollbackStarted(by="command", reason=command.reason))
     return APPLIED
+
+
+def _nothing_to_undo(state: ExecutionState) -> Verdict:
+    if not state.undone or state.status == "completed":
+        hint = "what undoes a task is told by @task.compensate, `compensate` of a step, or its name (create_x, delete_x)"
+        return not_now("nothing_to_compensate", f"{state.execution_id} did nothing that can be undone", hint)
+    left = [*dict.fromkeys(undo.step for undo in rollback_plan(state))]
+    if not left or state.status == "rolled_back":
+        message = f"{state.execution_id} is undone already: nothing is left that can be undone"
+        return not_now("nothing_to_compensate", message, "retry runs it again")
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    message = f"what can be undone of {state.execution_id} is undone already; nothing undoes {', '.join(left[:_NAMED])}{more}"
+    return not_now("nothing_to_compensate", message, "retry runs again what was undone, or did not complete")
 
 
 def _checkpoint(decision: Decision, command: c.CreateCheckpoint, time: datetime) -> Verdict:

@@ -136,7 +136,8 @@ class Before:
             envelope.bound = True
             await self._desk.take(envelope)
         elif there.created.forked_from == envelope.entity:
-            await self._desk.let_go(envelope, Verdict("duplicate"))
+            await self._desk.answer(envelope, "duplicate", execution_id=new_id)
+            await envelope.ack()
         else:
             message = f"execution {new_id} exists with other content"
             await self._desk.let_go(envelope, invalid("conflict", message, "choose another new_id, or leave it out"))

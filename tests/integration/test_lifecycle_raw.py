@@ -82,7 +82,7 @@ async def test_a_whole_life_in_bare_messages(engine: Engine, raw: RawClient) -> 
 
 @everywhere
 async def test_a_fork_and_a_cancel_in_bare_messages(engine: Engine, raw: RawClient) -> None:
-    """`as_new` with a name of its own, and the cancel of what it started."""
+    """`as_new` with a name of its own, asked for once more, and the cancel of what it started."""
     assert (await raw.ask("e2", "start", plan=PLAN, config={"enable_rollback": False})).status == "accepted"
     await do(raw, "e2", COMPLETED, step="a")
     await do(raw, "e2", FAILED, step="b")
@@ -90,6 +90,10 @@ async def test_a_fork_and_a_cancel_in_bare_messages(engine: Engine, raw: RawClie
     answer = await raw.ask("e2", "retry", as_new=True, new_id="e2-again")
     assert said(answer) == ("accepted", True, None)
     await status(engine, "e2-again", "running")
+    for id in ("another", answer.command_id):
+        raw.answers.clear()
+        repeated = await raw.ask("e2", "retry", id=id, as_new=True, new_id="e2-again")
+        assert (said(repeated), repeated.original_id) == (("duplicate", True, None), "e2-again")
     assert said(await raw.ask("e2-again", "cancel")) == ("accepted", True, None)
     await status(engine, "e2-again", "cancelled")
     assert said(await raw.ask("e2-again", "cancel")) == ("accepted", False, None)
@@ -112,20 +116,22 @@ async def test_every_refusal_has_a_code_and_a_hint(engine: Engine, raw: RawClien
     await raw.ask("e3", "cancel")
     await status(engine, "e3", "cancelled")
     before = await engine.types("e3")
-    ended = {
-        "pause": ({}, "ended"),
-        "resume": ({}, "ended"),
-        "checkpoint": ({}, "ended"),
-        "rollback": ({}, "nothing_to_compensate"),
-        "restore": ({"checkpoint_id": "e3.9"}, "unknown_checkpoint"),
-        "retry": ({"step": "c"}, "unknown_step"),
-    }
-    for verb, (body, code) in ended.items():
+    ended: list[tuple[str, dict[str, Any], str]] = [
+        ("pause", {}, "ended"),
+        ("resume", {}, "ended"),
+        ("checkpoint", {}, "ended"),
+        ("rollback", {}, "nothing_to_compensate"),
+        ("restore", {"checkpoint_id": "e3.9"}, "unknown_checkpoint"),
+        ("retry", {"step": "c"}, "unknown_step"),
+        ("retry", {"new_id": "e3b"}, "new_id_without_as_new"),
+    ]
+    for verb, body, code in ended:
         answer = await raw.ask("e3", verb, **body)
         assert said(answer) == ("refused", False, code)
         assert answer.error is not None
         assert answer.error.hint
     assert await engine.types("e3") == before
+    assert await engine.client.get("e3b") is None
     unknown = await asyncio.gather(*(raw.ask("nobody", verb) for verb in ("pause", "resume", "retry", "rollback", "checkpoint")))
     assert {said(answer) for answer in unknown} == {("refused", False, "not_found")}
 

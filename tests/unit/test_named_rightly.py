@@ -17,12 +17,14 @@ from tests.given import (
     due,
     fatal,
     given,
+    pause,
     restore,
     retry,
     rollback,
     start,
     step,
     timed_out,
+    undone,
     withdrawn,
 )
 
@@ -44,6 +46,46 @@ def test_what_is_undone_already_is_not_called_impossible() -> None:
     assert (error.code, error.message) == ("nothing_to_compensate", "e1 did nothing that can be undone")
     assert error.hint is not None
     assert "compensate" in error.hint
+
+
+def test_what_still_stands_is_not_called_undone() -> None:
+    """After a rollback that stopped half-way, or left what nothing undoes: those steps are named, and what a retry would do."""
+    others = [f"b{number}" for number in range(7)]
+    begun = start(step("a", compensate="undo"), *others, "c", config={"on_missing_compensation": "fail"})
+    history = given(begun, completed("a"), *map(completed, others), fatal("c"))
+    history.happen(undone("a"))
+    assert (history.state.status, history.state.rollback_status) == ("failed", "partial")
+    error = refused(history, rollback())
+    said = "what can be undone of e1 is undone already; nothing undoes b6, b5, b4, b3, b2 and 2 more"
+    assert (error.code, error.message) == ("nothing_to_compensate", said)
+    assert error.hint == "retry runs again what was undone, or did not complete"
+
+
+@pytest.mark.parametrize(
+    ("history", "hint"),
+    [
+        (given(start("a"), completed("a")), "start it again instead"),
+        (given(start(step("a", compensate="undo")), completed("a")), "start it again instead, rollback undoes it"),
+        (given(start("a"), checkpoint(), fatal("a")), "retry runs it again, restore goes back to a checkpoint"),
+        (
+            given(start(step("a", compensate="undo"), "b"), completed("a"), checkpoint(), fatal("b"), undone("a")),
+            "retry runs it again, restore goes back to a checkpoint",
+        ),
+    ],
+    ids=["completed", "completed, can be undone", "failed, with a checkpoint", "rolled back"],
+)
+def test_who_comes_after_the_end_is_told_what_can_be_done_then(history: History, hint: str) -> None:
+    """No retry of what completed, no restore without a checkpoint, no rollback where nothing can be undone."""
+    error = refused(history, pause())
+    assert (error.code, error.hint) == ("ended", hint)
+
+
+@pytest.mark.parametrize("state", [given(start("a")), given(start("a"), fatal("a")), given(start("a"), completed("a"))])
+def test_a_name_for_a_new_execution_that_is_not_asked_for(state: History) -> None:
+    """`new_id` without `as_new` is refused whatever the history says: a retry in place is not what is meant."""
+    error = state.when(retry(new_id="e2")).then_nothing("invalid").verdict.error
+    assert error is not None
+    assert (error.code, error.hint) == ("new_id_without_as_new", 'give "as_new": true beside it, or leave new_id out')
 
 
 def test_what_was_done_again_can_be_undone_again() -> None:
