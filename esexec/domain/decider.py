@@ -218,7 +218,7 @@ def _fired(decision: Decision, timer: Timer) -> None:
     state = decision.state
     match timer.kind:
         case "start":
-            if not state.cancel:
+            if not state.stopping:
                 begin_run(decision)
         case "retry":
             _try_again(decision, timer.step)

@@ -6,6 +6,7 @@ fallback did in a step's stead is undone by what the fallback was announced with
 """
 
 from collections.abc import Container, Mapping
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import msgspec
@@ -100,24 +101,28 @@ def order_of_undoing(state: ExecutionState) -> list[Deed]:
     last_first = [*reversed(state.standing.values())]
     if state.run == 1:
         return last_first
-    of_step: dict[int, list[Deed]] = {}
-    for deed in last_first:
-        of_step.setdefault(deed.step, []).append(deed)
-    dependents = state.graph.dependents
-    order: list[Deed] = []
-    seen: set[int] = set()
-    for first in of_step:
-        path = [(first, iter(dependents[first]))] if first not in seen else []
-        seen.add(first)
-        while path:  # not by recursion: a chain of steps may be as long as a plan
-            step, left = path[-1]
-            following = next((other for other in left if other not in seen), None)
-            if following is not None:
-                seen.add(following)
-                path.append((following, iter(dependents[following])))
-                continue
-            path.pop()
-            order += of_step.get(step, ())
+    of_step: dict[int, list[int]] = {}
+    for place, deed in enumerate(last_first):
+        of_step.setdefault(deed.step, []).append(place)
+    graph, order = state.graph, list[Deed]()
+    upon = [len(dependents) for dependents in graph.dependents]
+    free = [step for step, above in enumerate(upon) if not above]
+    may_go: list[int] = []
+    while free or may_go:
+        if free:
+            step = free.pop()
+            for place in of_step.get(step, ()):
+                heappush(may_go, place)
+        else:
+            deed = last_first[heappop(may_go)]
+            order.append(deed)
+            step = deed.step
+            of_step[step].pop()
+        if not of_step.get(step):
+            for other in graph.dependencies[step]:
+                upon[other] -= 1
+                if not upon[other]:
+                    free.append(other)
     return order
 
 
