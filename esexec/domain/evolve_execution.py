@@ -122,7 +122,7 @@ def _unpause(state: ExecutionState, *, hand_out: bool = True) -> None:
     if hand_out:
         state.freed = frozenset([index for index in state.in_flight if state.steps[index].held])
         for index in state.freed:
-            state.steps[index].held = False
+            state.steps[index].held, state.steps[index].opened = False, state.n
 
 
 def forked(state: ExecutionState, event: e.ExecutionForked) -> None:

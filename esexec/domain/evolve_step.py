@@ -51,7 +51,7 @@ def open_attempt(state: ExecutionState, step: StepState, attempt: int) -> None:
 
 
 def hold_what_was_not_handed_out(state: ExecutionState) -> None:
-    """The commit that scheduled these attempts has an event that stops them as well: so they were never handed out."""
+    """The commit that opened these attempts, or freed them, has an event that stops them as well: they were not handed out."""
     for index in state.in_flight:
         step = state.steps[index]
         if step.open and step.opened == state.n and step.started_at is None:

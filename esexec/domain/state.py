@@ -106,14 +106,14 @@ class Deed(msgspec.Struct, frozen=True, gc=False):
 
 
 class StepState(msgspec.Struct, gc=False):
-    """A step's life within a run. `open`: an attempt was scheduled (in commit `opened`) and its outcome is not known; `purpose`:
-    what it is for.
+    """A step's life within a run. `open`: an attempt was scheduled and its outcome is not known; `purpose`: what it is for.
+    `opened`: the commit that scheduled it, or a resume's that freed it: the one to hand it out.
 
     `waiting`: dependencies not completed. `tries`: attempts of the present purpose, `scheduled`: of the step's own work.
     `started_time` is the log's time of the start, `started_at` the worker's own; only the first is used for decisions.
     `timer`, `delay_ms`: the version and delay of the last retry timer. `queue_timer`: of the open attempt's waiting; `overdue`:
     that is over, and the attempt is being taken back. `held`: nobody has it, and nobody gets it: it was scheduled during a pause,
-    or a pause took it back, or the commit that scheduled it also stopped it. `inputs`: the outputs of other steps that
+    or a pause took it back, or the commit that was to hand it out also stopped it. `inputs`: the outputs of other steps that
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
     version that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it,
     `undo_error`: why that failed.
