@@ -14,6 +14,8 @@ from tests.given import (
     fatal,
     given,
     in_words,
+    on_attempts,
+    repeated,
     start,
     started,
     step,
@@ -62,6 +64,24 @@ def test_the_grace_ends_what_does_not_answer() -> None:
     )
     assert fx.ClearTimer(history.state.cancel) in outcome.effects
     history.when(completed("a")).then_nothing("stale")
+
+
+def test_what_the_grace_abandoned_is_given_up() -> None:
+    """Its dispatch may still wait for a worker, who would begin it long after the end: it is taken back, and whoever has it told.
+
+    That is owed to the commit that abandoned it, so whoever repeats that gives it up once more.
+    """
+    history = given(start("a", "b", plan_fields={"parallel": True}), cancel(), completed("b"))
+    outcome = history.when(due())
+    assert on_attempts(outcome.effects) == ["give up a/1-1: the execution went on without it"]
+    assert outcome.effects[0] == fx.TakeBack("a", 1, 1, "default", 5, "over", "the execution went on without it")
+    assert on_attempts(repeated(history, 4)) == ["give up a/1-1: the execution went on without it"]
+
+
+def test_what_has_stopped_in_time_is_not_given_up() -> None:
+    """It is over, and nobody has it."""
+    history = given(start("a"), cancel(), stopped("a"))
+    assert on_attempts(repeated(history, 3)) == []
 
 
 def test_a_cancel_while_nothing_is_open_ends_at_once() -> None:

@@ -24,7 +24,11 @@ from tests.given import (
     given,
     in_words,
     lost,
+    on_attempts,
+    pause,
+    repeated,
     restore,
+    resume,
     retry,
     start,
     started,
@@ -275,6 +279,74 @@ def test_advice_without_success_leaves_the_rest_of_the_failure_order() -> None:
     asked(step("a", fallback="plan_b")).when(advised("a", "abort", success=False)).then_types(
         "recovery_started", "recovery_completed", "execution_failed"
     )
+
+
+EARLY, LATE = Strategy(id="early", before_retries=True), Strategy(id="late")
+
+
+def test_advice_before_retries_that_does_not_help_uses_up_nothing() -> None:
+    """The retries follow, with their delays; once they are exhausted, the other strategy; then the fallback; then the end.
+
+    The early one is asked after every failure; what it could not help with is tried as if it had not been asked.
+    """
+    config = {"max_retries": 2, "initial_retry_delay_ms": 1_000, "jitter": 0.0}
+    history = given(start(step("a", fallback="plan_b"), config=config), around=asking(EARLY, LATE))
+    for attempt, delay in ((1, 1_000), (3, 2_000)):
+        history.when(failed("a", attempt)).then_types("task_started a", "task_failed a", "recovery_initiated a")
+        outcome = history.when(advised("a", "retry", attempt + 1, success=False))
+        outcome.then_types("recovery_started a", "recovery_completed a", "task_retry_scheduled a")
+        assert outcome.events[1].then == "retry"
+        assert (outcome.events[2].delay_ms, outcome.events[2].attempt) == (delay, attempt + 2)
+        history.when(due("a")).then_types("task_scheduled a")
+    history.happen(failed("a", 5))
+    outcome = history.when(advised("a", "retry", 6, success=False))
+    outcome.then_types("recovery_started a", "recovery_completed a", "recovery_initiated a")
+    assert (outcome.events[1].then, outcome.events[2].strategy) == ("recovery", "late")
+    outcome = history.when(advised("a", "retry", 7, success=False))
+    outcome.then_types("recovery_started a", "recovery_completed a", "task_fallback_started a", "task_scheduled a")
+    assert outcome.events[1].then == "fallback"
+    history.when(fatal("a", 8)).then_types("task_started a", "task_failed a", "execution_failed")
+
+
+def test_advice_before_retries_that_does_not_help_repairs_no_error_for_good() -> None:
+    """What no retry could help goes on to the other strategy at once, or without one to the end."""
+    history = given(start("a"), fatal("a"), around=asking(EARLY, LATE))
+    history.when(advised("a", "skip", success=False)).then_types("recovery_started", "recovery_completed", "recovery_initiated")
+    history = given(start("a"), fatal("a"), around=asking(EARLY))
+    outcome = history.when(advised("a", "skip", success=False))
+    outcome.then_types("recovery_started", "recovery_completed", "execution_failed")
+
+
+def test_advice_before_retries_that_nobody_heard_uses_up_nothing() -> None:
+    """A question that no worker took up in its time is as good as none."""
+    history = given(start("a", config={"jitter": 0.0}), failed("a"), due("a", "queue"), around=asking(EARLY))
+    outcome = history.when(withdrawn("a", 2)).then_types("recovery_completed a", "task_retry_scheduled a")
+    assert outcome.events[0].then == "retry"
+
+
+def test_a_retry_behind_advice_waits_for_the_resume() -> None:
+    """It is due as any other retry."""
+    history = given(start("a"), failed("a"), started("a", 2), pause(), around=asking(EARLY))
+    history.when(advised("a", "retry", success=False)).then_types("recovery_completed a", "task_retry_scheduled a")
+    history.when(due("a")).then_nothing("ineffective")
+    history.happen(resume())
+    history.when(due("a")).then_types("task_scheduled a")
+
+
+def test_the_report_that_began_a_run_names_its_commit_whatever_run_it_is_by_now() -> None:
+    """Its executor may have died before the effects of that commit, and a restore by hand come before the repetition."""
+    history = given(start("a", "b"), checkpoint(), completed("a"), fatal("b"), around=asking())
+    advice = advised("b", "checkpoint_restore")
+    began = history.when(advice).then_types(
+        "recovery_started b", "recovery_completed b", "checkpoint_restored", "task_scheduled a"
+    )
+    n = began.decision.state.n
+    assert history.when(advice).then_nothing("stale").verdict.n == n
+    assert on_attempts(repeated(history, n)) == ["dispatch a/2-1"]
+    history.happen(restore("e1.4"))
+    assert (history.state.run, history.state.begun) == (3, (1, n, n + 1))
+    assert history.when(advice).then_nothing("stale").verdict.n == n
+    assert on_attempts(repeated(history, n)) == []
 
 
 def test_a_strategy_may_change_variables() -> None:

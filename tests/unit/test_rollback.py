@@ -7,11 +7,13 @@ import pytest
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
 from esexec.domain.effects import dispatch_of
-from esexec.domain.rollback import rollback_plan
+from esexec.domain.rollback import order_of_undoing, rollback_plan
 from esexec.domain.settings import NamespaceConfig, TaskInfo
+from esexec.domain.state import Deed
 from tests.given import (
     History,
     at,
+    before,
     cancel,
     checkpoint,
     completed,
@@ -22,6 +24,8 @@ from tests.given import (
     given,
     in_words,
     lost,
+    on_attempts,
+    repeated,
     restore,
     retry,
     rollback,
@@ -254,6 +258,45 @@ def test_an_inverse_that_was_found_stands_beside_what_was_said() -> None:
     assert created.tasks["create_x"] == TaskInfo(queue="q", inverse="delete_x")
 
 
+@pytest.mark.parametrize("setting", [{}, {"timeout_ms": 5_000}, {"queue": "prices"}])
+def test_an_update_is_undone_by_itself_whatever_is_said_of_it(setting: dict[str, Any]) -> None:
+    """`update_price` puts its image back, though it is its own inverse and has settings; with these as its undoing, too."""
+    around = Surroundings(tasks={"update_price": TaskInfo(**setting)})
+    history = given(start(step("a", task="update_price", params={"id": 1, "price": 20}), "z"), around=around)
+    for message in (before("a", {"id": 1, "price": 10}), completed("a"), fatal("z")):
+        history.happen(message)
+    dispatch = dispatch_of(history.state, 0)
+    assert (dispatch.task, dispatch.params) == ("update_price", {"id": 1, "price": 10})
+    assert {"timeout_ms": dispatch.timeout_ms, "queue": dispatch.queue} | setting == {
+        "timeout_ms": dispatch.timeout_ms,
+        "queue": dispatch.queue,
+    }
+
+
+@pytest.mark.parametrize("order", [("delete_room", "create_room"), ("create_room", "delete_room")])
+def test_two_tasks_of_one_plan_undo_each_other_whatever_is_said_of_them(order: tuple[str, str]) -> None:
+    """Each has its inverse, whichever comes first in the plan, and its settings as work and as undoing."""
+    settings = {"create_room": TaskInfo(timeout_ms=1_000), "delete_room": TaskInfo(timeout_ms=2_000)}
+    around = Surroundings(tasks={**settings, "z": TaskInfo()})
+    steps = [step("a", task=order[0], params={"n": 1}), step("b", task=order[1], params={"n": 2}), "z"]
+    history = given(start(*steps), around=around)
+    for name in "ab":
+        history.happen(before(name, {"was": name}))
+        history.happen(completed(name))
+    history.happen(fatal("z"))
+    dispatched = []
+    while not history.state.ended:
+        (index,) = history.state.in_flight
+        dispatched.append(dispatch_of(history.state, index))
+        history.happen(undone(dispatched[-1].step))
+    assert [(one.step, one.task) for one in dispatched] == [("b", order[0]), ("a", order[1])]
+    assert [one.timeout_ms for one in dispatched] == [settings[task].timeout_ms for task in order]
+    images = [
+        {"n": n, "was": name} if task == "delete_room" else {"n": n} for n, name, task in ((2, "b", order[1]), (1, "a", order[0]))
+    ]
+    assert [one.params for one in dispatched] == images
+
+
 def test_it_is_called_with_the_params_and_the_output_over_them() -> None:
     """`{**params, **output}`, references resolved as they were; an output that is no object adds nothing."""
     plan = start("a", step("b", params={"n": "${steps.a.output.n}", "id": 0, "of": "${input.who}"}), "z", input={"who": "ada"})
@@ -306,6 +349,53 @@ def test_a_namespace_can_say_how_missing_compensations_are_taken() -> None:
     history = given(start("x", "a", "z"), completed("x"), completed("a"), fatal("z"), around=around)
     outcome = history.when(undone("a"))
     outcome.then_types("compensation_started a", "compensation_completed a", "compensation_skipped x", "execution_failed")
+
+
+# What depends on what --------------------------------------------------------------------------------------------------
+
+VM_AND_DISK = start("vm", step("disk", "vm"), "z", config={"enable_rollback": False})
+IN_THE_CLOUD = Surroundings(tasks={name: TaskInfo(compensate=f"delete_{name}") for name in ("vm", "disk")})
+
+
+def test_after_a_restore_what_depends_on_a_step_is_undone_before_it() -> None:
+    """The machine was made once more, later than its disk: the disk goes first all the same."""
+    history = given(VM_AND_DISK, checkpoint(), completed("vm"), completed("disk"), fatal("z"), around=IN_THE_CLOUD)
+    history.happen(restore("e1.4"))
+    history.happen(completed("vm", run=2))
+    assert [one.step for one in rollback_plan(history.state) if one.task] == ["disk", "vm"]
+    history.happen(fatal("disk", run=2))
+    history.happen(rollback())
+    assert order_of(carried_out(history)) == ["disk", "vm"]
+
+
+def test_after_a_retry_what_depends_on_a_step_is_undone_before_it() -> None:
+    """The first rollback could delete the machine only; the retry makes another, and fails before the disk's turn."""
+    plan = start("vm", step("disk", "vm"), step("last", "disk"))
+    history = given(plan, completed("vm"), completed("disk"), fatal("last"), around=IN_THE_CLOUD)
+    for message in (fatal("disk", 2), undone("vm"), retry(), completed("vm", run=2)):
+        history.happen(message)
+    assert [one.step for one in rollback_plan(history.state) if one.task] == ["disk", "vm"]
+
+
+def test_what_does_not_depend_on_each_other_is_undone_last_first_after_a_restore() -> None:
+    """Only what depends on a step overtakes what was done later."""
+    plan = start("a", "b", "c", "z", config={"enable_rollback": False})
+    history = given(plan, checkpoint(), completed("a"), completed("b"), completed("c"), fatal("z"), around=undoable())
+    history.happen(restore("e1.4"))
+    history.happen(completed("a", run=2))
+    history.happen(completed("b", run=2))
+    assert [one.step for one in rollback_plan(history.state) if one.task] == ["b", "a", "c"]
+
+
+def test_a_long_chain_is_undone_in_its_order() -> None:
+    """As long as a plan may be, also after a restore."""
+    chain = [step(f"s{n}", *([f"s{n - 1}"] if n else [])) for n in range(1_500)]
+    history = given(start(*chain, config={"enable_rollback": False}), checkpoint(), restore("e1.4"))
+    state = history.state
+    for index in range(1_500):
+        deed = Deed(index, None, 1, 1_000_000 - index, True, None, ())
+        state.standing[deed.key] = deed
+    assert [deed.step for deed in order_of_undoing(state)] == [*reversed(range(1_500))]
 
 
 # Never twice -----------------------------------------------------------------------------------------------------------
@@ -395,6 +485,18 @@ def test_the_grace_ends_an_undoing_that_does_not_answer() -> None:
     outcome = history.when(due())
     assert outcome.state.status == "cancelled"
     assert [one.step for one in rollback_plan(history.state)] == ["a"]
+    assert on_attempts(outcome.effects) == ["give up a/1-2: the execution went on without it"]
+    assert on_attempts(repeated(history, outcome.state.n)) == ["give up a/1-2: the execution went on without it"]
+
+
+def test_a_cancel_during_the_last_undoing_may_leave_nothing() -> None:
+    """If that succeeds all the same everything is undone, and nothing is left for a later rollback."""
+    history = given(start("a", "b", "c"), completed("a"), completed("b"), fatal("c"), undone("b"), around=undoable())
+    history.happen(cancel())
+    outcome = history.when(undone("a")).then_types("compensation_started a", "compensation_completed a", "execution_cancelled")
+    assert outcome.events[-1] == e.ExecutionCancelled(rollback_status="completed")
+    assert outcome.state.rollback_status == "completed"
+    history.when(rollback()).then_nothing("refused")
 
 
 # The dry run -----------------------------------------------------------------------------------------------------------
