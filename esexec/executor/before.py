@@ -1,11 +1,7 @@
 """What some commands need before they can be decided: a start the plan that it names by its id, or an idempotency key of its own;
 every other command its turn.
-
-Executors share a partition, so two commands of one execution that follow each other closely can be in the hands of two of
-them. Their order is that of the stream: a command is decided once those before it are dealt with.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +15,7 @@ from esexec.domain.ids import is_user_id
 from esexec.domain.state import ExecutionState
 from esexec.executor import keys
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
+from esexec.executor.turns import FirstCommand, Turns
 
 if TYPE_CHECKING:
     from esexec.executor.desk import Desk
@@ -32,18 +29,12 @@ async def no_plans(plan_id: str) -> bytes | ErrorInfo:
     return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
 
 
-FirstCommand = Callable[[str, int], Awaitable[int | None]]
-"""The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
-
-_TURNS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
-"""So long it is waited for a command's turn, each time; then the server keeps it for a while."""
-
-
 class Before:
     """See the module."""
 
     def __init__(self, desk: "Desk", plan_of: PlanOf, first_command: FirstCommand | None) -> None:
-        self._desk, self._plan_of, self._first_command = desk, plan_of, first_command
+        self._desk, self._plan_of = desk, plan_of
+        self._turns = Turns(first_command, desk.commands_in_hand, self._in_turn) if first_command is not None else None
 
     def is_due(self, envelope: Envelope) -> bool:
         """Whether there is something to be done first."""
@@ -52,41 +43,31 @@ class Before:
             return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
         if envelope.bound or not isinstance(content, c.ControlCommand):
             return False
-        return self._first_command is not None or (type(content) is c.RetryExecution and content.as_new)
+        return self._turns is not None or (type(content) is c.RetryExecution and content.as_new)
 
     def prepare(self, envelope: Envelope) -> None:
         """Do it; then go on with the command."""
         content = envelope.content
         if not isinstance(content, c.StartExecution):
-            work = self._wait_for_turn(envelope)
+            self._queue_up(envelope)
         elif content.plan_id is None:
-            work = self._bind_key(envelope)
+            self._desk.spawn(self._bind_key(envelope), envelope)
         else:
-            work = self._fetch_plan(envelope, content)
-        self._desk.spawn(work, envelope)
+            self._desk.spawn(self._fetch_plan(envelope, content), envelope)
 
-    async def _wait_for_turn(self, envelope: Envelope) -> None:
-        for wait_s in _TURNS_S:
-            if await self._is_its_turn(envelope):
-                if isinstance(envelope.content, c.RetryExecution) and envelope.content.as_new:
-                    await self._look_for_fork(envelope, envelope.content)
-                else:
-                    envelope.bound = True
-                    await self._desk.take(envelope)
-                return
-            await asyncio.sleep(wait_s)
-        await envelope.nak(backoff_s(envelope.deliveries))
+    def _queue_up(self, envelope: Envelope) -> None:
+        if self._turns is None:
+            self._desk.spawn(self._in_turn(envelope), envelope)
+        elif (line := self._turns.stand_in_line(envelope)) is not None:
+            self._desk.spawn(self._turns.serve(envelope.entity, line))
 
-    async def _is_its_turn(self, envelope: Envelope) -> bool:
-        """Whether all commands before it are dealt with, or in this executor's hands: those are decided in order."""
-        if self._first_command is None:
-            return True
-        first: int | None = 0
-        while first is not None and first < envelope.sequence:
-            first = await self._first_command(envelope.entity, first + 1)
-            if first is not None and first < envelope.sequence and first not in self._desk.commands_in_hand(envelope.entity):
-                return False
-        return True
+    async def _in_turn(self, envelope: Envelope) -> None:
+        content = envelope.content
+        if isinstance(content, c.RetryExecution) and content.as_new:
+            self._desk.spawn(self._look_for_fork(envelope, content), envelope)
+        else:
+            envelope.bound = True
+            await self._desk.take(envelope)
 
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
         found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else PLAN_OR_TASK

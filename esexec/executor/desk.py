@@ -24,9 +24,10 @@ from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, Interna
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
 from esexec.domain.state import ExecutionState
-from esexec.executor.before import Before, FirstCommand, PlanOf, no_plans
+from esexec.executor.before import Before, PlanOf, no_plans
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
+from esexec.executor.turns import FirstCommand
 from esexec.log import codec
 from esexec.log.port import Log
 from esexec.world import now
@@ -265,14 +266,14 @@ class Desk:
                 ImageSignal(execution_id=envelope.entity, step=envelope.step, attempt=attempt, run=run, image=state.images[index])
             )
 
-    def commands_in_hand(self, entity: str) -> set[int]:
-        """The places in COMMANDS of those that this executor decides in the order they came."""
+    def commands_in_hand(self, entity: str) -> list[Envelope]:
+        """Those that this executor's mailbox has, and decides in the order they came."""
         mailbox = self._mailboxes.get(entity)
         if mailbox is None:
-            return set()
+            return []
         under_way = [batch for batch in (*mailbox.carrying, mailbox.appending) if batch is not None]
         envelopes = [*mailbox.waiting, *(envelope for batch in under_way for envelope, _ in batch.messages)]
-        return {envelope.sequence for envelope in envelopes if isinstance(envelope.content, c.ExecutionCommand)}
+        return [one for one in envelopes if one.bound or type(one.content) is c.StartExecution]
 
     # What is rare --------------------------------------------------------------------------------------------------------
 

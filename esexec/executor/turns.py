@@ -1,0 +1,80 @@
+"""Turns: the commands of one execution are decided in the order of the stream, whoever has them in hand.
+
+Executors share a partition, so two commands that follow each other closely can be in the hands of two of them. What came here
+stands in a line, by its place in COMMANDS, and its first waits until all commands before it are dealt with, or are on their way
+through this executor's mailbox. So a burst of commands asks the server once for each, and not each for all.
+"""
+
+import asyncio
+from bisect import insort
+from collections.abc import Awaitable, Callable
+from operator import attrgetter
+
+from esexec.domain.commands import StartExecution
+from esexec.executor.envelope import Envelope, backoff_s
+
+FirstCommand = Callable[[str, int], Awaitable[int | None]]
+"""The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
+
+_TURNS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""So long it is waited for the first one's turn, each time; then the server keeps the whole line for a while."""
+_place = attrgetter("sequence")
+
+
+class Turns:
+    """`commands_in_hand`: those that the mailbox of an execution has, and decides in the order they came. `go_on`: what is done
+    with a command when it is its turn."""
+
+    def __init__(
+        self,
+        first_command: FirstCommand,
+        commands_in_hand: Callable[[str], list[Envelope]],
+        go_on: Callable[[Envelope], Awaitable[None]],
+    ) -> None:
+        self._first_command, self._commands_in_hand, self._go_on = first_command, commands_in_hand, go_on
+        self._lines: dict[str, list[Envelope]] = {}
+
+    def stand_in_line(self, envelope: Envelope) -> list[Envelope] | None:
+        """The line, if it is a new one: somebody must `serve` it."""
+        line = self._lines.get(envelope.entity)
+        if line is not None:
+            insort(line, envelope, key=_place)  # one that is delivered again comes behind later ones
+            return None
+        line = self._lines[envelope.entity] = [envelope]
+        return line
+
+    async def serve(self, entity: str, line: list[Envelope]) -> None:
+        """Until it is empty. If its first has no turn for long, or the server does not answer, the whole line is given back."""
+        try:
+            await self._let_in(line)
+        finally:
+            del self._lines[entity]
+            for envelope in line:
+                await envelope.nak(backoff_s(envelope.deliveries))
+
+    async def _let_in(self, line: list[Envelope]) -> None:
+        waits = iter(_TURNS_S)
+        while line:
+            first = line[0]
+            if await self._is_its_turn(first):
+                line.remove(first)
+                waits = iter(_TURNS_S)
+                await self._go_on(first)
+            elif (wait_s := next(waits, None)) is not None:
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+    async def _is_its_turn(self, envelope: Envelope) -> bool:
+        """Whether nothing stands in the stream before it but what is in hand.
+
+        What is in hand had its turn, so that before it nothing has to be looked for; only a start needs none.
+        """
+        entity, place = envelope.entity, envelope.sequence
+        in_turn = (one.sequence for one in self._commands_in_hand(entity) if type(one.content) is not StartExecution)
+        first: int | None = max((one for one in in_turn if one < place), default=0)
+        while first is not None and first < place:
+            first = await self._first_command(entity, first + 1)
+            if first is not None and first < place and first not in {one.sequence for one in self._commands_in_hand(entity)}:
+                return False
+        return True
