@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. Without a server named, the emb
 or one that lives as long as the verb does.
 """
 
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,6 +55,18 @@ class Call:
     store: Path
     json: bool
     verbose: bool
+
+    @property
+    def esexec(self) -> str:
+        """How a command that is advised begins: with what leads to this server and namespace."""
+        words = ["esexec"]
+        if self.server is not None:
+            words += ["--server", Server(self.server).shown_url]
+        elif self.store != DEFAULT_STORE:
+            words += ["--store", str(self.store)]
+        if self.namespace != DEFAULT_NAMESPACE:
+            words += ["--namespace", self.namespace]
+        return shlex.join(words)
 
     # Speaking ----------------------------------------------------------------------------------------------------------
 

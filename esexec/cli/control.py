@@ -108,4 +108,4 @@ async def see(call: Call, client: Client, execution_id: str, *, wait: bool, word
 def nobody_works(call: Call, server: Server) -> None:
     """Say so, if this server runs for this verb alone."""
     if server.is_ours:
-        call.note(f"nothing runs on {server.store}; `esexec dev --tasks MODULE` carries it out")
+        call.note(f"nothing runs on {server.store}; `{call.esexec} dev --tasks MODULE` carries it out")

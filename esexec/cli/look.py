@@ -23,7 +23,7 @@ async def watch(call: Call, execution_id: ExecutionIdArgument) -> Exit:
     """Follow an execution to its end, from its beginning. With --json one line per update."""
     async with call.client() as (client, server):
         if server.is_ours and not (await client.get_or_raise(execution_id)).status.is_final:
-            call.note(f"nothing runs on {server.store}; `esexec dev --tasks MODULE` goes on with it")
+            call.note(f"nothing runs on {server.store}; `{call.esexec} dev --tasks MODULE` goes on with it")
         if not call.json:
             return exit_of_result(await follow_to_end(call, client, execution_id))
         async for update in client.monitor(execution_id):

@@ -12,6 +12,7 @@ from rich.text import Text
 from esexec.cli.progress import LOOKS
 from esexec.cli.terminal import columns, text
 from esexec.client import Checkpoint
+from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.rollback import Undo
 from esexec.log.verify import Verification
@@ -77,7 +78,7 @@ def outcome(result: ExecutionResult, *, stacks: bool = False) -> RenderableType:
     took = _took(result)
     steps = f", {result.completed_steps} of {result.total_steps} steps completed"
     retries = sum(task.retries for task in result.results)
-    more = f", {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
+    more = f", {_number(retries, 'retry', 'retries')}" if retries else ""
     undone = sum(task.compensation == "completed" for task in result.results)
     more += f", {undone} undone" if undone else ""
     words = str(result.status).replace("_", " ") + (f" ({_PHASES[phase]})" if (phase := result.current_phase) in _PHASES else "")
@@ -170,11 +171,12 @@ def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
     """`left`: a rollback that is over left it as it is."""
     sign, style = LOOKS[task.status]
     took = duration(task.duration_ms) if task.duration_ms is not None else ""
-    more = [f"attempt {task.retries + 1}"] if task.retries else []
+    more = [_number(task.retries, "retry", "retries")] if task.retries else []
     if task.fallback:
         more.append(f"by its fallback {task.fallback}")
     if task.recoveries:
-        more.append(f"{task.recoveries} {'recovery' if task.recoveries == 1 else 'recoveries'}")
+        all_there_are = task.recoveries >= limits.recoveries_per_step
+        more.append(_number(task.recoveries, "recovery", "recoveries") + (" (no more are tried)" if all_there_are else ""))
     if task.compensation or left:
         more.append(_undoing(task))
     if task.next_retry_at is not None:
@@ -184,6 +186,10 @@ def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
     if task.skip_reason:
         more.append(task.skip_reason)
     return (text(sign, style), text(task.task_id), text(task.status, style), text(took, _DIM), text(", ".join(more)))
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _undoing(task: TaskResult) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from esexec.cli.call import DEFAULT_NAMESPACE, DEFAULT_STORE, Call, Server
+from esexec.cli.call import Call, Server
 from esexec.cli.exits import Exit
 from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, read_queues
 from esexec.cli.verb import verb
@@ -76,7 +76,7 @@ async def dev(
             await _up(call, server, stack, role)
             roles |= _said_of(role, found, queues)
         _ready(call, server, roles)
-        _what_to_try(call, server, found)
+        _what_to_try(call, found)
         await asyncio.Event().wait()
 
 
@@ -115,15 +115,8 @@ def _ready(call: Call, server: Server, roles: dict[str, Any]) -> None:
     call.say(f"ready in namespace {call.namespace}; Ctrl-C drains and ends")
 
 
-def _what_to_try(call: Call, server: Server, tasks: Mapping[str, Task[..., Any]]) -> None:
-    words = ["esexec"]
-    if server.store is None:
-        words += ["--server", server.shown_url]
-    elif server.store != DEFAULT_STORE:
-        words += ["--store", str(server.store)]
-    if call.namespace != DEFAULT_NAMESPACE:
-        words += ["--namespace", call.namespace]
-    esexec = " ".join(words)
+def _what_to_try(call: Call, tasks: Mapping[str, Task[..., Any]]) -> None:
+    esexec = call.esexec
     call.say("\ntry in another terminal:")
     if tasks:
         name = min(tasks)

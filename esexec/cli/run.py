@@ -1,6 +1,7 @@
 """`esexec run`: a plan file from start to verified history, with everything it needs in this process."""
 
 import asyncio
+import shlex
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -63,15 +64,13 @@ async def run(
     what, found, given = Plan.from_file(plan), load_tasks(tasks), read_input(input)
     check_tasks(what, found)
     say_warnings(call, what.lint(found.values()))
-    options = time_options(
-        start_at,
-        deadline,
-        delay=delay,
-        execution_timeout=execution_timeout,
-        checkpoint_interval=checkpoint_interval,
-        checkpoint_every=checkpoint_every,
-        preset=preset,
-    )
+    settings = {
+        "execution_timeout": execution_timeout,
+        "checkpoint_interval": checkpoint_interval,
+        "checkpoint_every": checkpoint_every,
+        "preset": preset,
+    }
+    options = time_options(start_at, deadline, delay=delay, **settings)
     strategies = collect_strategies(tasks).values()
     slots = dict.fromkeys(queues_of(what, found) | {one.queue for one in strategies if one.queue}, concurrency)
     async with AsyncExitStack() as stack:
@@ -82,13 +81,21 @@ async def run(
         try:
             return await _see_through(call, client, handle.id)
         except asyncio.CancelledError:
-            call.note(f"not ended; to go on with it: {_again(plan, tasks, input, handle.id)}")
+            call.note(f"not ended; to go on with it: {_again(call, plan, tasks, input, settings, handle.id)}")
             raise
 
 
-def _again(plan: Path, tasks: list[str], input: str | None, execution_id: str) -> str:
-    given = f" --input {input}" if input and input.startswith("@") else " --input …" if input else ""
-    return f"esexec run {plan} {' '.join(f'--tasks {place}' for place in tasks)}{given} --execution-id {execution_id}"
+def _again(
+    call: Call, plan: Path, tasks: list[str], input: str | None, settings: dict[str, str | None], execution_id: str
+) -> str:
+    """The same start once more: with the same content, else it would be a conflict. Times are no part of that."""
+    words = ["run", str(plan)]
+    for place in tasks:
+        words += ["--tasks", place]
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", value] if value is not None else []
+    given = f" --input {input if input.startswith('@') else '…'}" if input else ""
+    return f"{call.esexec} {shlex.join(words)}{given} --execution-id {execution_id}"
 
 
 async def _see_through(call: Call, client: Client, execution_id: str) -> Exit:

@@ -97,7 +97,7 @@ async def start(
         try:
             result = await follow_to_end(call, client, handle.id, wait_timeout=wait_timeout)
         except AwaitTimeout as error:
-            error.hint = f"it goes on: esexec watch {handle.id}"
+            error.hint = f"it goes on: {call.esexec} watch {handle.id}"
             raise
         if call.json:
             call.document(fields_of(result))
@@ -116,7 +116,7 @@ def _hint(call: Call, server: Server, handle: Handle) -> None:
     if handle.duplicate:
         call.note("it was started before; nothing was started now")
     if server.is_ours:
-        call.note(f"nothing runs on {server.store}; `esexec dev --tasks MODULE` carries it out")
+        call.note(f"nothing runs on {server.store}; `{call.esexec} dev --tasks MODULE` carries it out")
 
 
 async def cancel(

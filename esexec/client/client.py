@@ -173,7 +173,7 @@ class Client:
         return Handle(self, checked_id(execution_id))
 
     async def wait(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
-        """The result once it has ended. Raises `AwaitTimeout`; the execution is not touched by that."""
+        """The result once it has ended; one that is not there yet is waited for. Raises `AwaitTimeout`, which touches nothing."""
         watch = await self._feed.open(checked_id(execution_id))
         try:
             return result_of(await self._ended(watch, wait_timeout))
@@ -190,10 +190,7 @@ class Client:
             except TimeoutError:
                 await self._feed.catch_up(watch)
                 if not watch.state.ended:
-                    raise AwaitTimeout(
-                        f"{watch.state.execution_id} has not ended within {wait_timeout:g} s",
-                        hint="it goes on; wait again, or without a timeout",
-                    ) from None
+                    raise _too_late(watch.state, wait_timeout) from None
         return watch.state
 
     async def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
@@ -391,6 +388,15 @@ class Client:
 def not_found(execution_id: str) -> NotFound:
     """What to raise for an execution that has no history."""
     return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
+
+
+def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
+    """What to raise for an execution that has not ended when the caller's patience has."""
+    if not state.exists:
+        hint = "check the id and the namespace; if it was started just now: is an executor running? (esexec executor)"
+        return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
+    message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
+    return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")
 
 
 def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:

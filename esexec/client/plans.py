@@ -85,13 +85,16 @@ class Plans:
         if planner is None:
             hint = "create(query, planner=fn), or Client(…, planner=fn)"
             raise ValidationError("there is no planner to ask", code="no_planner", hint=hint)
+        if not isinstance(query, str):
+            raise ValidationError(f"{quoted(query)} is no query", code="invalid_value", hint="give it as text")
         if len(query) > limits.text_chars:
             hint = f"at most {limits.text_chars} (limits.text_chars)"
             raise ValidationError(f"a query of {len(query)} characters", code="too_large", hint=hint)
         return await self._put(await _made(planner, query), status, query)
 
     async def get(self, plan_id: str) -> KeptPlan:
-        """A plan that is kept, whatever its status. Raises `NotFound` (`unknown_plan`)."""
+        """A plan that is kept, whatever its status. Raises `ValidationError` (`bad_plan_id`), `NotFound` (`unknown_plan`)."""
+        _check_id(plan_id)
         listed = (await self._look()).plans.get(plan_id)
         if listed is None:
             raise to_exception(unknown_plan(plan_id))
@@ -114,9 +117,10 @@ class Plans:
     async def mark(self, plan_id: str, status: Wanted) -> bool:
         """Change the status of a plan that is kept: True if that took effect, False if it was so already.
 
-        Raises `ValidationError` (`bad_plan_status`), `NotFound` (`unknown_plan`), or `Refused` (`plan_not_ready`) for one that
-        is invalid.
+        Raises `ValidationError` (`bad_plan_id`, `bad_plan_status`), `NotFound` (`unknown_plan`), or `Refused` (`plan_not_ready`)
+        for one that is invalid.
         """
+        _check_id(plan_id)
         _check_status(status, Wanted)
         command = c.PutPlan(id=new_id(), plan_id=plan_id, status=status, actor=self._client.owner)
         return await self._client._tell_shared(PLANS_ENTITY, "put_plan", command)
@@ -136,6 +140,12 @@ class Plans:
         async with self._lock:
             self._state = fold_plans(await news_of(self._client._log, PLANS_ENTITY, self._state.n), self._state)
             return self._state
+
+
+def _check_id(plan_id: object) -> None:
+    """Any text may be asked for, and is not found; anything else is a mistake."""
+    if not isinstance(plan_id, str):
+        raise ValidationError(f"{quoted(plan_id)} is no plan's id", code="bad_plan_id", hint="64 hexadecimal digits")
 
 
 def _check_status(status: object, known: Any) -> None:

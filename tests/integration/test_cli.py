@@ -1,6 +1,6 @@
 """The command line, verb by verb, as real processes: what it prints, in words and as JSON."""
 
-import json
+import shlex
 import signal
 from collections.abc import Iterator
 
@@ -143,20 +143,21 @@ def test_version_and_help(cli: Cli) -> None:
 
 
 def test_a_run_can_be_interrupted_and_gone_on_with(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Ctrl-C drains `run` and exits 130; the same with its execution id goes on where it was."""
+    """Ctrl-C drains `run` and exits 130; what is advised then, word by word, goes on where it was."""
     cli = Cli(tmp_path_factory.mktemp("interrupted"))
     first, second = {"id": "first", "task": "greet", "params": {"name": "x"}}, {"id": "second", "task": "hold"}
     name = cli.write("plan.json", plan(first, second | {"params": {"until": "gate"}}))
-    words = ("run", name, *TASKS, "--execution-id", "resumed")
-    with cli.running(*words) as run:
+    with cli.running("run", name, *TASKS, "--execution-id", "resumed", "--store", "else where", "--preset", "critical") as run:
         run.until("second started")
         run.process.send_signal(signal.SIGINT)
         run.until("draining…")
         cli.write("gate", "open")
         interrupted = run.ended()
     assert interrupted.code == 130
-    assert "--execution-id resumed" in interrupted.out
-    resumed = cli(*words, "--json")
+    advised = next(line for line in interrupted.out.splitlines() if line.startswith("not ended")).partition(": esexec ")[2]
+    assert advised == "--store 'else where' run plan.json --tasks tests.cli_tasks --preset critical --execution-id resumed"
+    resumed = cli(*shlex.split(advised), "--json")
     assert resumed.code == 0
     assert resumed.json["verification"]["ok"] is True
-    assert json.loads(cli("history", "resumed", "--json").out.splitlines()[-1])["type"] == "execution_completed"
+    told = cli("history", "resumed", "--store", "else where", "--json")
+    assert told.lines[-1]["type"] == "execution_completed"

@@ -157,6 +157,18 @@ async def test_a_status_that_is_none_is_refused(engine: Engine) -> None:
     assert await plans.list("invalid") == []
 
 
+async def test_what_can_be_no_id_is_refused(engine: Engine) -> None:
+    """What is no text is a mistake of the caller's, said before anything is asked; any text is only not found."""
+    plans: Any = engine.client.plans
+    for wrong in (5, None, b"x", ["x"]):
+        for call in (plans.get(wrong), plans.mark(wrong, "ready"), plans.archive(wrong)):
+            with pytest.raises(esexec.ValidationError) as raised:
+                await call
+            assert (raised.value.code, bool(raised.value.hint)) == ("bad_plan_id", True)
+    with pytest.raises(esexec.ValidationError):
+        await plans.create(5, plain)
+
+
 # From a query ----------------------------------------------------------------------------------------------------------
 
 

@@ -192,6 +192,13 @@ async def test_the_callers_patience_never_touches_the_execution(engine: Engine, 
     assert "execution_cancel_requested" not in await engine.types(handle.id)
 
 
+async def test_who_waits_for_what_is_not_there_is_told_so(engine: Engine) -> None:
+    """It may yet come, so it is waited for; but nothing is said to go on that nobody has seen."""
+    with pytest.raises(esexec.AwaitTimeout, match=r"there is no execution nobody yet, after 0\.05 s") as raised:
+        await engine.client.wait("nobody", wait_timeout=0.05)
+    assert "goes on" not in (raised.value.hint or "")
+
+
 async def test_a_caller_that_is_cancelled_while_it_waits_takes_nothing_back(engine: Engine, gate: Gate) -> None:
     """Design §3: cancelling the coroutine that waits cancels the waiting, nothing else."""
     await engine.worker(gate.task)

@@ -15,13 +15,16 @@ from esexec.cli.terminal import is_live
 from esexec.cli.text import clean
 from esexec.client import Checkpoint
 from esexec.domain import commands as c
+from esexec.domain import limits
 from esexec.domain.checkpoints import StateView, TaskView
+from esexec.domain.decider import Surroundings
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.rollback import Undo, rollback_plan
+from esexec.domain.strategies import Strategy
 from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
 from projections.timeline import timeline
-from tests.given import EXECUTION, History, at, cancel, completed, failed, fatal, given, start, started, step, withdrawn
+from tests.given import EXECUTION, History, advised, at, cancel, completed, failed, fatal, given, start, started, step, withdrawn
 
 HOSTILE = "\x1b]0;title\x07\x1b[31m[bold]red[/bold]\u202e\x9b2J\r\n\tend"
 
@@ -279,12 +282,12 @@ def test_everything_known_is_shown() -> None:
         start(step("a", compensate="undo"), step("b"), start_at=at(-1), deadline=at(90), parent="e0/s", forked_from="e9"),
         c.CreateCheckpoint(id="k"),
         completed("a", 1),
-        fatal("b"),
-        completed("a", None, 2),
     )
+    assert "deadline         2026-01-01 00:01:30 UTC" in lines_of(render.execution(result(history)))
+    history.happen(fatal("b"))
+    history.happen(completed("a", None, 2))
     words = "\n".join([*lines_of(render.execution(result(history))), *lines_of(render.outcome(result(history)))])
     for said in (
-        "deadline         2026-01-01 00:01:30 UTC",
         "started by       e0/s",
         "carries on from  e9",
         "checkpoints      1, last e1.",
@@ -298,6 +301,17 @@ def test_everything_known_is_shown() -> None:
 def steps_of(history: History) -> list[str]:
     """The lines of the steps, as `show` has them."""
     return [line for line in lines_of(render.execution(result(history))) if line.startswith(("✓", "✗", "–"))]
+
+
+def test_a_step_tells_how_often_it_was_tried() -> None:
+    """Retries of its work beside questions to strategies, and that there are no more of these; no number that another line,
+    which names the attempt that failed, would contradict."""
+    around = Surroundings(strategies=(Strategy(id="again"),))
+    history = given(start("a"), fatal("a"), around=around)
+    for number in range(limits.recoveries_per_step):
+        history.happen(advised("a", "retry", 2 * number + 2))
+        history.happen(fatal("a", 2 * number + 3))
+    assert steps_of(history) == ["✗  a  failed  1.0 s  10 retries, 10 recoveries (no more are tried), [FATAL] it is FATAL"]
 
 
 def test_what_is_not_undone_is_shown_with_its_reason() -> None:
