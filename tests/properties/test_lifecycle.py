@@ -282,6 +282,7 @@ class Ledger:
             case e.DeadlineExceeded():
                 self._stopped()
             case e.ExecutionResumed():
+                self.opened |= dict.fromkeys(self.held, n)
                 self.paused, self.held = False, set()
             case e.ExecutionCompleted() | e.ExecutionFailed() | e.ExecutionCancelled():
                 self.paused = False
