@@ -29,6 +29,7 @@ MESSAGES: dict[str, Any] = {
         messages.Dispatch,
         messages.CancelSignal,
         messages.ImageSignal,
+        messages.WhoHas,
     )
 }
 _CODE = re.compile(
