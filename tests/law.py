@@ -13,11 +13,19 @@ WAKING = frozenset({"start", "retry", "queue", "grace"})
 """Timers that make an execution go on; the others only watch over something that goes on anyway."""
 
 
+Attempt = tuple[str, int, int]
+
+
 class Handed:
-    """The attempts that some commit's effects handed out, and none took back since: that an attempt is open reaches nobody."""
+    """What some commit's effects told of attempts: that an attempt is open reaches nobody.
+
+    `out`: handed out, and not taken back since. `sent`: handed out at some time, so that somebody may have it. `told`: to stop.
+    """
 
     def __init__(self) -> None:
-        self.out: set[tuple[str, int, int]] = set()
+        self.out: set[Attempt] = set()
+        self.sent: set[Attempt] = set()
+        self.told: set[Attempt] = set()
 
     def note(self, effects: Iterable[fx.Effect]) -> None:
         """These effects were carried out."""
@@ -25,25 +33,41 @@ class Handed:
             match effect:
                 case fx.DispatchAttempt() | fx.TakeBack(why="overdue"):  # one is handed out, or put back, so that it is proven
                     self.out.add((effect.step, effect.run, effect.attempt))
+                    self.sent.add((effect.step, effect.run, effect.attempt))
                 case fx.TakeBack():
                     self.out.discard((effect.step, effect.run, effect.attempt))
+                    if effect.why in ("stop", "over"):
+                        self.told.add((effect.step, effect.run, effect.attempt))
 
     def reaches(self, state: ExecutionState, index: int) -> bool:
         """Whether somebody has the open attempt of this step, or will have it."""
-        step = state.steps[index]
-        return step.started_at is not None or (state.graph.steps[index].id, state.run, step.attempt) in self.out
+        return state.steps[index].started_at is not None or _attempt(state, index) in self.out
+
+    def may_answer(self, state: ExecutionState, index: int) -> bool:
+        """Whether a stop can hear of the open attempt of this step: somebody may have it, and was told."""
+        step, attempt = state.steps[index], _attempt(state, index)
+        return attempt in self.told and (step.started_at is not None or (attempt in self.sent and not step.held))
+
+
+def _attempt(state: ExecutionState, index: int) -> Attempt:
+    return state.graph.steps[index].id, state.run, state.steps[index].attempt
 
 
 def stuck(state: ExecutionState, handed: Handed) -> str | None:
-    """Why nobody and nothing will wake the execution, or carry on with an attempt of it; None: it goes on, or has ended."""
-    if state.ended or not state.exists or state.paused:
+    """Why nobody and nothing will wake the execution, or carry on with an attempt of it; None: it goes on, or has ended.
+
+    A stop, also one during a pause, waits only for what somebody may have; what nobody has it settles at once, unless there was
+    no room for that.
+    """
+    if state.ended or not state.exists or (state.paused and not state.stopping):
         return None
     openings = [index for index, one in enumerate(state.steps) if one.open]
-    unheard = [state.graph.steps[index].id for index in openings if not handed.reaches(state, index)]
-    if unheard and not state.stopping:
-        return f"nobody was handed the open attempts of {unheard}"
+    heard = handed.may_answer if state.stopping else handed.reaches
+    unheard = [state.graph.steps[index].id for index in openings if not heard(state, index)]
+    if unheard and not (state.stopping and has_more(state)):
+        return f"the stop waits for {unheard}" if state.stopping else f"nobody was handed the open attempts of {unheard}"
     waking = any(timer.kind in WAKING for timer in state.timers.values())
-    if waking or has_more(state) or len(unheard) < len(openings):
+    if waking or has_more(state) or openings:
         return None
     return "there is no attempt and no timer to wait for"
 

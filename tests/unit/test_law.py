@@ -1,7 +1,10 @@
 """The harness itself: an execution that nobody goes on with is noticed."""
 
+import pytest
+
 from esexec.domain import effects as fx
-from tests.given import due, fatal, given, pause, start, started, step
+from esexec.domain import limits
+from tests.given import cancel, due, fatal, given, pause, start, started, step, withdrawn
 from tests.law import Handed, stuck
 
 
@@ -34,6 +37,36 @@ def test_what_is_overdue_is_proven_or_begun() -> None:
     """That it is taken back puts it there if it was not, so somebody will tell."""
     outcome = given(start(step("a", queue_timeout_ms=5_000))).when(due("a", "queue"))
     assert stuck(outcome.state, handed(*outcome.effects)) is None
+
+
+def test_a_stop_waits_only_for_what_somebody_may_have() -> None:
+    """What was handed out is told, and answers or is abandoned; what was never sent would be waited for, and undone, in vain."""
+    history = given(start("a"))
+    sent = fx.open_effects(history.state)
+    stopped = history.when(cancel())
+    assert stuck(stopped.state, handed(*sent, *stopped.effects)) is None
+    assert stuck(stopped.state, handed(*stopped.effects)) is not None
+    assert stuck(stopped.state, handed(*sent)) is not None
+
+
+def test_a_stop_does_not_wait_for_what_a_pause_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless there is more to decide than fits: then that comes first."""
+    history = given(start("a", "b", plan_fields={"parallel": True}), pause())
+    history.happen(withdrawn("a", pause=history.state.pause))
+    monkeypatch.setattr(limits, "events_per_commit", 1)
+    history.when(cancel()).then_types("execution_cancel_requested")
+    state = history.state
+    assert stuck(state, history.handed) is None
+    state.cursor = 2  # as if the sweep had passed it by
+    assert stuck(state, history.handed) == "the stop waits for ['a']"
+
+
+def test_a_deadline_that_passes_during_a_pause_is_no_pause_to_wait_for() -> None:
+    """It stops what was handed out, paused or not."""
+    history = given(start("a", config={"execution_timeout_ms": 10_000}), pause(), started("a"))
+    stopped = history.when(due(kind="deadline"))
+    assert stuck(stopped.state, handed(*stopped.effects)) is None
+    assert stuck(stopped.state, Handed()) == "the stop waits for ['a']"
 
 
 def test_an_end_needs_nobody() -> None:
