@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -107,12 +107,30 @@ class NatsOutbox:
         has it all the same, hands it out."""
         if await read_leader(self._connection, self._subjects.tasks_stream, subject) is not None:
             await self._stands((to.queue, to.priority), done)
-        elif await self._is_reported(entity, to) or not await still_open():
-            await done()
-        elif to.in_hand and await self._somebody_has(entity, to):
-            await self._look_later(entity, done)
-        else:
-            await self._dispatch(subject, data, (to.queue, to.priority), done)
+            return
+        match await self._whereabouts(entity, to, still_open, in_hand=to.in_hand):
+            case "over":
+                await done()
+            case "in hand":
+                await self._look_later(entity, done)
+            case "nowhere":
+                await self._dispatch(subject, data, (to.queue, to.priority), done)
+
+    async def _whereabouts(
+        self, entity: str, what: fx.DispatchAttempt | fx.TakeBack, still_open: StillOpen, *, in_hand: bool
+    ) -> Literal["over", "in hand", "nowhere"]:
+        """Where an attempt is of which there is no dispatch; `in_hand`: a worker may have it all the same."""
+
+        async def over() -> bool:
+            return await self._is_reported(entity, what) or not await still_open()
+
+        if await over():
+            return "over"
+        if not in_hand:
+            return "nowhere"
+        if await self._somebody_has(entity, what):
+            return "in hand"
+        return "over" if await over() else "nowhere"  # who had it may have reported it just before the question
 
     async def _is_reported(self, entity: str, what: fx.DispatchAttempt | fx.TakeBack) -> bool:
         """Whether an outcome of the attempt waits in INBOX."""
@@ -256,10 +274,14 @@ class NatsOutbox:
         """Reported, or not handed out yet, or taken back by an executor that died before it could tell. What is overdue is put
         there, unless it is reported, and taken back once more: so it is either proven or begun, and a question taken away."""
         again = what.again.message if what.again is not None else None
-        if again is None or isinstance(again, ErrorInfo) or await self._is_reported(entity, what) or not await still_open():
+        if again is None or isinstance(again, ErrorInfo):
             await done()
             return
-        if not _was_passed_about(what) and await self._somebody_has(entity, what):
+        where = await self._whereabouts(entity, what, still_open, in_hand=not _was_passed_about(what))
+        if where == "over":
+            await done()
+            return
+        if where == "in hand":
             await self._look_later(entity, done)
             return
         lane = (what.queue, what.priority)
