@@ -239,6 +239,7 @@ class History:
         for cause in causes:
             note_cause(state, cause.id, cause.time)
         self.handed.note(effects_of(events, version, state, n))
+        self.handed.prove(state)
         assert (problem := stuck(state, self.handed)) is None, f"{problem} after {events}"
         commit = Commit(
             v=codec.VERSION,

@@ -19,7 +19,7 @@ Attempt = tuple[str, int, int]
 class Handed:
     """What some commit's effects told of attempts: that an attempt is open reaches nobody.
 
-    `out`: handed out, and not taken back since. `sent`: handed out at some time, so that somebody may have it. `told`: to stop.
+    `out`: handed out, and not taken back since. `sent`: handed out, and not proven to be with nobody since. `told`: to stop.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,10 @@ class Handed:
                     self.out.discard((effect.step, effect.run, effect.attempt))
                     if effect.why in ("stop", "over"):
                         self.told.add((effect.step, effect.run, effect.attempt))
+
+    def prove(self, state: ExecutionState) -> None:
+        """What is held by now is with nobody, until it is handed out once more."""
+        self.sent -= {_attempt(state, index) for index in state.in_flight if state.steps[index].held}
 
     def reaches(self, state: ExecutionState, index: int) -> bool:
         """Whether somebody has the open attempt of this step, or will have it."""

@@ -55,7 +55,7 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
     if len(decision.events) == before:
         return APPLIED if isinstance(report, r.Started) else Verdict("ineffective")
     decision.cause(f"{report.__struct_config__.tag}/{step_id}/{attempt_id}", time)
-    if not step.open:  # a start frees nothing; and its repetition could not name the commit whose effects it caused
+    if not step.open or step.held:  # a start frees nothing; and its repetition could not name the commit whose effects it caused
         advance(decision)
     return APPLIED
 

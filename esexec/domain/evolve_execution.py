@@ -101,7 +101,7 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
 
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
     state.status, state.paused, state.pause_reason, state.paused_at = "paused", True, event.reason, state.time
-    state.pause, state.turned = state.version, state.n
+    state.pause, state.turned, state.cursor = state.version, state.n, 0
     hold_what_was_not_handed_out(state)
 
 

@@ -105,7 +105,9 @@ def it_stands(state: ExecutionState, deed: Deed) -> None:
 
 
 def task_held(state: ExecutionState, event: e.TaskHeld) -> None:
-    state.steps[state.graph.index[event.step]].held = True
+    index = state.graph.index[event.step]
+    state.steps[index].held = True
+    state.cursor = min(state.cursor, index)  # an execution that fails settles it
 
 
 def _release_dependents(state: ExecutionState, index: int) -> None:

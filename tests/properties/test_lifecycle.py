@@ -131,6 +131,8 @@ def an_outcome(order: Random, state: ExecutionState, index: int) -> Message:
     """Something that can be said of an open attempt."""
     spec, one, run = state.graph.steps[index].id, state.steps[index], state.run
     attempt = one.attempt
+    if state.paused and one.started_at is None and order.random() < 0.4:
+        return withdrawn(spec, attempt, run=run, pause=state.pause)
     if one.purpose == "recovery" and order.random() < 0.7:
         return advised(spec, order.choice(ADVICE), attempt, run=run, success=order.random() < 0.8, vars={"n": attempt})
     return order.choice(
@@ -172,12 +174,12 @@ def a_command(order: Random, state: ExecutionState, turn: int) -> Message:
     )
 
 
-def something(order: Random, state: ExecutionState, past: list[Message], turn: int) -> Message:
+def something(order: Random, state: ExecutionState, past: list[Message], turn: int, wishes: float = 0.2) -> Message:
     """Any message that may come now: a wish, an outcome, a timer, what was left over; or what came before, once more."""
     kind = order.random()
-    if kind < 0.2 or state.ended:
+    if kind < wishes or state.ended:
         return a_command(order, state, turn)
-    if kind < 0.3:
+    if kind < wishes + 0.1:
         return order.choice(past)
     openings = [index for index, one in enumerate(state.steps) if one.open]
     now: list[Message] = [r.Due(str(version)) for version in state.timers]
@@ -515,7 +517,8 @@ def test_nothing_that_opens_is_lost(order: Random, world: World) -> None:
     for turn in range(0, 60, 3):
         decision = Decision(history.state, at(turn), 0.0, world.around)
         for part in range(order.randint(1, 3)):
-            message = something(order, decision.state, past, turn + part) if past else world.command
+            wishes = 0.5 if part else 0.2  # which come in quick succession more often than alone
+            message = something(order, decision.state, past, turn + part, wishes) if past else world.command
             past.append(message)
             if decide_message(decision, message, at(turn)).kind == "ineffective" and isinstance(message, r.Due):
                 asked = {one for one in asked if not one.startswith(f"timer {message.name} ")}

@@ -177,6 +177,23 @@ def test_what_is_held_stays_so_if_the_commit_of_the_resume_goes_back() -> None:
     assert to_undo(history) == [("a", False)]
 
 
+def test_what_a_failing_execution_takes_back_is_settled_at_once() -> None:
+    """The failure came first, while it was not known that nobody had b: the end does not wait for the resume."""
+    history = given(start("a", "b", plan_fields=PARALLEL), started("a"), pause(), fatal("a"))
+    assert not history.state.ended
+    told = withdrawn("b", pause=history.state.pause)
+    outcome = history.when(told).then_types("task_held b", "task_cancelled b", "execution_failed")
+    assert history.when(told).then_nothing("stale").verdict.n == outcome.state.n
+
+
+def test_a_pause_of_a_failing_execution_settles_what_its_own_commit_scheduled() -> None:
+    """Nothing that is held is begun in an execution that fails, whatever came first in the commit."""
+    history = given(start("a", step("b", "a"), "c", plan_fields=PARALLEL))
+    outcome = history.happen_together(completed("a"), fatal("c"), pause())
+    assert outcome.state.steps[1].status == "cancelled"
+    assert (outcome.state.status, on_attempts(outcome.effects)) == ("failed", [])
+
+
 # Opened during a pause -------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from esexec.domain import effects as fx
 from esexec.domain import limits
-from tests.given import cancel, due, fatal, given, pause, start, started, step, withdrawn
+from tests.given import cancel, due, fatal, given, pause, resume, start, started, step, withdrawn
 from tests.law import Handed, stuck
 
 
@@ -59,6 +59,20 @@ def test_a_stop_does_not_wait_for_what_a_pause_holds(monkeypatch: pytest.MonkeyP
     assert stuck(state, history.handed) is None
     state.cursor = 2  # as if the sweep had passed it by
     assert stuck(state, history.handed) == "the stop waits for ['a']"
+
+
+def test_what_a_pause_held_has_to_be_sent_again_before_a_stop_can_hear_of_it() -> None:
+    """It was with nobody, so a stop that waits for it waits in vain."""
+    history = given(start("a"), pause())
+    history.happen(withdrawn("a", pause=history.state.pause))
+    history.happen(resume())
+    sent, told = history.handed, fx.TakeBack("a", 1, 1, "default", 5, "stop")
+    state = history.state
+    state.cancel = state.version
+    sent.note([told])
+    assert stuck(state, sent) is None
+    sent.prove(given(start("a"), pause(), withdrawn("a", pause=4)).state)
+    assert stuck(state, sent) == "the stop waits for ['a']"
 
 
 def test_a_deadline_that_passes_during_a_pause_is_no_pause_to_wait_for() -> None:
