@@ -150,9 +150,9 @@ _remembered = _Remembered()
 def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
     called = dict.fromkeys(task for step in graph.steps for task in (step.task, step.fallback) if task is not None)
     used = {task: said for task in called if (said := with_inverse(task, known)) is not None and said != _ONLY_A_NAME}
-    undoing = {step.compensate for step in graph.steps} | {said.compensate or said.inverse for said in used.values()}
-    for task in undoing - used.keys():  # one that is called as well (`update_x` undoes itself) has what undoes it, too
-        if task is not None and (said := known.get(task)) is not None and said != _ONLY_A_NAME:
+    undoing = [step.compensate for step in graph.steps] + [said.compensate or said.inverse for said in used.values()]
+    for task in dict.fromkeys(undoing):  # one that is called as well (`update_x` undoes itself) has what undoes it, too
+        if task is not None and task not in used and (said := known.get(task, _ONLY_A_NAME)) != _ONLY_A_NAME:
             used[task] = said
     return used
 

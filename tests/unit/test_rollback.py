@@ -251,6 +251,15 @@ def test_an_inverse_that_is_announced_later_does_not_change_what_was_started() -
     history.when(fatal("b")).then_types("task_started b", "task_failed b", "execution_failed")
 
 
+def test_what_was_announced_is_recorded_in_the_order_of_the_plan() -> None:
+    """Two executors that decide the same write the same bytes: first what is called, then what undoes it."""
+    said = TaskInfo(timeout_ms=7)
+    called, undoing = [f"create_{name}" for name in "gcafbed"], [f"delete_{name}" for name in "gcafbed"]
+    around = Surroundings(tasks=dict.fromkeys([*sorted(called), *sorted(undoing)], said))
+    created = given(start(*(step(name[-1], task=name) for name in called)), around=around).state.created
+    assert [*created.tasks] == called + undoing
+
+
 def test_an_inverse_that_was_found_stands_beside_what_was_said() -> None:
     """`inverse` in commit 1 tells that nobody named it; a worker that announces one is not asked for another."""
     around = Surroundings(tasks={"create_x": TaskInfo(queue="q"), "delete_x": TaskInfo()})
