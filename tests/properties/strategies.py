@@ -94,6 +94,7 @@ _names = st.lists(words, max_size=3).map(tuple)
 _runs = st.integers(2, 9)
 _by = st.sampled_from(get_args(e.CheckpointBy))
 _partial: dict[str, st.SearchStrategy[Any]] = {"rollback_status": st.sampled_from([None, "partial"]), "not_undone": _names}
+_undone: dict[str, st.SearchStrategy[Any]] = _partial | {"rollback_status": st.sampled_from([None, "completed", "partial"])}
 _after: dict[str, st.SearchStrategy[Any]] = {
     "will_retry": st.booleans(),
     "retries_exhausted": st.booleans(),
@@ -125,7 +126,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     e.ExecutionCompleted: st.builds(e.ExecutionCompleted),
     e.ExecutionFailed: st.builds(e.ExecutionFailed, error=errors, failed_steps=_names, **_partial),
     e.ExecutionCancelRequested: st.builds(e.ExecutionCancelRequested, grace_ms=st.integers(0, 10**6), reason=words),
-    e.ExecutionCancelled: st.builds(e.ExecutionCancelled, reason=words, abandoned=_names, **_partial),
+    e.ExecutionCancelled: st.builds(e.ExecutionCancelled, reason=words, abandoned=_names, **_undone),
     e.ExecutionPaused: st.builds(e.ExecutionPaused, reason=words),
     e.ExecutionResumed: st.builds(e.ExecutionResumed),
     e.ExecutionRetried: st.builds(e.ExecutionRetried, run=_runs, step=st.none() | words),
@@ -141,6 +142,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         by=st.sampled_from(["command", "recovery"]),
         reason=words,
         abandoned=_names,
+        vars=objects,
     ),
     e.RollbackStarted: st.builds(e.RollbackStarted, by=st.sampled_from(["failure", "command"]), reason=words),
     e.ExecutionRolledBack: st.builds(
@@ -179,7 +181,13 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     e.FallbackStarted: st.builds(e.FallbackStarted, **_task, task=words),
     e.BeforeImageRecorded: st.builds(e.BeforeImageRecorded, **_task, image=values),
     e.RecoveryInitiated: st.builds(
-        e.RecoveryInitiated, **_task, strategy=words, name=words, queue=words, timeout_ms=st.integers(0, 10**6)
+        e.RecoveryInitiated,
+        **_task,
+        strategy=words,
+        name=words,
+        queue=words,
+        timeout_ms=st.integers(0, 10**6),
+        before_retries=st.booleans(),
     ),
     e.RecoveryStarted: st.builds(e.RecoveryStarted, **_task, started_at=times, worker=words),
     e.RecoveryCompleted: st.builds(
