@@ -152,8 +152,9 @@ def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
     used = {task: said for task in called if (said := with_inverse(task, known)) is not None and said != _ONLY_A_NAME}
     undoing = [step.compensate for step in graph.steps] + [said.compensate or said.inverse for said in used.values()]
     for task in dict.fromkeys(undoing):  # one that is called as well (`update_x` undoes itself) has what undoes it, too
-        if task is not None and task not in used and (said := known.get(task, _ONLY_A_NAME)) != _ONLY_A_NAME:
-            used[task] = said
+        if task is None or task in used or (said := known.get(task)) is None or said == _ONLY_A_NAME:
+            continue
+        used[task] = said
     return used
 
 
