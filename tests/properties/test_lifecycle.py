@@ -201,6 +201,33 @@ def lived(order: Random, world: World, turns: int = 40) -> History:
     return history
 
 
+class Gulp(NamedTuple):
+    """A decision over several messages, and the history up to it. `in_vain`: the timers that fired without an effect."""
+
+    history: History
+    decision: Decision
+    in_vain: set[str]
+
+
+def lived_in_gulps(order: Random, world: World, turns: int = 20) -> Iterator[Gulp]:
+    """A life of so many decisions, each over some messages, as an executor takes what has gathered."""
+    history = History(around=world.around)
+    past: list[Message] = []
+    for turn in range(turns):
+        history.clock = 3.0 * turn
+        decision, in_vain = Decision(history.state, at(history.clock), 0.0, world.around), set()
+        for part in range(order.randint(1, 3)):
+            wishes = 0.5 if part else 0.2  # which come in quick succession more often than alone
+            message = something(order, decision.state, past, 3 * turn + part, wishes) if past else world.command
+            past.append(message)
+            if decide_message(decision, message, at(history.clock)).kind == "ineffective" and isinstance(message, r.Due):
+                in_vain.add(message.name)
+        if decision.events:
+            history.commit(decision.events, decision.time, tuple(decision.causes))
+            assert visible(decision.state) == visible(history.state)
+        yield Gulp(history, decision, in_vain)
+
+
 def brought_to_its_end(history: History) -> History:
     """What becomes of an execution if nobody wishes anything any more, but that it goes on, and every attempt does its work."""
     for turn in range(300):
@@ -238,6 +265,18 @@ def test_every_life_is_lawful_and_can_be_brought_to_its_end(order: Random, world
     assert (state.timers, state.in_flight, state.unsettled) == ({}, {}, 0)
     assert not any(one.open for one in state.steps)
     assert not has_more(state)
+
+
+@many
+@given(orders, worlds())
+def test_a_life_of_decisions_over_several_messages_is_lawful_as_well(order: Random, world: World) -> None:
+    """Whatever is opened and stopped in one commit, the history verifies, ends, and tells what was done and not undone."""
+    with with_room(world.room):
+        *_, (history, _, _) = lived_in_gulps(order, world)
+        brought_to_its_end(history)
+    found = verify(EXECUTION, history.stored)
+    assert found.ok, found.problem
+    assert standing_of(history) == told_by(ledger_of(history), history)
 
 
 class Done(NamedTuple):
@@ -387,6 +426,17 @@ def _all_behind(step: str, dependencies: dict[str, set[str]]) -> set[str]:
     return behind
 
 
+def standing_of(history: History) -> set[tuple[int, int, int, bool]]:
+    """What the core takes as done: by which step in which run, by which event, and whether that is certain."""
+    return {(deed.step, deed.run, deed.since, deed.certain) for deed in history.state.standing.values()}
+
+
+def told_by(ledger: Ledger, history: History) -> set[tuple[int, int, int, bool]]:
+    """The same as the ledger has it."""
+    index = history.state.graph.index
+    return {(index[done.step], done.run, done.since, done.certain) for done in ledger.done}
+
+
 def ledger_of(history: History) -> Ledger:
     """The ledger of a history, every undoing of which is held against it."""
     graph = history.state.graph
@@ -403,10 +453,7 @@ def ledger_of(history: History) -> Ledger:
 def test_nothing_is_undone_twice_and_all_in_its_turn(order: Random, world: World) -> None:
     """Each undoing answers to something that was done and not undone since, and what is left at the end is what stands."""
     history = brought_to_its_end(lived(order, world, 60))
-    ledger = ledger_of(history)
-    standing = {(deed.step, deed.run, deed.since, deed.certain) for deed in history.state.standing.values()}
-    index = history.state.graph.index
-    assert {(index[done.step], done.run, done.since, done.certain) for done in ledger.done} == standing
+    assert standing_of(history) == told_by(ledger_of(history), history)
 
 
 @st.composite
@@ -511,22 +558,12 @@ def test_nothing_that_opens_is_lost(order: Random, world: World) -> None:
 
     What a pause holds, and a timer that fired in vain during it, has to be asked for anew.
     """
-    history = History(around=world.around)
-    past: list[Message] = []
     asked: set[str] = set()
-    for turn in range(0, 60, 3):
-        decision = Decision(history.state, at(turn), 0.0, world.around)
-        for part in range(order.randint(1, 3)):
-            wishes = 0.5 if part else 0.2  # which come in quick succession more often than alone
-            message = something(order, decision.state, past, turn + part, wishes) if past else world.command
-            past.append(message)
-            if decide_message(decision, message, at(turn)).kind == "ineffective" and isinstance(message, r.Due):
-                asked = {one for one in asked if not one.startswith(f"timer {message.name} ")}
+    for history, decision, in_vain in lived_in_gulps(order, world):
+        state = history.state
+        asked = {one for one in asked if not (one.startswith("timer ") and one.split()[1] in in_vain)}
         if not decision.events:
             continue
-        history.commit(decision.events, decision.time, tuple(decision.causes))
-        state = history.state
-        assert visible(decision.state) == visible(state)
         for effect in fx.effects_of(decision.events, decision.first_version, state, state.n, unfinished=decision.unfinished):
             asked.add(unmoved(effect))
             if isinstance(effect, fx.TakeBack) and effect.why == "pause":
