@@ -186,8 +186,9 @@ class Desk:
         step = state.steps[state.graph.index[of.step]]
         return state.run == of.run and step.attempt == of.attempt and step.open
 
-    async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int) -> None:
-        """Let a message go as its verdict says. `n`: the history it was judged by reached so far."""
+    async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int, *, certain: bool = False) -> None:
+        """Let a message go as its verdict says. `n`: the history it was judged by reached so far; `certain`: it was judged within
+        commit `n`, so that nothing was missing."""
         match verdict.kind:
             case "applied" if type(envelope.content) is c.PauseExecution:  # another executor may have resumed it by now
                 self.spawn(self._doubt(envelope, verdict, n), envelope)
@@ -199,6 +200,8 @@ class Desk:
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
                 await envelope.ack()
+            case "ineffective" | "superseded" | "refused" | "duplicate" if certain:
+                await self.let_go(envelope, verdict)
             case "duplicate" if type(envelope.content) is not c.CancelExecution:  # of which the end makes something else
                 await self.let_go(envelope, verdict)  # the effects are owed to the first of its meaning, which is still held
             case "repeated" | "stale":

@@ -119,11 +119,19 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
+                if envelope.bound:
+                    self._back_into_line()
             if not waiting or decision.full or (decided and self.one_by_one) or self.desk.before.is_due(waiting[0]):
                 break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
             await self._append(state, decision, decided)
+
+    def _back_into_line(self) -> None:
+        """A command had no effect, which is being doubted: those behind it wait until it is certain."""
+        for envelope in self.waiting:
+            if isinstance(envelope.content, c.ControlCommand):
+                envelope.bound = False
 
     def _void(self, envelopes: list[Envelope]) -> None:
         """What was decided of these does not hold, nor does the state: begin again from the log."""
@@ -217,7 +225,7 @@ class Mailbox:
         batch.done = True
         n = batch.commit.n if batch.commit is not None else 0
         for envelope, verdict in batch.messages:
-            await self.desk.conclude(self, envelope, verdict, n)
+            await self.desk.conclude(self, envelope, verdict, n, certain=batch.commit is not None)
         del self.carrying[0]
         if self.carrying:
             await self._carry_first()

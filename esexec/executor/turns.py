@@ -66,15 +66,19 @@ class Turns:
                 return
 
     async def _is_its_turn(self, envelope: Envelope) -> bool:
-        """Whether nothing stands in the stream before it but what is in hand.
+        """Whether nothing stands in the stream before it but what is in hand, and still is once that is known.
 
         What is in hand had its turn, so that before it nothing has to be looked for; only a start needs none.
         """
         entity, place = envelope.entity, envelope.sequence
         in_turn = (one.sequence for one in self._commands_in_hand(entity) if type(one.content) is not StartExecution)
-        first: int | None = max((one for one in in_turn if one < place), default=0)
-        while first is not None and first < place:
-            first = await self._first_command(entity, first + 1)
-            if first is not None and first < place and first not in {one.sequence for one in self._commands_in_hand(entity)}:
+        last = max((one for one in in_turn if one < place), default=0)
+        before = [last] if last else []
+        while (last := await self._first_command(entity, last + 1) or place) < place:
+            before.append(last)
+            if not self._are_in_hand(entity, before):
                 return False
-        return True
+        return self._are_in_hand(entity, before)
+
+    def _are_in_hand(self, entity: str, places: list[int]) -> bool:
+        return not places or {one.sequence for one in self._commands_in_hand(entity)}.issuperset(places)

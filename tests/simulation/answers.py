@@ -4,7 +4,7 @@
 meaning was applied. Everything else is the code of a refusal.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.simulation.law import Law
 
@@ -112,3 +112,38 @@ def objection(law: Law, verb: str, answer: Any, *, sent_at: int, told_at: int, t
     if any(what in allowed(verb, situation) for situation in meanwhile):
         return None
     return f"{verb} of {law.entity} was answered {what!r}, while it was {sorted(meanwhile)}"
+
+
+class Wish(NamedTuple):
+    """A command that would set the course of an execution, where it stands in COMMANDS, and the first answer to it, if there was
+    one. `sent_at`, `told_at`: how many commits there were."""
+
+    place: int
+    verb: str
+    id: str
+    sent_at: int
+    answer: Any
+    told_at: int
+
+
+def out_of_turn(law: Law, wishes: list[Wish]) -> str | None:
+    """Why these were not decided in the order in which they were stored; None if they may have been.
+
+    What was applied stands in a commit; what was not was judged in a situation that came behind all that was decided before.
+    """
+    applied = {id: n for n, id, *_ in law.causes}
+    moments = law.situations
+    low, before = 0, ""
+    for wish in sorted(wishes):
+        if wish.id in applied:
+            own = [at for at, (n, _) in enumerate(moments) if n == applied[wish.id]]
+        elif wish.answer is None or wish.answer.status == "superseded" or wish.answer.original_id is not None:
+            continue
+        else:
+            first = max(at for at, (n, _) in enumerate(moments) if n <= wish.sent_at)
+            last = max(at for at, (n, _) in enumerate(moments) if n <= wish.told_at)
+            own = [at for at in range(first, last + 1) if told(wish.answer) in allowed(wish.verb, moments[at][1])]
+        if not own or own[-1] < low:
+            return f"{law.entity}: {wish.verb} {wish.id} was decided before {before}, which was stored before it"
+        low, before = max(low, next(at for at in own if at >= low) if wish.id not in applied else own[0]), wish.id
+    return None

@@ -12,6 +12,8 @@ from tests.simulation.workers import Attempt
 Histories = dict[str, list[bytes]]
 
 ENDS = set(documents.ENDS)
+LOOK = "look"
+"""The timer that belongs to no event: an executor looks again where what is open is."""
 
 
 class Auditor:
@@ -45,7 +47,7 @@ class Auditor:
         return self._attempts(lambda law: law.open_attempts)
 
     def abandoned(self) -> set[Attempt]:
-        """What a restore left behind."""
+        """What was left behind, by a restore or at a grace's end."""
         return self._attempts(lambda law: law.abandoned)
 
     def untouched(self) -> set[Attempt]:
@@ -192,14 +194,15 @@ def doubled_keys(histories: Histories) -> list[str]:
 
 
 def stuck(law: Law, stands: Any, timers: set[str]) -> list[str]:
-    """What an execution waits for in vain, once no message is under way. `stands`: whether a dispatch is in TASKS or held."""
+    """What an execution waits for in vain, once no message is under way. `stands`: whether a dispatch is in TASKS or held; if
+    not, an executor may be about to look for it again."""
     if law.ended is not None or not law.n:
         return []
     attempts = [Attempt(law.entity, step, attempt, run) for step, run, attempt in law.open_attempts]
-    found = [f"{attempt} was held by a pause, and is not given up" for attempt in attempts if law.lives[attempt.step].held]
+    found = [f"nobody gets {attempt}, and it is not given up" for attempt in attempts if law.lives[attempt.step].held]
     if law.paused and not law.stopping:
         found.clear()
-    if not law.paused and not law.stopping:
+    if not law.paused and not law.stopping and LOOK not in timers:
         found += [f"{attempt} is open, and nobody will do it" for attempt in attempts if not stands(attempt)]
     if not law.paused:
         found += [f"{law.entity} waits for timer {one}, which does not stand" for one in law.timers if str(one) not in timers]

@@ -4,22 +4,35 @@ import re
 from typing import Any, NamedTuple
 
 Event = dict[str, Any]
-Done = tuple[str, str | None]
-"""A step, and the fallback that did it, if it was not its own task."""
+
+
+class Done(NamedTuple):
+    """What is undone at most once: what a step, or the fallback that did it in its stead, did in a run."""
+
+    step: str
+    fallback: str | None
+    run: int
+
 
 _PUTS_BACK = ("delete_", "update_")
 _REFERENCE = re.compile(r"\$\{steps\.(\w+)\.output((?:\.\w+)*)\}")
 
 
 class Deed(NamedTuple):
-    """What was done, for its undoing: in which run, at which version, its output, and the outputs that its params had."""
+    """What was done, for its undoing: in which run, at which version, its output, and the outputs that its params had.
+    `certain`: it completed."""
 
     step: str
     fallback: str | None
     run: int
     since: int
+    certain: bool
     output: Any
     inputs: dict[str, Any]
+
+    @property
+    def done(self) -> Done:
+        return Done(self.step, self.fallback, self.run)
 
     @property
     def key(self) -> str:
@@ -54,9 +67,11 @@ class Life:
     def __init__(self) -> None:
         self.attempt = 0
         self.open: str | None = None
+        self.opened = 0
+        """The commit that scheduled the attempt, or freed it from a pause."""
         self.began = False
         self.held = self.overdue = False
-        """A pause took the attempt back; it waited too long for a worker."""
+        """Nobody has the attempt, and nobody gets it; it waited too long for a worker."""
         self.retry = 0
         """The version of the retry that is waited for."""
         self.queue = 0
@@ -72,6 +87,8 @@ class Life:
         self.tried = False
         self.fallback: str | None = None
         self.recoveries = 0
+        self.before_retries = False
+        """The strategy that is asked comes before the retries."""
         self.undoing = False
 
 
@@ -107,6 +124,8 @@ class Known:
         self.deadline = self.grace = self.checkpoint_timer = 0
         self.automatic_off = False
         self.next: tuple[str, str] | None = None
+        self.after_advice = False
+        """A strategy did not help, and another one is asked."""
         self.recoveries_most = 0
         self.forks: dict[str, list[dict[str, Any]]] = {}
         """The outputs that each fork was to take along."""
@@ -115,7 +134,7 @@ class Known:
         self.undoings: dict[tuple[str, int, int], Undoing] = {}
         """What each attempt to undo something was to undo."""
         self.abandoned: list[tuple[str, int, int]] = []
-        """Attempts that a restore left open, whoever does them."""
+        """Attempts that were given up while somebody might have them, whoever does them."""
         self.untouched: list[tuple[str, int, int]] = []
         """Attempts that were closed because no worker ever had them."""
         self.all_vars: list[dict[str, Any]] = [{}]
@@ -165,7 +184,7 @@ class Known:
 
     def undo_of(self, done: Done) -> str | None:
         """The task that undoes it; None if nothing does."""
-        step, fallback = done
+        step, fallback, _ = done
         tasks, own = self.created.get("tasks", {}), self.steps[step]
         said = tasks.get(fallback or own["task"], {})
         found: str | None = (None if fallback else own.get("compensate")) or said.get("compensate") or said.get("inverse")
@@ -173,26 +192,37 @@ class Known:
 
     def _puts_back(self, done: Done) -> bool:
         """Whether it is undone by its inverse's name, from what was before."""
-        step, fallback = done
+        step, fallback, _ = done
         task = fallback or self.steps[step]["task"]
         explicit = (not fallback and "compensate" in self.steps[step]) or "compensate" in self.created["tasks"].get(task, {})
         return not explicit and task.startswith(_PUTS_BACK)
 
     def _lacks_image(self, done: Done) -> bool:
         """Whether it would be put back by its inverse's name, and nobody knows what was."""
-        return self.undo_of(done) is not None and self._puts_back(done) and done[0] not in self.images
+        return self.undo_of(done) is not None and self._puts_back(done) and done.step not in self.images
 
     def can_undo(self) -> bool:
         return any(self.undo_of(done) is not None and not self._lacks_image(done) for done in self.deeds)
 
     def undoing_of(self, done: Done) -> Undoing:
         """What it is undone with: the params that it had, its output over them, and over that what was before."""
-        deed, image = self.deeds[done], self.images.get(done[0])
-        params = resolved(self.steps[done[0]].get("params", {}), deed.inputs)
+        deed, image = self.deeds[done], self.images.get(done.step)
+        params = resolved(self.steps[done.step].get("params", {}), deed.inputs)
         if params is not None:
             params = params | (deed.output if isinstance(deed.output, dict) else {})
             params |= image if isinstance(image, dict) and self._puts_back(done) else {}
         return Undoing(deed, params)
+
+    def depends(self, step: str, other: str) -> bool:
+        """Whether a step depends on the other, directly or through further ones."""
+        needs = self.steps[step].get("depends_on", ())
+        return other in needs or any(self.depends(need, other) for need in needs)
+
+    def next_of(self, left: list[Done]) -> Done:
+        """What is undone next: the last, and from the second run on the last of what nothing depends on that is left as well."""
+        return next(
+            done for done in reversed(left) if self.run == 1 or not any(self.depends(other.step, done.step) for other in left)
+        )
 
     def completed(self) -> dict[str, Any]:
         """The outputs of what is completed and was not undone."""

@@ -106,7 +106,7 @@ class Law(LawOfSteps):
             life.settled, life.done, life.output = "completed", True, output
 
     def _execution_started(self, event: Event) -> None:
-        self._must(not self.started and not self.cancelled and not self.paused, "started twice, or although it should not")
+        self._must(not self.started and not self.stopping and not self.paused, "started twice, or although it should not")
         self.started = True
         self._next_checkpoint()
 
@@ -120,23 +120,28 @@ class Law(LawOfSteps):
 
     def _execution_deadline_exceeded(self, event: Event) -> None:
         self._must(self.deadline and self.undoing is None and not self.cancelled, "no deadline was set, or it was cancelled")
+        self._hold_what_is_new()
         self.deadline, self.grace = 0, self.version
         self.failing = self.stopping = True
 
     def _execution_paused(self, event: Event) -> None:
         self._must(not self.paused and not self.cancelled, "paused twice, or while it is cancelled")
+        self._hold_what_is_new()
         self.paused = True
 
     def _execution_resumed(self, event: Event) -> None:
         self._must(self.paused, "resumed although it was not paused")
         self.paused = False
         for life in self.lives.values():
-            life.held = False
+            if life.held:
+                life.held, life.opened = False, self.n
 
     def _execution_cancel_requested(self, event: Event) -> None:
         self._must(not self.cancelled, "cancelled twice")
-        for life in self.lives.values():
+        self._hold_what_is_new()
+        for step, life in self.lives.items():
             if life.open == "compensation" and life.held:
+                self.untouched.append((step, self.run, life.attempt))
                 self._close(life)  # it is not handed out again
         self.cancelled, self.paused, self.stopping, self.grace = "requested", False, True, self.version
 
@@ -154,12 +159,17 @@ class Law(LawOfSteps):
             strict = self.config("on_missing_compensation") == "fail" and self.skipped
             self._must(not self.undoing, "failed before its rollback was over")
             self._must(self.not_undone or not self.undone or strict, "everything was undone, and it is called partial")
+            self._must(set(event.get("not_undone", ())) == self._standing(), f"{self._standing()} stand")
         elif not self.cancelled and self.config("enable_rollback") is not False and not self.config("continue_on_error"):
             self._must(not self.can_undo(), "failed, and what it did was not undone")
         self._end(event)
 
     def _execution_cancelled(self, event: Event) -> None:
         self._must(self.cancelled, "cancelled without a wish")
+        rolled_back = None if self.undoing is None else "partial" if self.deeds else "completed"
+        self._must(event.get("rollback_status") == rolled_back, f"its rollback is {rolled_back}")
+        left = self._standing() if rolled_back == "partial" else set()
+        self._must(set(event.get("not_undone", ())) == left, f"{left} stand")
         self.partial = False
         self._end(event)
 
@@ -171,6 +181,9 @@ class Law(LawOfSteps):
         self._must(not left, f"rolled back, and {left} still stand")
         self._must(event["undone"] == self.undone, "it counts wrong")
         self._end(event)
+
+    def _standing(self) -> set[str]:
+        return {done.step for done in self.deeds}
 
     def _end(self, event: Event) -> None:
         self.ended = ENDS[event["type"]]
@@ -204,6 +217,7 @@ class Law(LawOfSteps):
         self._must(event["checkpoint_id"] in self.checkpoints, "there is no such checkpoint")
         self._must(self.ended is not None or not (self.cancelled or self.undoing is not None), f"restored: {self.situation}")
         self._must(self.started or self.ended, "restored before it began")
+        self._hold_what_is_new()
         lives, self.vars = self.checkpoints.get(event["checkpoint_id"], ({}, {}))
         named = {f"{step}/{attempt}" for step, _, attempt in self.open_attempts}
         self._must(set(event.get("abandoned", ())) == named, f"{named} were open")
@@ -212,12 +226,17 @@ class Law(LawOfSteps):
         self.checkpoint = event["checkpoint_id"]
         for abandoned in event.get("abandoned", ()):
             step = abandoned.partition("/")[0]
+            if self.lives[step].held:
+                self.untouched.append((step, self.run, self.lives[step].attempt))
+                continue
             self.abandoned.append((step, self.run, self.lives[step].attempt))
-            if self.lives[step].open in ("task", "fallback") and not self.lives[step].held:
+            if self.lives[step].open in ("task", "fallback"):
                 self._perhaps_done(step)
         self._set_vars(event)
         kept = {step: life for step, life in lives.items() if life.done and not life.undone}
-        self.deeds |= {(deed.step, deed.fallback): deed for life in kept.values() if (deed := life.deed) is not None}
+        for life in kept.values():
+            if life.deed is not None:
+                self._stands(life.deed)
         self.deeds = dict(sorted(self.deeds.items(), key=lambda done: done[1].since))
         self._begin_run(event, kept, fresh=event.get("by", "command") == "command")
 

@@ -37,9 +37,15 @@ class LawOfSteps(Known):
     def _hand_out(self, step: str, attempt: int, purpose: str) -> None:
         life = self.lives[step]
         self._must(life.open is None and attempt == life.attempt + 1, f"attempt {attempt} of {step} is out of turn")
-        life.attempt, life.open, life.began = attempt, purpose, False
-        life.held = life.overdue = False
+        life.attempt, life.open, life.opened, life.began = attempt, purpose, self.n, False
+        life.held, life.overdue = self.paused, False
         self.handed[step, self.run, attempt] = purpose
+
+    def _hold_what_is_new(self) -> None:
+        """What this very commit has scheduled, or freed, was not handed out, and is not."""
+        for life in self.lives.values():
+            if life.open and life.opened == self.n and not life.began:
+                life.held = True
 
     def _of_open(self, event: Event, *purposes: str) -> Life:
         life = self.lives[event["step"]]
@@ -53,16 +59,23 @@ class LawOfSteps(Known):
     def _task_started(self, event: Event, *purposes: str) -> None:
         life = self._of_open(event, *(purposes or ("task", "fallback")))
         self._must(not life.began, "it began twice")
-        life.began, life.held, life.queue = True, False, 0
+        life.began, life.held, life.overdue, life.queue = True, False, False, 0
 
     def _task_completed(self, event: Event) -> None:
         life = self._of_open(event, "task", "fallback")
         self._close(life)
         step, life.settled, life.done, life.output = event["step"], "completed", True, event.get("output")
-        life.deed = Deed(step, life.fallback, self.run, self.version, life.output, life.inputs)
-        self.deeds.pop((step, life.fallback), None)
-        self.deeds[step, life.fallback] = life.deed
+        life.deed = Deed(step, life.fallback, self.run, self.version, True, life.output, life.inputs)
+        self._stands(life.deed)
         self._set_vars(event)
+
+    def _stands(self, deed: Deed) -> None:
+        """What was done last counts; but what may have been done in another run has to be undone as well."""
+        for done, other in list(self.deeds.items()):
+            same = (done.step, done.fallback) == (deed.step, deed.fallback)
+            if same and (other.certain or done.run == deed.run):
+                del self.deeds[done]
+        self.deeds[deed.done] = deed
 
     def _task_failed(self, event: Event) -> None:
         life, step = self._of_open(event, "task", "fallback"), event["step"]
@@ -88,8 +101,8 @@ class LawOfSteps(Known):
 
     def _perhaps_done(self, step: str) -> None:
         life = self.lives[step]
-        deed = Deed(step, life.fallback, self.run, self.version, None, life.inputs)
-        self.deeds.setdefault((step, life.fallback), deed)
+        deed = Deed(step, life.fallback, self.run, self.version, False, None, life.inputs)
+        self.deeds.setdefault(deed.done, deed)
 
     def _give_up(self, step: str, *, abort: bool = False) -> None:
         self.lives[step].settled = "failed"
@@ -138,6 +151,8 @@ class LawOfSteps(Known):
         if life.open in ("task", "fallback") and (life.began or event.get("ended") == "abandoned"):
             self._must(not life.held, f"{step} was held, and began all the same")
             self._perhaps_done(step)
+        if event.get("ended") == "abandoned":
+            self.abandoned.append((step, self.run, life.attempt))
         if life.open and life.held:
             self.untouched.append((step, self.run, life.attempt))
         self._close(life)
@@ -160,7 +175,10 @@ class LawOfSteps(Known):
     def _recovery_initiated(self, event: Event) -> None:
         self._hand_out(event["step"], event.get("attempt", 1), "recovery")
         life = self.lives[event["step"]]
-        life.recoveries += 1
+        asked_before = event.get("before_retries", False)
+        self._must(not (self.after_advice and asked_before), "one strategy before the retries upon the other")
+        self.after_advice = False
+        life.recoveries, life.before_retries = life.recoveries + 1, asked_before
         self.recoveries_most = max(self.recoveries_most, life.recoveries)
         self._must(life.fallback is None, "what failed in its stead is not recovered from")
         self._must(not self.failing and not self.cancelled, "it is ending")
@@ -173,14 +191,22 @@ class LawOfSteps(Known):
         life, step = self._of_open(event, "recovery"), event["step"]
         self._close(life)
         self._set_vars(event)
-        then = event["then"]
+        then, success = event["then"], event["success"]
         if event["action"] == "abort" or self.failing or self.cancelled:
             self._must(then == "fail", f"{then} after an abort, or at the end")
+        elif not success:
+            behind = {"retry", "recovery", "fallback", "fail"} if life.before_retries else {"fallback", "fail"}
+            self._must(then in behind, f"{then} is not what comes behind that strategy")
+            self._must(then != "fail" or life.fallback or "fallback" not in self.steps[step], "its fallback was not tried")
+        else:
+            self._must(then != "recovery", "it helped, and another strategy is asked")
+        self.after_advice = then == "recovery"
         if then == "fail":
             self._give_up(step, abort=event["action"] == "abort")
         else:
             following = {
-                "retry": ("task_scheduled", step),
+                "retry": ("task_scheduled" if success else "task_retry_scheduled", step),
+                "recovery": ("recovery_initiated", step),
                 "skip": ("task_skipped", step),
                 "fallback": ("task_fallback_started", step),
                 "restore": ("checkpoint_restored", ""),
@@ -197,16 +223,24 @@ class LawOfSteps(Known):
             self._must(not self.open_attempts and not self.cancelled, "rolled back before its end")
         self._must(self.can_undo(), "nothing can be undone")
         self.undoing, self.undone, self.not_undone, self.skipped = list(self.deeds), 0, [], []
+        self._next_in_turn()
         self.ended, self.cancelled, self.stopping, self.partial = None, "", False, False
         self.deadline = self.grace = 0
         for life in self.lives.values():
             life.undoing = False
 
+    def _next_in_turn(self) -> None:
+        """Put what is undone next at the end of what is left."""
+        if self.undoing:
+            done = self.next_of(self.undoing)
+            self.undoing.remove(done)
+            self.undoing.append(done)
+
     def _next_undo(self, event: Event) -> Done:
-        """Whose turn it is: what completed last of what is left."""
+        """Whose turn it is."""
         step: str = event["step"]
-        done = self.undoing[-1] if self.undoing else (step, None)
-        self._must(self.undoing and done[0] == step, f"{event['type']} of {step}: its turn is not now")
+        done = self.undoing[-1] if self.undoing else Done(step, None, self.run)
+        self._must(self.undoing and done.step == step, f"{event['type']} of {step}: its turn is not now")
         return done
 
     def _compensation_scheduled(self, event: Event) -> None:
@@ -233,13 +267,16 @@ class LawOfSteps(Known):
         deed = self.deeds.pop(done, None)
         for one in (life, *self.past.get(step, ())):
             one.undone = one.undone or (deed is not None and one.deed == deed)
-        if not any(other == step for other, _ in self.deeds):
+        if step not in {other.step for other in self.deeds}:
             self.images.pop(step, None)
         self.undone += 1
         self._undone_one(life)
 
     def _compensation_failed(self, event: Event) -> None:
         done, life = self._next_undo(event), self._of_open(event, "compensation")
+        if event["error"]["code"] == "cancelled":
+            self._must(self.cancelled, "nobody cancelled it")
+            self.abandoned.append((event["step"], self.run, life.attempt))
         self._close(life)
         self._was_overdue(event)
         if event.get("will_retry"):
@@ -263,3 +300,4 @@ class LawOfSteps(Known):
         life.undoing = False
         if self.undoing:
             self.undoing.pop()
+            self._next_in_turn()

@@ -13,7 +13,7 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.messages import Answer, Dispatch, ImageSignal
+from esexec.domain.messages import Answer, ImageSignal
 from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Content, Envelope
 from esexec.log.memory import MemoryLog
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 
 class Message:
-    """One stored message of COMMANDS or INBOX. `held`: a delivery is out and not answered. `known`: commits when it was sent."""
+    """One stored message of COMMANDS or INBOX. `held`: a delivery is out and not answered. `known`: commits when it was sent.
+    `place`: where it stands in its stream."""
 
     def __init__(self, entity: str, verb: str, content: Content, time: datetime, step: str = "", attempt: str = "") -> None:
         self.entity, self.verb, self.content, self.time = entity, verb, content, time
         self.step, self.attempt = step, attempt
-        self.deliveries = self.known = 0
+        self.deliveries = self.known = self.place = 0
         self.held: SimulatedEnvelope | None = None
         self.acked = False
 
@@ -52,6 +53,10 @@ class SimulatedEnvelope(Envelope):
         self.entity, self.verb, self.data, self.time = message.entity, message.verb, b"{}", message.time
         self.deliveries, self.content, self.bound = message.deliveries, message.content, False
         self.queue, self.step, self.attempt = "default", message.step, message.attempt
+
+    @property
+    def sequence(self) -> int:
+        return self.message.place
 
     async def ack(self) -> None:
         await self.node.hesitate()
@@ -149,33 +154,52 @@ class SlowOutbox:
             self._send(f"dispatch {attempt}", lambda: self._world.hand_in(attempt, message), done)
 
         if to.again:
-            self._ask_whether_needed(attempt, send, done, still_open)
+            self._ask_whether_needed(attempt, send, done, still_open, to.in_hand)
         else:
             send()
 
-    def _ask_whether_needed(self, attempt: Attempt, hand_out: Callable[[], None], done: Done, still_open: StillOpen) -> None:
-        """It is handed out if it is neither in TASKS nor reported nor closed; asked in this order, for so attempts go."""
-        ask, world = self._node.ask, self._world
+    def _ask_whether_needed(
+        self, attempt: Attempt, hand_out: Callable[[], None], done: Done, still_open: StillOpen, in_hand: bool
+    ) -> None:
+        """It is handed out if it is neither in TASKS nor reported nor closed; asked in this order, for so attempts go. And if no
+        worker has it whose dispatch was deleted: that one asks before all it may have done meanwhile, and so twice."""
+        ask, world, entity = self._node.ask, self._world, attempt.execution
 
         async def looked_in_tasks(number: int) -> None:
             if number:
                 await done()
             else:
-                ask(f"look for {attempt}", lambda: world.is_reported(attempt), looked_in_inbox)
+                look_in_inbox(in_hand)
 
-        async def looked_in_inbox(reported: bool) -> None:
+        def look_in_inbox(first: bool) -> None:
+            ask(f"look for {attempt}", lambda: world.is_reported(attempt), partial(looked_in_inbox, first))
+
+        async def looked_in_inbox(first: bool, reported: bool) -> None:
             if reported:
                 await done()
             else:
-                self._node.spawn(look_in_log())
+                self._node.spawn(look_in_log(first))
 
-        async def look_in_log() -> None:
-            if await still_open():
-                hand_out()
-            else:
+        async def look_in_log(first: bool) -> None:
+            if not await still_open():
                 await done()
+            elif first:
+                ask(f"who has {attempt}", lambda: world.queue.in_hand(attempt), asked)
+            else:
+                hand_out()
+
+        async def asked(somebody: bool) -> None:
+            if somebody:
+                self._look_later(entity, done)
+            else:
+                look_in_inbox(False)
 
         ask(f"number of {attempt}", lambda: world.queue.number_of(attempt), looked_in_tasks)
+
+    def _look_later(self, entity: str, done: Done) -> None:
+        """A timer that belongs to no event, one for each execution."""
+        key = (entity, r.LOOK)
+        self._send(f"timer {key}", lambda: self._world.timers.update({key: self._world.now()}), done)
 
     async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None:
         attempt = _attempt(entity, about)
@@ -207,7 +231,7 @@ class SlowOutbox:
                 await done()
             else:
                 put = partial(world.hand_in, attempt, again.message)
-                self._ask_whether_needed(attempt, lambda: ask(f"dispatch {attempt}", put, stands), done, still_open)
+                self._ask_whether_needed(attempt, lambda: ask(f"dispatch {attempt}", put, stands), done, still_open, True)
 
         async def stands(_: Any) -> None:
             await self.take_back(entity, what._replace(again=None), done, still_open)
@@ -216,14 +240,12 @@ class SlowOutbox:
             if had and not told:
                 await done()
             else:
-                message = queue.messages[attempt]
-                ask(f"delete {attempt}", lambda: queue.delete(attempt, number), partial(deleted, number, had, message))
+                ask(f"delete {attempt}", lambda: queue.delete(attempt, number), partial(deleted, number, had))
 
-        async def deleted(number: int, had: bool, message: Dispatch, gone: bool) -> None:
-            check = partial(checked, had, message, gone)
-            ask(f"deliveries of {attempt} now", lambda: queue.had(number), check)
+        async def deleted(number: int, had: bool, gone: bool) -> None:
+            ask(f"deliveries of {attempt} now", lambda: queue.had(number), partial(checked, had, gone))
 
-        async def checked(had_before: bool, message: Dispatch, gone: bool, had: bool) -> None:
+        async def checked(had_before: bool, gone: bool, had: bool) -> None:
             if gone and not had and not had_before:
                 if what.why == "over":
                     await done()
@@ -235,7 +257,7 @@ class SlowOutbox:
             elif not gone:
                 await nothing()
             else:
-                self._send(f"put {attempt} back", lambda: queue.put_back(attempt, message), done)
+                self._look_later(entity, done)
 
         if told:
             queue.tell(attempt)

@@ -1,6 +1,6 @@
-"""Random stories told in a world: what clients wish, what goes wrong; and what must hold when all has come to rest."""
+"""What happens in a world: what clients wish, what goes wrong; and what must hold when all has come to rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.settings import TaskInfo
 from tests.given import at, start, step
 from tests.simulation import checker
-from tests.simulation.answers import objection
+from tests.simulation.answers import Wish, objection, out_of_turn
 from tests.simulation.law import Law
 from tests.simulation.plans import PLANS, STRATEGIES, TASKS
 from tests.simulation.server import Message
@@ -53,6 +53,8 @@ class Story:
         self.wishes = 0
         self.quiet = True
         """Nobody did anything that may make a handler run twice."""
+        self.nobody_lost = True
+        """No executor and no worker."""
 
     def _id(self) -> str:
         self.wishes += 1
@@ -155,19 +157,20 @@ class Story:
         world = self.world
         copy = Message(message.entity, message.verb, message.content, world.now(), message.step, message.attempt)
         copy.known = message.known
-        world.messages.append(copy)
+        world.store(copy)
 
-    def misfortune(self, kind: str, chance: Random) -> None:
-        """One fault of a kind, if there is occasion for it."""
+    def misfortune(self, kind: str, chance: Random, of: Any = None) -> None:
+        """One fault of a kind, if there is occasion for it; of this executor, message or attempt, or of any."""
         world = self.world
         self.quiet = self.quiet and kind in HARMLESS
+        self.nobody_lost = self.nobody_lost and kind not in LOSSES
         held = [message for message in world.messages if message.held is not None]
         arrived = [one for node in world.alive for one in node.operations if one.arrived]
         match kind:
             case "crash":
-                world.crash(chance.choice(world.alive))
+                world.crash(of or chance.choice(world.alive))
             case "expire" if held:
-                world.expire(chance.choice(held))
+                world.expire(of or chance.choice(held))
             case "expire to the same" if held:
                 message = chance.choice(held)
                 assert message.held is not None
@@ -185,7 +188,7 @@ class Story:
             case "zombie" if world.zombies:
                 world.zombies.pop(chance.randrange(len(world.zombies))).arrive()
             case "worker lost" if world.queue.held:
-                attempt = chance.choice(world.queue.held)
+                attempt = of or chance.choice(world.queue.held)
                 if chance.random() < 0.5:
                     world.report_outcome(attempt, world.outcome(attempt))
                 world.queue.lose(attempt)
@@ -216,6 +219,7 @@ class Story:
         auditor = self.world.auditor
         auditor.look(self.world.log.histories)
         assert not auditor.all_problems(), auditor.all_problems()
+        assert not self.nobody_lost or not self.world.queue.at_once, f"at once, by two workers: {self.world.queue.at_once}"
 
     def check_rest(self) -> None:
         """What must hold whenever no message is under way: nobody waits in vain."""
@@ -227,7 +231,7 @@ class Story:
             problems += self._wrong_forks(law)
             assert not problems, problems
         if self.quiet:
-            left = {*world.queue.waiting} - world.auditor.open_attempts() - world.queue.returned
+            left = {*world.queue.waiting} - world.auditor.open_attempts()
             if len(world.nodes) > 1:  # one executor may hand out what another has gone back behind
                 left -= world.auditor.abandoned()
             assert not left, f"handed out, and nobody waits for it any more: {left}"
@@ -267,15 +271,31 @@ class Story:
         buried = [(message, reason) for message, reason in world.dead if reason.code != "unknown_attempt"]
         assert not buried, f"nothing here is poison: {buried}"
         self._check_answers()
+        self._check_turns()
         if self.quiet:
             self._check_once()
 
     def _check_once(self) -> None:
         queue = self.world.queue
-        twice = {attempt for attempt, times in queue.dispatched.items() if times > 1} - queue.returned
+        twice = {attempt for attempt, times in queue.dispatched.items() if times > 1}
         assert not twice, f"dispatched twice without any fault: {twice}"
-        done = queue.delivered_attempts & self.world.auditor.untouched() - queue.returned
+        done = queue.delivered_attempts & self.world.auditor.untouched()
         assert not done, f"closed because nobody had them, and done all the same: {done}"
+
+    def _check_turns(self) -> None:
+        """What sets the course of an execution is decided in the order in which it was stored, whoever decides it."""
+        world = self.world
+        wishes: dict[str, list[Wish]] = {}
+        first = {answer.command_id: (answer, told_at) for answer, _, told_at in reversed(world.judged)}
+        for command, places in world.places.items():
+            message = world.asked[command]
+            if len(places) == 1 and message.verb in COURSE and not getattr(message.content, "as_new", False):
+                answer, told_at = first.get(command, (None, 0))
+                wish = Wish(places[0], message.verb, command, message.known, answer, told_at)
+                wishes.setdefault(message.entity, []).append(wish)
+        for entity, told in wishes.items():
+            problem = out_of_turn(world.auditor.law(entity), told)
+            assert problem is None, problem
 
     def _check_answers(self) -> None:
         """Whoever was told that a wish was granted finds it in the log; every other answer was right at some moment meanwhile."""
@@ -295,6 +315,8 @@ class Story:
             assert not self.quiet or answer.status != "refused" or answer.command_id not in applied, f"{answer} is in the log"
 
 
+COURSE = {"cancel", "pause", "resume", "retry", "rollback", "restore"}
+"""Commands that set the course of an execution."""
 FAULTS = [
     "crash",
     "crash",
@@ -310,103 +332,5 @@ FAULTS = [
     "timer twice",
     "nudge",
 ]
+LOSSES = {"crash", "expire to the same", "worker lost"}
 HARMLESS = ["started", "together", "nonsense", "news", "rest"]
-CONTROLS = [
-    "cancel",
-    "pause",
-    "pause",
-    "resume",
-    "retry",
-    "retry step",
-    "retry as_new",
-    "rollback",
-    "checkpoint",
-    "checkpoint",
-    "restore",
-    "restore unknown",
-]
-
-
-def tell(seed: int, *, sizes: list[int], faults: bool, room: int = 500, length: int = 60) -> Story:
-    """A whole random story, from one number."""
-    chance = Random(seed)
-    with small_world(room):
-        world = World(sizes, seed)
-        story = Story(world)
-        clients = _clients(story, chance)
-        try:
-            if seed % 3:
-                story.prepare(chance.randrange(len(STRATEGIES) + 1))
-            for execution in ("e0", "e1"):
-                story.start(execution, chance.randrange(len(PLANS)))
-            for _ in range(length):
-                dice = chance.random()
-                if dice < 0.3:
-                    chance.choice(clients)()
-                elif dice < 0.45:
-                    story.misfortune(chance.choice(HARMLESS + FAULTS if faults else HARMLESS), chance)
-                else:
-                    world.go_on(chance.randrange(1, 8))
-                story.check()
-            story.end()
-        finally:
-            world.close()
-    return story
-
-
-def _clients(story: Story, chance: Random) -> list[Callable[[], object]]:
-    """What clients may do at any time."""
-    world = story.world
-
-    def plan() -> int:
-        return chance.randrange(len(PLANS))
-
-    def somewhere() -> str:
-        """An execution, each situation being as likely as any other."""
-        known = sorted(world.auditor.laws.items())
-        one_of_each = {law.situation: entity for entity, law in chance.sample(known, len(known))}
-        return chance.choice([*one_of_each.values(), "e9"])
-
-    def wish(execution: str) -> None:
-        law = world.auditor.law(execution)
-        often = {"restore": bool(law.checkpoints), "pause": law.situation == "rolling_back"}
-        verbs = [verb for verb, fits in often.items() if fits and chance.random() < 0.2]
-        story.some_control(execution, verbs[0] if verbs else chance.choice(CONTROLS), chance)
-
-    def spree() -> None:
-        """Wishes one after the other while nothing else happens, so that each meets the execution as the client saw it."""
-        world.rest()
-        execution = somewhere()
-        for _ in range(chance.randrange(1, 4)):
-            wish(execution)
-            world.rest()
-
-    def rivals() -> None:
-        """Clients want different things of the same execution, all at once."""
-        execution = somewhere()
-        for _ in range(chance.randrange(1, 4)):
-            wish(execution)
-
-    def in_time() -> None:
-        execution = f"e{chance.randrange(6)}"
-        story.start_in_time(execution, plan(), chance)
-        if chance.random() < 0.5:
-            world.rest()
-            wish(execution)
-            world.rest()
-            wish(execution)
-
-    return [
-        lambda: story.start(f"e{chance.randrange(5)}", plan()),
-        lambda: story.start(f"e{chance.randrange(5)}", chance.randrange(2), f"k{chance.randrange(2)}"),
-        in_time,
-        in_time,
-        lambda: story.start_badly(f"e{chance.randrange(3)}"),
-        lambda: story.put_plan(chance.randrange(3)),
-        lambda: story.start_kept(f"e{chance.randrange(5)}", chance.randrange(3)),
-        lambda: story.configure(chance.randrange(3)),
-        lambda: story.announce(chance.choice([None, "a", "b"])),
-        lambda: story.strategy(chance.randrange(2 * len(STRATEGIES))),
-        *[spree] * 5,
-        *[rivals] * 5,
-    ]

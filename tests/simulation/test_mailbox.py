@@ -24,15 +24,8 @@ def world() -> Iterator[World]:
 
 
 def finish(node: Node, *names: str) -> None:
-    """Let the operations of these names, of whatever is asked now and by their answers, arrive and be answered."""
-    moved = True
-    while moved:
-        moved = False
-        for one in list(node.operations):
-            if not names or one.name.startswith(names):
-                while one in node.operations:
-                    node.world.advance(node, one)
-                moved = True
+    """Let the operations of these names arrive and be answered, and what follows from them."""
+    node.world.finish(node, *names)
 
 
 def pending(node: Node, name: str) -> Operation:
@@ -199,16 +192,21 @@ def test_a_timer_that_came_too_late_repeats_nothing(world: World) -> None:
 
 
 def test_what_a_pause_takes_back_behind_a_resume_is_handed_out_again(world: World) -> None:
-    """One executor is slow to take back what waits, another has resumed meanwhile and found it waiting still: it is not lost."""
+    """One executor is slow to take back what waits, another has done so for it, and resumed meanwhile: nothing is lost."""
     node, other = begun(world, "a"), world.nodes[1]
-    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
-    finish(node, "append")
+    pause = world.send("e1", "pause", c.PauseExecution(id="c2"))
+    world.deliver(pause, node=node)
+    finish(node, "turn", "append")
     advance_once(node, "take back")
+    advance_once(node, "deliveries")
+    world.expire(pause)
+    world.deliver(pause, node=other)
+    finish(other)
+    world.deliver(world.messages[-1], node=other)
+    finish(other)
     world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=other)
     finish(other)
     assert world.queue.waiting
-    finish(node, "deliveries", "delete")
-    assert not world.queue.waiting
     finish(node)
     assert world.queue.waiting
     Story(world).end()
@@ -386,3 +384,102 @@ def test_the_cache_keeps_what_was_used_last() -> None:
     quiet(world).end()
     assert list(node.desk._mailboxes) == []
     world.close()
+
+
+def test_a_wish_behind_one_that_is_doubted_waits_until_that_is_certain(world: World) -> None:
+    """A resume that finds no pause, in a history that lacks its last commit, and a pause behind it: the pause is what remains."""
+    node, other = begun(world, "a"), world.nodes[1]
+    world.nodes[0] = node = Node(world, "x2", 0)
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=other)
+    finish(other)
+    world.behind = 1
+    world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=node)
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c4")), node=node)
+    finish(node, "turn")
+    finish(node, "load")
+    world.behind = 0
+    finish(node, "append", "load", "read e1 3")
+    while node.operations or world.loop.sleepers:
+        finish(node)
+        if world.loop.sleepers:
+            world.wake()
+    world.auditor.look(world.log.histories)
+    assert world.auditor.law("e1").paused
+    assert [id for _, id, *_ in world.auditor.law("e1").causes] == ["c1", "c2", "c3", "c4"]
+    Story(world).end()
+
+
+def test_what_was_judged_within_a_commit_is_not_judged_again_behind_it(world: World) -> None:
+    """Pause, pause and cancel in one commit: the second pause had nothing to change, and is not too late."""
+    node = begun(world, "a", "b")
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c3")), node=node)
+    world.deliver(world.send("e1", "cancel", c.CancelExecution(id="c4")), node=node)
+    world.deliver(completed(world, "a"), node=node)
+    finish(node, "turn")
+    finish(node, "append", "timer", "take back", "deliveries", "delete", "withdrawn")
+    world.deliver(world.messages[-1], node=node)
+    finish(node, "append")
+    world.rest()
+    (told,) = world.answers["c3"]
+    assert (told.status, told.effective) == ("accepted", False)
+    Story(world).end()
+
+
+def snatched(world: World) -> Attempt:
+    """The first executor deletes a dispatch in the very moment in which a worker gets it; `e1` is paused."""
+    node, attempt = begun(world, "a"), Attempt("e1", "a")
+    world.deliver(world.send("e1", "pause", c.PauseExecution(id="c2")), node=node)
+    finish(node, "turn", "append", "take back")
+    advance_once(node, "deliveries")
+    world.hand_out(attempt)
+    finish(node)
+    assert attempt in world.queue.withdrawn
+    return attempt
+
+
+def test_what_its_worker_ends_while_it_is_asked_for_is_not_handed_out_again(world: World) -> None:
+    """A resume finds it not in TASKS, not in INBOX and open in the log; just then its worker reports, and so nobody has it."""
+    node, attempt = world.nodes[0], snatched(world)
+    world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=node)
+    finish(node, "turn", "append", "number", "look for", "read")
+    assert pending(node, "who has")
+    world.work(attempt, "ok")
+    finish(node)
+    assert not world.queue.waiting
+    Story(world).end()
+
+
+def test_a_worker_that_is_lost_after_its_dispatch_was_deleted_is_found_out(world: World) -> None:
+    """While it lives nobody else gets the attempt, however often it is looked for; then it is handed out again."""
+    node, attempt, look = world.nodes[0], snatched(world), ("e1", r.LOOK)
+    world.deliver(world.send("e1", "resume", c.ResumeExecution(id="c3")), node=node)
+    finish(node)
+    for lost in (False, False, True):
+        if lost:
+            world.queue.lose(attempt)
+        world.fire(look)
+        world.deliver(world.messages[-1], node=node)
+        finish(node)
+        assert world.queue.waiting == [attempt] * lost
+    assert not world.queue.at_once
+    quiet(world).end()
+
+
+def test_what_an_executor_did_not_live_to_take_back_is_gone_with_the_grace(world: World) -> None:
+    """It died between the timer of the grace and its taking back: the end of the grace takes it back, and no worker gets it."""
+    node, attempt = begun(world, "a"), Attempt("e1", "a")
+    cancel = world.send("e1", "cancel", c.CancelExecution(id="c2"))
+    world.deliver(cancel, node=node)
+    finish(node, "turn", "append", "timer")
+    node.operations.clear()
+    world.crash(node)
+    assert world.queue.waiting == [attempt]
+    ((grace, _),) = world.timers.items()
+    world.fire(grace)
+    other = world.nodes[1]
+    world.deliver(world.messages[-1], node=other)
+    finish(other)
+    assert checker.events_of(world.histories()["e1"])[-1]["type"] == "execution_cancelled"
+    assert not world.queue.waiting
+    quiet(world).end()

@@ -18,8 +18,10 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import reports as r
 from tests.simulation import checker, coverage
+from tests.simulation.dramas import DRAMAS, Drama
 from tests.simulation.plans import PLANS, STRATEGIES
-from tests.simulation.story import CONTROLS, FAULTS, HARMLESS, Story, small_world, tell
+from tests.simulation.story import FAULTS, HARMLESS, Story, small_world
+from tests.simulation.telling import CONTROLS, tell
 from tests.simulation.world import World
 
 LONG = bool(os.environ.get("ESEXEC_LONG"))
@@ -72,6 +74,10 @@ class Executors(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(sorted({*FAULTS, *HARMLESS})), seed=seeds)
     def misfortune(self, kind: str, seed: int) -> None:
         self.story.misfortune(kind, Random(seed))
+
+    @rule(drama=st.sampled_from(DRAMAS), seed=seeds)
+    def act(self, drama: Drama, seed: int) -> None:
+        drama(self.story, Random(seed))
 
     @rule(steps=st.integers(1, 12))
     def go_on(self, steps: int) -> None:

@@ -43,7 +43,8 @@ class Queue:
         self.delivered: set[int] = set()
         """The numbers of all dispatches that a worker had."""
         self.delivered_attempts: set[Attempt] = set()
-        self.returned: set[Attempt] = set()
+        self.at_once: list[Attempt] = []
+        """Attempts that a second worker began while a first one was at it."""
         self.asking: set[Attempt] = set()
         """Handlers that wait for their before-image to be kept."""
         self.images: dict[Attempt, Any] = {}
@@ -58,13 +59,10 @@ class Queue:
             self.deliveries[attempt] = 0
             self.dispatched[attempt] = self.dispatched.get(attempt, 0) + 1
 
-    def put_back(self, attempt: Attempt, message: Dispatch) -> None:
-        """It was deleted, and handed out a moment before: it must not be lost with its holder."""
-        self.returned.add(attempt)
-        self.add(attempt, message)
-
     def take(self, attempt: Attempt) -> int:
         """A worker gets it; how many had it before."""
+        if attempt in self.held:
+            self.at_once.append(attempt)
         self.waiting.remove(attempt)
         self.held.append(attempt)
         self.deliveries[attempt] += 1
@@ -86,6 +84,10 @@ class Queue:
     def number_of(self, attempt: Attempt) -> int:
         """The number of the stored dispatch; 0: there is none."""
         return self.numbers[attempt] if self.stands(attempt) and attempt not in self.withdrawn else 0
+
+    def in_hand(self, attempt: Attempt) -> bool:
+        """Whether a worker says that it has it, asked by an executor."""
+        return attempt in self.held
 
     def had(self, number: int) -> bool:
         """Whether any worker ever had this very dispatch."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from esexec.domain import commands as c
 from esexec.domain import reports as r
 from esexec.domain.decision import Surroundings
 from esexec.domain.errors import ErrorInfo
@@ -42,7 +43,14 @@ class Node:
         """What the outbox does in tasks of its own."""
         log, outbox = SlowLog(self), SlowOutbox(self)
         self.plans = PlansDesk(name, log, outbox)  # type: ignore[arg-type]
-        self.desk = Desk(name, log, outbox, cache_size=cache_size, plan_of=self.plans.plan_of)  # type: ignore[arg-type]
+        self.desk = Desk(
+            name,
+            log,  # type: ignore[arg-type]
+            outbox,
+            cache_size=cache_size,
+            plan_of=self.plans.plan_of,
+            first_command=self._first_command,
+        )
         self.settings = SettingsDesk(name, log, outbox, self._follow)  # type: ignore[arg-type]
         self.hear_news()
 
@@ -77,6 +85,10 @@ class Node:
         self.ask(name, arrive, answer)
         return await future
 
+    async def _first_command(self, entity: str, place: int) -> int | None:
+        found: int | None = await self.wait_for(f"turn {entity} {place}", lambda: self.world.first_command(entity, place))
+        return found
+
     async def hesitate(self) -> None:
         """Let others run: no call to the outside is atomic."""
         await asyncio.sleep(0)
@@ -86,12 +98,25 @@ class Node:
         await desks.get(envelope.entity, self.desk.take)(envelope)
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """Its time stands still, until somebody lets those wake up who sleep."""
+
+    moment = 0.0
+
+    def time(self) -> float:
+        return self.moment
+
+    @property
+    def sleepers(self) -> list[float]:
+        return [one.when() for one in self._scheduled if not one.cancelled()]  # type: ignore[attr-defined]
+
+
 class World:
     """See the module. `sizes`: the executors' cache sizes. `behind`: how many commits a follower may lack."""
 
     def __init__(self, sizes: list[int], seed: int = 0) -> None:
         self.random = Random(seed)
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.failures: list[BaseException] = []
         self.loop.set_exception_handler(self._failed)
         self.log, self.queue = MemoryLog(), Queue()
@@ -102,6 +127,9 @@ class World:
         self.judged: list[tuple[Answer, Message | None, int]] = []
         """Each answer, the message that it answers, and how many commits there were when it was given."""
         self.asked: dict[str, Message] = {}
+        self.places: dict[str, list[int]] = {}
+        """Where each command stands in COMMANDS; it may be stored several times."""
+        self.last_place = 0
         self.dead: list[tuple[Message, ErrorInfo]] = []
         self.reported: dict[Attempt, list[r.Report]] = {}
         self.begun: Counter[Attempt] = Counter()
@@ -141,10 +169,22 @@ class World:
         message = Message(entity, verb, content, self.now(), step, attempt)
         message.known = self.commits_of(entity)
         self.sent[type(content).__name__] += 1
-        self.messages.append(message)
+        self.store(message)
         if (command := getattr(content, "id", None)) is not None:
             self.asked.setdefault(command, message)
         return message
+
+    def store(self, message: Message) -> None:
+        """A message comes to its stream."""
+        self.messages.append(message)
+        if isinstance(message.content, c.AnyCommand):
+            self.last_place += 1
+            message.place = self.last_place
+            self.places.setdefault(message.content.id, []).append(message.place)
+
+    def first_command(self, entity: str, place: int) -> int | None:
+        """The place of the first command of an execution that stands in COMMANDS, there or behind it."""
+        return min((one.place for one in self.messages if one.entity == entity and one.place >= place), default=None)
 
     def commits_of(self, entity: str) -> int:
         return len(self.log.histories.get(entity, ()))
@@ -194,6 +234,7 @@ class World:
     def let_go(self, envelope: SimulatedEnvelope) -> None:
         if self.ack_is_lost:
             self.ack_is_lost = False
+            envelope.message.held = None
             return
         envelope.message.acked = True
         if envelope.message in self.messages:
@@ -269,8 +310,24 @@ class World:
     def available(self) -> list[Message]:
         return [message for message in self.messages if message.held is None]
 
+    def wake(self) -> None:
+        """Time goes on to when the first of those who sleep wakes up."""
+        self.loop.moment = max(self.loop.moment, min(self.loop.sleepers))
+        self.run()
+
+    def finish(self, node: Node, *names: str) -> None:
+        """Let the operations of these names, of whatever is asked now and by their answers, arrive and be answered."""
+        moved = True
+        while moved:
+            moved = False
+            for one in list(node.operations):
+                if not names or one.name.startswith(names):
+                    while one in node.operations:
+                        self.advance(node, one)
+                    moved = True
+
     def choices_of_executors(self) -> list[Callable[[], None]]:
-        found: list[Callable[[], None]] = []
+        found: list[Callable[[], None]] = [self.wake] if self.loop.sleepers else []
         for node in self.alive:
             found += [lambda node=node, one=one: self.advance(node, one) for one in node.operations]  # type: ignore[misc]
         found += [lambda one=one: self.deliver(one) for one in self.available]  # type: ignore[misc]
