@@ -112,7 +112,7 @@ def effects_of(
 
 
 def _each_once(effects: list[Effect]) -> list[Effect]:
-    """A resume hands out all that waits; what its own commit scheduled is handed out by that, and not a second time."""
+    """A resume looks for all that is open; what its own commit scheduled is handed out by that, and not a second time."""
     out = {(one.step, one.attempt) for one in effects if isinstance(one, DispatchAttempt) and not one.again}
     once: list[Effect] = []
     for one in effects:
@@ -120,6 +120,8 @@ def _each_once(effects: list[Effect]) -> list[Effect]:
             if (one.step, one.attempt) in out:
                 continue
             out.add((one.step, one.attempt))
+        elif isinstance(one, TakeBack) and one in once:
+            continue
         once.append(one)
     return once
 
@@ -130,9 +132,7 @@ def open_effects(state: ExecutionState) -> list[Effect]:
     if state.stopping and not state.ended:
         effects.extend(_stops(state))
     elif not state.paused:
-        effects.extend(
-            _overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)
-        )
+        effects.extend(_look_for_all(state))
     effects.extend(_set(state, version) for version in state.timers)
     if has_more(state):
         effects.append(ContinueLater(state.n))
@@ -209,7 +209,7 @@ def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPause
         waiting = [index for index in _waiting(state) if not state.steps[index].held]
         effects.extend(_take_back(state, index, "pause")._replace(pause=state.pause) for index in waiting)
     else:
-        effects.extend(_hand_out_again(state, index) for index in _open(state))
+        effects.extend(_look_for_all(state))
 
 
 def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResumed, version: int) -> None:
@@ -217,8 +217,12 @@ def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResu
     if state.paused or state.ended:
         return
     if not state.stopping:
-        waiting = (_hand_out_again(state, index) for index in _open(state))
-        effects.extend(one._replace(in_hand=state.graph.index[one.step] not in state.freed) for one in waiting)
+        effects.extend(
+            one._replace(in_hand=False)
+            if isinstance(one, DispatchAttempt) and state.graph.index[one.step] in state.freed
+            else one
+            for one in _look_for_all(state)
+        )
     effects.extend(_set(state, version) for version, timer in state.timers.items() if timer.kind in HELD_BY_A_PAUSE)
 
 
@@ -277,6 +281,11 @@ def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
 def _hand_out_again(state: ExecutionState, index: int) -> DispatchAttempt:
     """Wherever it is: in TASKS, in INBOX or in a worker's hands, it is not handed out a second time."""
     return _hand_out(state, index)._replace(again=True, in_hand=True)
+
+
+def _look_for_all(state: ExecutionState) -> list[DispatchAttempt | TakeBack]:
+    """Hand out whatever is open and nowhere; what is overdue is being taken back, and is handed out to nobody any more."""
+    return [_overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)]
 
 
 def _stops(state: ExecutionState) -> list[TakeBack]:

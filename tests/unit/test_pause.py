@@ -23,6 +23,7 @@ from tests.given import (
     fatal,
     given,
     in_words,
+    on_attempts,
     pause,
     repeated,
     restore,
@@ -328,6 +329,24 @@ def test_effects_of_a_pause_that_is_over_hand_out_again() -> None:
     history = given(start("a", "b", plan_fields=PARALLEL), pause(), resume(), started("a"))
     assert in_words(repeated(history, 2)) == ["dispatch a/1-1", "dispatch b/1-1"]
     assert asked_about(repeated(history, 2)) == ["a/1-1", "b/1-1"]
+
+
+def test_what_is_overdue_is_handed_out_by_no_resume() -> None:
+    """It is being taken back, and whoever got it would run what is then closed: repeated, it is taken back once more."""
+    plan = start(step("a", queue_timeout_ms=5_000))
+    history = given(plan, pause(), resume(), due("a", "queue"))
+    for n in (2, 3, 4):
+        assert on_attempts(repeated(history, n)) == ["withdraw a/1-1"]
+    late = given(plan, due("a", "queue"), pause())
+    assert on_attempts(late.when(resume()).effects) == ["withdraw a/1-1"]
+    late.when(withdrawn("a")).then_types("task_timed_out a", "task_retry_scheduled a")
+
+
+def test_what_comes_overdue_in_the_commit_of_the_resume_is_taken_back_once() -> None:
+    """Two at once would put it back for each other."""
+    history = given(start(step("a", queue_timeout_ms=5_000)), pause())
+    outcome = history.happen_together(resume(), due("a", "queue"))
+    assert on_attempts(outcome.effects) == ["withdraw a/1-1"]
 
 
 @pytest.mark.parametrize("pauses", [1, 2, 3])
