@@ -16,7 +16,7 @@ from esexec.executor.envelope import Envelope, backoff_s
 FirstCommand = Callable[[str, int], Awaitable[int | None]]
 """The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
 
-_TURNS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+_TURNS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, *[0.2] * 40)
 """So long it is waited for the first one's turn, each time; then the server keeps the whole line for a while."""
 _place = attrgetter("sequence")
 
