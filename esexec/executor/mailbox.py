@@ -233,15 +233,15 @@ class Mailbox:
             self.desk.settled(self)
 
     async def repeat(self, envelope: Envelope, verdict: Verdict, commit: Commit | None) -> None:
-        """Repeat what is still open of a commit (None: of the whole execution) for a message, then let it go."""
+        """Repeat what is still open of a commit (None: of the whole execution) for a message, then let it go.
+
+        Whoever carried it out before may have handed out anything: what nobody had then, somebody may have by now.
+        """
         assert self.state is not None
         batch = Batch(self.state, [(envelope, verdict)])
         state = self.state
         effects = open_effects(state) if commit is None else effects_of(commit.events, commit.version, state, commit.n)
-        batch.effects = [
-            one._replace(again=True, in_hand=one.in_hand or not one.again) if isinstance(one, DispatchAttempt) else one
-            for one in effects
-        ]
+        batch.effects = [one._replace(again=True, in_hand=True) if isinstance(one, DispatchAttempt) else one for one in effects]
         await self.carry(batch)
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
+from esexec.domain.decision import Verdict
 from esexec.domain.errors import EsexecError
 from esexec.executor.desk import Desk
+from esexec.executor.mailbox import Batch, Mailbox
 from esexec.log.memory import MemoryLog
-from tests.given import start
+from tests.given import asked_about, given, pause, resume, start, withdrawn
 
 
 class Hands:
@@ -67,6 +69,27 @@ async def test_whatever_goes_wrong_with_something_rare_its_message_is_let_go(
     await desk.take(hands)  # type: ignore[arg-type]
     await settled(desk)
     assert hands.said == said
+
+
+class Caught(Mailbox):
+    """A mailbox that carries nothing out."""
+
+    async def carry(self, batch: Batch) -> None:
+        self.batch = batch
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+async def test_who_repeats_a_commit_asks_for_all_that_it_hands_out(n: int) -> None:
+    """Also for what a pause provably took back before the resume: the one who carried that out may have handed it out again."""
+    history = given(start("a"), pause())
+    history.happen(withdrawn("a", pause=history.state.pause))
+    outcome = history.when(resume())
+    assert asked_about(outcome.effects) == []
+    hands = Hands()
+    mailbox = Caught(Desk("x", MemoryLog(), hands), "e1")  # type: ignore[arg-type]
+    mailbox.state = history.state
+    await mailbox.repeat(hands, Verdict("repeated", n=n), history.commits[n - 1])  # type: ignore[arg-type]
+    assert asked_about(mailbox.batch.effects) == ["a/1-1"]
 
 
 async def test_an_attempt_that_cannot_be_made_a_dispatch_of_fails(monkeypatch: pytest.MonkeyPatch) -> None:
