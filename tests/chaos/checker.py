@@ -251,8 +251,9 @@ def _check_effect(tale: Tale, key: str, told: list[dict[str, Any]], report: Repo
     wrong = [note for note in told if note["phase"] == "undone" and note["value"] != "old"]
     if wrong and not late:
         report.problems.append(f"{where}: put back to {wrong[0]['value']!r} in {wrong[0]['run']}-{wrong[0]['attempt']}")
-    should = key in tale.standing
-    if key in tale.uncertain:
+    deed = tale.last_of(key)
+    should = deed is not None
+    if deed in tale.uncertain:
         report.unknown.append(f"{where}: an attempt or an undoing of unknown outcome; it is there: {is_there}")
     elif should != is_there:
         if late or key in tale.loose:

@@ -1,10 +1,13 @@
 """What may follow what in one history, told a second time: a small model of executions that imports nothing of esexec."""
 
+import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from tests.chaos.tale_of_steps import WORK, Rollback, StepTale, TaleOfSteps
 
+_REFERENCE = re.compile(r"\$\{steps\.([\w-]+)")
 REVIVE = frozenset({"execution_retried", "checkpoint_restored", "rollback_started", "execution_forked"})
 SHARED = frozenset(
     {
@@ -32,7 +35,8 @@ class Tale(TaleOfSteps):
         return f"run {self.run}: {settled} of {len(self.steps)} steps settled, {told} {flags}"
 
     def caused_by(self, commands: Iterable[str]) -> str | None:
-        """A commit was decided upon these."""
+        """A commit was decided upon these, and is over."""
+        self.commit += 1
         for command in commands:
             self.commands[command] += 1
             if self.commands[command] > 1 and "/" not in command:
@@ -74,7 +78,8 @@ class Tale(TaleOfSteps):
         ids = [step["id"] for step in event["plan"]["steps"]]
         for step in event["plan"]["steps"]:
             needs = (ids[need] if isinstance(need, int) else need for need in step.get("depends_on", ()))
-            self.steps[step["id"]] = StepTale(frozenset(needs))
+            referred = [name for name in _REFERENCE.findall(json.dumps(step.get("params"))) if name in ids]
+            self.steps[step["id"]] = StepTale(frozenset([*needs, *referred]))
         for name in event.get("kept", {}):
             self._settle(self.steps[name], "completed")
         return None
@@ -83,6 +88,8 @@ class Tale(TaleOfSteps):
 
     def _execution_started(self, event: dict[str, Any]) -> str | None:
         began, self.began = self.began, True
+        if self.cancel_requested or self.expired:
+            return "started although it ends"
         return "started twice" if began else "started while it is paused" if self.paused else None
 
     def _execution_deadline_set(self, event: dict[str, Any]) -> str | None:
@@ -91,20 +98,24 @@ class Tale(TaleOfSteps):
     def _execution_deadline_exceeded(self, event: dict[str, Any]) -> str | None:
         if self.cancel_requested or self.expired or self.rollback is not None:
             return "a deadline passed that did not count any more"
+        self._hold_what_is_new()
         self.expired = True
         return None
 
     def _execution_paused(self, event: dict[str, Any]) -> str | None:
+        self._hold_what_is_new()
         was, self.paused = self.paused, True
         return "paused twice" if was else "paused while it is cancelled" if self.cancel_requested else None
 
     def _execution_resumed(self, event: dict[str, Any]) -> str | None:
         was, self.paused = self.paused, False
         for step in self.steps.values():
-            step.held = False
+            if step.held:
+                step.held, step.opened = False, self.commit
         return None if was else "resumed without a pause"
 
     def _execution_cancel_requested(self, event: dict[str, Any]) -> str | None:
+        self._hold_what_is_new()
         asked, self.cancel_requested, self.paused = self.cancel_requested, True, False
         for step in self.steps.values():
             if step.held and step.open == "compensation":  # nobody has it, and nobody will
@@ -124,8 +135,8 @@ class Tale(TaleOfSteps):
         return self._ended("failed", wrong or partial != (self.rollback is not None))
 
     def _execution_cancelled(self, event: dict[str, Any]) -> str | None:
-        partial = event.get("rollback_status") == "partial"
-        return self._ended("cancelled", not self.cancel_requested or partial != (self.rollback is not None))
+        rolled_back = None if self.rollback is None else "partial" if self.standing else "completed"
+        return self._ended("cancelled", not self.cancel_requested or event.get("rollback_status") != rolled_back)
 
     def _execution_rolled_back(self, event: dict[str, Any]) -> str | None:
         back = self.rollback
@@ -175,12 +186,13 @@ class Tale(TaleOfSteps):
             return f"there is no checkpoint {event['checkpoint_id']}"
         if (event.get("by") == "recovery") != self.owed_restore:
             return "restored by a strategy that did not ask for it, or not by the one that did"
+        self._hold_what_is_new()
         open_ = {f"{name}/{step.attempt}" for name, step in self.steps.items() if step.open}
         held = {f"{name}/{step.attempt}" for name, step in self.steps.items() if step.open and step.held}
         for abandoned in event.get("abandoned", ()):
             name = abandoned.rpartition("/")[0]
             if name in self.steps and self.steps[name].open in WORK and not self.steps[name].held:
-                self._perhaps(self._key(name, self.steps[name]))
+                self._perhaps(self._deed(name, self.steps[name]))
         self.owed_restore = False
         kept = {name: step for name, step in kept.items() if self._is_kept(step)}
         self._stand_again(kept)
@@ -190,12 +202,11 @@ class Tale(TaleOfSteps):
     def _stand_again(self, kept: dict[str, StepTale]) -> None:
         """What kept steps did then counts again, whatever they did since."""
         for name, step in kept.items():
-            if step.deed:
-                key = self._key(name, step)
-                self.standing[key] = step.settled_at
-                self.uncertain.discard(key)
+            if step.deed is not None:
+                self._stands(step.deed, step.settled_at)
+                self.uncertain.discard(step.deed)
                 if self.undone_at.get(name, 0) > step.settled_at:  # of two deeds in one place the later was undone
-                    self.uncertain.add(key)
+                    self.uncertain.add(step.deed)
         self.standing = dict(sorted(self.standing.items(), key=lambda one: one[1]))
 
     def _is_kept(self, step: StepTale) -> bool:
@@ -218,7 +229,7 @@ class Tale(TaleOfSteps):
         if not by_command:
             wrong = wrong or self.cancel_requested or self.rollback is not None or not (self.failed or self.expired)
         self.end, self.cancel_requested, self.expired = None, False, False
-        self.rollback = Rollback([*reversed(self.standing)])
+        self.rollback = Rollback(self._order_of_undoing())
         for step in self.steps.values():
             step.undoing, step.due = False, 0
         return f"rolled back too early, or for nothing: {left}" if wrong else None

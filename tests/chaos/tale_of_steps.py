@@ -1,7 +1,7 @@
 """The steps of a history: what may follow what in their lives, and what stands of what they did. The half of `tale`.
 
 Of each step it knows its present life (a run that does not keep it begins a new one), and of the execution what stands: the
-effects that nobody has undone, in the order in which they came to be. `name~` is what the step's fallback did in its stead.
+deeds that nobody has undone, in the order in which they were done. `name~` is what the step's fallback did in its stead.
 """
 
 from collections import Counter
@@ -13,6 +13,17 @@ UNKNOWN_OUTCOME = frozenset({"WORKER_LOST"})
 WORK = frozenset({"task", "fallback"})
 WAITING = frozenset({"task_held", "task_overdue"})
 """What becomes of an attempt, of whatever purpose, that waits for a worker."""
+
+
+class Deed(NamedTuple):
+    """What is undone at most once: an effect, `name` or `name~`, as far as it was brought about in a run."""
+
+    effect: str
+    run: int
+
+    @property
+    def step(self) -> str:
+        return self.effect.removesuffix("~")
 
 
 class Completion(NamedTuple):
@@ -27,8 +38,9 @@ class Completion(NamedTuple):
 @dataclass
 class StepTale:
     """A life of a step. `open`: what the open attempt is for. `due`: the attempt that a timer will begin. `owed`: the event that
-    must come next. `settled`: how it ended, `settled_at` which version. `held`: a pause took the open attempt back; nobody has
-    it. `deed`: it completed by what it did itself."""
+    must come next. `settled`: how it ended, `settled_at` which version. `held`: nobody has the open attempt, and nobody gets it.
+    `opened`: the commit that handed it out. `deed`: what it did itself and completed by. `before_retries`: of the strategy that
+    is asked; `behind`: another one is to be, because that did not help."""
 
     needs: frozenset[str]
     attempt: int = 0
@@ -36,7 +48,9 @@ class StepTale:
     started: bool = False
     overdue: bool = False
     held: bool = False
-    deed: bool = False
+    opened: int = 0
+    before_retries: bool = False
+    deed: Deed | None = None
     fallback: bool = False
     undoing: bool = False
     due: int = 0
@@ -44,6 +58,7 @@ class StepTale:
     settled: str | None = None
     settled_at: int = 0
     let_go: bool = False
+    behind: bool = False
 
     @property
     def done(self) -> bool:
@@ -55,7 +70,7 @@ class StepTale:
 class Rollback:
     """`order`: what stood when it began, the last first."""
 
-    order: list[str]
+    order: list[Deed]
     at: int = 0
     undone: int = 0
     failed: list[str] = field(default_factory=list)
@@ -67,6 +82,7 @@ class TaleOfSteps:
     def __init__(self, entity: str) -> None:
         self.entity = entity
         self.version = 0
+        self.commit = 1
         self.run = 1
         self.steps: dict[str, StepTale] = {}
         self.created = self.began = False
@@ -79,9 +95,11 @@ class TaleOfSteps:
         self.undone: set[int] = set()
         """The versions of what was undone."""
         self.undone_at: dict[str, int] = {}
-        self.standing: dict[str, int] = {}
+        self.standing: dict[Deed, int] = {}
         """What stands, by the version that did it."""
-        self.uncertain: set[str] = set()
+        self.perhaps: set[Deed] = set()
+        """Of what stands: no attempt that did it ever completed."""
+        self.uncertain: set[Deed] = set()
         """Of what stands: nobody knows whether it was done, or whether an undoing that failed undid it."""
         self.loose: set[str] = set()
         """Effects that a handler may still bring about after its attempt was closed."""
@@ -112,14 +130,46 @@ class TaleOfSteps:
         problem = tell(event["step"], step, attempt, event) if tell is not None else "a type that is not known"
         return f"{where}: {problem}" if problem else None
 
-    def _key(self, name: str, step: StepTale) -> str:
-        return f"{name}~" if step.fallback else name
+    def _deed(self, name: str, step: StepTale) -> Deed:
+        return Deed(f"{name}~" if step.fallback else name, self.run)
 
-    def _perhaps(self, key: str) -> None:
-        self.loose.add(key)
-        if key not in self.standing:
-            self.standing[key] = self.version
-            self.uncertain.add(key)
+    def _perhaps(self, deed: Deed) -> None:
+        self.loose.add(deed.effect)
+        if deed not in self.standing:
+            self.standing[deed] = self.version
+            self.uncertain.add(deed)
+            self.perhaps.add(deed)
+
+    def _stands(self, deed: Deed, since: int) -> None:
+        """What completed takes the place of what completed before, and of what its own run perhaps did."""
+        for other in [one for one in self.standing if one.effect == deed.effect]:
+            if other.run == deed.run or other not in self.perhaps:
+                del self.standing[other]
+                self.uncertain.discard(other)
+        self.perhaps.discard(deed)
+        self.standing[deed] = since
+
+    def last_of(self, effect: str) -> Deed | None:
+        """The last deed that stands of an effect."""
+        return next((deed for deed in reversed(self.standing) if deed.effect == effect), None)
+
+    def _depends(self, name: str, other: str) -> bool:
+        needs = self.steps[name].needs
+        return other in needs or any(self._depends(need, other) for need in needs)
+
+    def _order_of_undoing(self) -> list[Deed]:
+        """The last first; once there were several runs, the last of what nothing depends on that still stands."""
+        left, order = [*self.standing], list[Deed]()
+        while left:
+            free = [one for one in left if self.run == 1 or not any(self._depends(other.step, one.step) for other in left)]
+            order.append(free[-1])
+            left.remove(free[-1])
+        return order
+
+    def _hold_what_is_new(self) -> None:
+        """What this commit has scheduled, or freed from a pause, was not handed out."""
+        for step in self.steps.values():
+            step.held = step.held or bool(step.open and step.opened == self.commit and not step.started)
 
     def _settle(self, step: StepTale, how: str) -> None:
         step.settled, step.settled_at, step.due = how, self.version, 0
@@ -128,12 +178,12 @@ class TaleOfSteps:
     def _open(self, step: StepTale, attempt: int, purpose: str) -> str | None:
         out_of_turn = bool(step.open) or attempt != step.attempt + 1
         step.attempt, step.open, step.started, step.overdue, step.owed = attempt, purpose, False, False, None
-        step.held = False
+        step.held, step.opened = self.paused, self.commit
         return "out of turn" if out_of_turn else "after the cancel request" if self.cancel_requested else None
 
     def _begin(self, step: StepTale, attempt: int, purposes: Iterable[str]) -> str | None:
         legal = step.open in purposes and attempt == step.attempt and not step.started
-        step.started = True
+        step.started, step.held, step.overdue = True, False, False
         return None if legal else "not open, or started before"
 
     def _close(self, name: str, step: StepTale, attempt: int, purposes: Iterable[str]) -> str | None:
@@ -168,11 +218,8 @@ class TaleOfSteps:
 
     def _task_completed(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         problem = self._close(name, step, attempt, WORK)
-        key = self._key(name, step)
-        self.standing.pop(key, None)
-        self.standing[key] = self.version
-        self.uncertain.discard(key)
-        step.deed = True
+        step.deed = self._deed(name, step)
+        self._stands(step.deed, self.version)
         self.completions.append(Completion(name, self.run, attempt, event.get("output")))
         self._settle(step, "completed")
         return problem or (None if step.started else "never started")
@@ -181,7 +228,7 @@ class TaleOfSteps:
         problem = self._close(name, step, attempt, WORK)
         code = event["error"]["code"]
         if code in UNKNOWN_OUTCOME or (event["type"] == "task_timed_out" and code != "queue_timeout"):
-            self._perhaps(self._key(name, step))
+            self._perhaps(self._deed(name, step))
         if code == "queue_timeout" and (not step.overdue or step.started):
             return "it was not overdue, or somebody had begun it"
         if event.get("will_retry"):
@@ -229,7 +276,7 @@ class TaleOfSteps:
         problem = None
         if step.open:
             if step.open in WORK and not step.held and (step.started or event.get("ended") == "abandoned"):
-                self._perhaps(self._key(name, step))
+                self._perhaps(self._deed(name, step))
             problem = self._close(name, step, attempt, {*WORK, "recovery"})
         self._settle(step, "cancelled")
         return problem or (None if self.cancel_requested or self.failed or self.expired else "nobody cancelled it")
@@ -237,27 +284,39 @@ class TaleOfSteps:
     # Recovery --------------------------------------------------------------------------------------------------------------
 
     def _recovery_initiated(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
-        return self._open(step, attempt, "recovery") if step.owed is not None else "not promised"
+        promised, behind = step.owed is not None, step.behind
+        step.before_retries, step.behind = event.get("before_retries", False), False
+        if behind and step.before_retries:
+            return "one strategy before the retries upon the other"
+        return self._open(step, attempt, "recovery") if promised else "not promised"
 
     def _recovery_started(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         return self._begin(step, attempt, {"recovery"})
 
     def _recovery_completed(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         problem = self._close(name, step, attempt, {"recovery"})
-        then = event["then"]
+        then, helped = event["then"], event["success"]
         if then == "fail":
             self._settle(step, "failed")
         elif then == "restore":
             self.owed_restore = True
         else:
-            step.owed = {"retry": "task_scheduled", "skip": "task_skipped", "fallback": "task_fallback_started"}[then]
-        return problem
+            step.owed = {
+                "retry": "task_scheduled" if helped else "task_retry_scheduled",
+                "recovery": "recovery_initiated",
+                "skip": "task_skipped",
+                "fallback": "task_fallback_started",
+            }[then]
+        step.behind = then == "recovery"
+        behind = {"retry", "recovery", "fallback", "fail"} if step.before_retries else {"fallback", "fail"}
+        wrong = then == "recovery" if helped else then not in behind
+        return problem or (f"{then} does not follow from that advice" if wrong else None)
 
     # Undoing ---------------------------------------------------------------------------------------------------------------
 
     def _to_undo(self) -> str | None:
         back = self.rollback
-        return back.order[back.at].removesuffix("~") if back is not None and back.at < len(back.order) else None
+        return back.order[back.at].step if back is not None and back.at < len(back.order) else None
 
     def _compensation_scheduled(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         if self.paused:
@@ -273,13 +332,15 @@ class TaleOfSteps:
     def _compensation_completed(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         assert self.rollback is not None
         problem = self._close(name, step, attempt, {"compensation"})
-        key = self.rollback.order[self.rollback.at]
-        if key not in self.standing:
+        deed = self.rollback.order[self.rollback.at]
+        if deed not in self.standing:
             return "it was undone before"
-        self.undone.add(self.standing.pop(key))
-        self.uncertain.discard(key)
+        self.undone.add(self.standing.pop(deed))
+        self.uncertain.discard(deed)
+        self.perhaps.discard(deed)
+        self.uncertain |= {other for other in self.standing if other.effect == deed.effect}  # it has only one place in the world
         self.undone_at[name] = self.version
-        if name not in self.standing and f"{name}~" not in self.standing:
+        if name not in {other.step for other in self.standing}:
             self.images.discard(name)
         self.rollback.undone += 1
         self._next_undo(step)
