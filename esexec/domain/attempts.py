@@ -370,7 +370,8 @@ class _Attempt:
             )
         news = outcome.new_state.variables if outcome.new_state is not None else {}
         if vars_too_large(self.state, news):
-            then, news, message = "fail", {}, f"{message}; its variables are too large".strip("; ")
+            then, news = "fail" if outcome.success else then, {}
+            message = f"{message}; its variables are too large".strip("; ")
         self.emit(
             e.RecoveryCompleted,
             success=outcome.success,

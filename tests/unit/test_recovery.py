@@ -365,6 +365,14 @@ def test_variables_of_a_strategy_that_are_too_large_fail_the_step() -> None:
     assert outcome.state.variables == {}
 
 
+def test_variables_of_advice_that_did_not_help_are_let_go_if_they_are_too_large() -> None:
+    """The failure order goes on behind the strategy as without them: the step has not failed while its fallback runs."""
+    outcome = asked(step("a", fallback="plan_b")).when(advised("a", "retry", success=False, vars={"k": "x" * limits.vars_bytes}))
+    outcome.then_types("recovery_started", "recovery_completed", "task_fallback_started", "task_scheduled")
+    assert (outcome.events[1].then, outcome.state.steps[0].status, outcome.state.failed) == ("fallback", "pending", [])
+    assert outcome.state.variables == {}
+
+
 # When its own code fails -----------------------------------------------------------------------------------------------
 
 
