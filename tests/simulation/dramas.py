@@ -20,6 +20,7 @@ Drama = Callable[[Story, Random], None]
 
 def _going(story: Story, chance: Random, *, handed: list[Attempt], paused: bool = False) -> list[Attempt]:
     """Attempts of one execution that goes on, among these."""
+    story.check()
     laws = {one.execution: story.world.auditor.law(one.execution) for one in handed}
     going = [entity for entity, law in laws.items() if not (law.ended or law.stopping) and law.paused is paused]
     return [one for one in handed if going and one.execution == going[0]] if chance.random() < 0.9 else []
@@ -113,8 +114,7 @@ def pause_told_again(story: Story, chance: Random) -> None:
         world.deliver(pause, node=rival)
     if resume in world.available:
         world.deliver(resume, node=chance.choice(world.alive))
-    for _ in range(chance.randrange(20)):
-        world.go_on(1)
+    world.go_on(chance.randrange(20))
 
 
 def late_before_early(story: Story, chance: Random) -> None:
@@ -160,10 +160,14 @@ def snatched(story: Story, chance: Random) -> None:
 
 
 def snatched_and_lost(story: Story, chance: Random) -> None:
-    """As above, and then the worker is lost."""
+    """As above, and the worker is lost, before somebody has resumed or when it was found to be at work."""
     if held := _snatch(story, chance):
-        story.misfortune("worker lost", chance, of=chance.choice(held))
+        early = chance.random() < 0.5
+        if early:
+            story.misfortune("worker lost", chance, of=held[0])
         _resume_it(story, chance)
+        if not early and held[0] in story.world.queue.held:
+            story.misfortune("worker lost", chance, of=held[0])
 
 
 def _snatch(story: Story, chance: Random) -> list[Attempt]:
@@ -191,11 +195,13 @@ def _snatch(story: Story, chance: Random) -> list[Attempt]:
 
 def _resume_it(story: Story, chance: Random) -> None:
     world = story.world
+    story.check()
     for entity, law in world.auditor.laws.items():
         if law.paused:
             story.control(entity, "resume")
-    for _ in range(chance.randrange(20)):
-        world.go_on(1)
+    if chance.random() < 0.7:
+        world.rest()  # the workers are still at it
+    world.go_on(chance.randrange(20))
 
 
 CALM: list[Drama] = [in_one_commit, late_before_early, snatched]
