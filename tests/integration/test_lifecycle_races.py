@@ -271,7 +271,7 @@ async def test_a_cancel_in_full_swing_ends_well_before_the_grace(engine: Engine,
 
     async def is_let_in(*where: Any) -> int | None:
         in_line.set()
-        await until(lambda: waits(r.Completed))
+        await until(lambda: tasks and waits(r.Completed))
         return await first_command(*where)
 
     async def until_it_waits(*what: Any) -> None:
