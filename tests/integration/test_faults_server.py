@@ -176,16 +176,12 @@ async def test_a_cancel_is_not_refused_while_the_start_is_in_the_hands_of_an_exe
             await dying.client.publish(pull, b'{"batch": 1, "expires": 2000000000}', inbox.subject)
         starting = asyncio.ensure_future(alone.client.start(double, {"number": 8}))
         start = await inbox.next_msg(timeout=5)
-        consumer = start.reply.split(".")[3]
+        execution = start.subject.split(".")[-2]
         await inbox.unsubscribe()
-        await alone.executor()
-        cancelling = asyncio.ensure_future(alone.client.cancel(start.subject.split(".")[-2]))
-
-        async def delayed_often() -> bool:
-            info = await dying.api(f"CONSUMER.INFO.{subjects.commands_stream}.{consumer}")
-            return int(info["delivered"]["consumer_seq"]) >= 5
-
-        await until(delayed_often)
+        turns = (await alone.executor())._desk.before._turns
+        assert turns is not None
+        cancelling = asyncio.ensure_future(alone.client.cancel(execution))
+        await until(lambda: execution in turns._lines)
         assert not cancelling.done()
         await start.respond(b"-NAK")  # sooner than the ack wait would be over
         handle = await starting
