@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
-from esexec.domain.events import Event
+from esexec.domain.events import Event, ExecutionCreated
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -235,7 +235,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
     created, graph = state.created, state.graph
     status = _EXECUTION[state.status]
     tasks = [_task_result(index, graph.steps[index].id, graph.steps[index].task, step) for index, step in enumerate(state.steps)]
-    return ExecutionResult(
+    result = ExecutionResult(
         execution_id=state.execution_id,
         plan_id=created.plan_id,
         name=created.name,
@@ -253,22 +253,32 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         started_at=state.started_at,
         completed_at=state.ended_at,
         duration_ms=_between(state.started_at, state.ended_at),
-        going_since=state.going_since,
         metadata=created.metadata,
         idempotency_key=created.idempotency_key,
         owner=created.owner,
         position=state.position,
-        paused=state.paused,
-        pause_reason=state.pause_reason,
-        rollback_status=state.rollback_status,
-        not_undone=_not_undone(state) if state.rollback_status == "partial" else [],
-        start_at=created.start_at,
-        deadline=state.deadline,
-        parent=created.parent,
-        forked_from=created.forked_from,
         variables=state.variables,
-        checkpoints=list(state.checkpoints) if state.checkpoints else [],
     )
+    _tell_what_is_rare(result, state, created)
+    return result
+
+
+def _tell_what_is_rare(result: ExecutionResult, state: ExecutionState, created: ExecutionCreated) -> None:
+    """What most executions have nothing of. Not among the others, for a thousand results a second cost something."""
+    if state.paused:
+        result.paused, result.pause_reason = True, state.pause_reason
+    if state.rollback_status is not None:
+        result.rollback_status = state.rollback_status
+        if state.rollback_status == "partial":
+            result.not_undone = _not_undone(state)
+    if created.start_at is not None or state.deadline is not None:
+        result.start_at, result.deadline = created.start_at, state.deadline
+    if created.parent is not None or created.forked_from is not None:
+        result.parent, result.forked_from = created.parent, created.forked_from
+    if state.going_since is not None:
+        result.going_since = state.going_since
+    if state.checkpoints:
+        result.checkpoints = list(state.checkpoints)
 
 
 def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskResult:

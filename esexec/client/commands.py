@@ -77,10 +77,12 @@ def start_command(
 
     Raises `ValidationError` (`PlanInvalid` for a mapping that is no plan).
     """
-    execution_id = checked_id(options.get("execution_id") or new_id())
+    given_id = options.get("execution_id")
+    execution_id = checked_id(given_id) if given_id else new_id()
     plan, task, plan_id = _what(what)
-    said = _said(options) if options else {}
-    said |= times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits)
+    said = times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits)
+    if options:
+        said = _said(options) | said
     return execution_id, c.StartExecution(
         id=new_id(), confirm=False, plan=plan, plan_id=plan_id, task=task, input=input, actor=owner, **said
     )
@@ -157,17 +159,17 @@ def encode_command(command: c.Command) -> bytes:
         raise ValidationError(
             f"the command is {len(data)} bytes", code="too_large", hint=f"at most {largest} bytes; pass large inputs by reference"
         )
+    if len(data) > 2 * limits.nesting_depth:  # what is shorter is neither too large nor too deep
+        _check_parts(data, command)
+    return data
+
+
+def _check_parts(data: bytes, command: c.Command) -> None:
+    """Each part of a command that has a limit of its own, where the whole (`data`) is large or deep enough to exceed it."""
     if isinstance(command, c.StartExecution):
         given = {"input": command.input, "context": command.context, "metadata": command.metadata}
     else:
         given = {"metadata": command.metadata} if isinstance(command, c.CreateCheckpoint) else {}
-    if given:
-        _check_parts(data, given)
-    return data
-
-
-def _check_parts(data: bytes, given: dict[str, Any]) -> None:
-    """Each part of a command that has a limit of its own, where the whole (`data`) is large or deep enough to exceed it."""
     if len(data) > limits.input_bytes:
         for field, value in given.items():
             if (size := len(_encoder.encode(value))) > limits.input_bytes:

@@ -22,6 +22,7 @@ from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.port import Log
 from esexec.nats.connection import Connection, Msg
+from esexec.nats.lean import Message
 from esexec.nats.subjects import Subjects
 
 logger = logging.getLogger("esexec.client")
@@ -246,7 +247,7 @@ class Feed:
             await subscription.unsubscribe()
         await self._look_at_all()
 
-    async def _on_commit(self, message: Msg) -> None:
+    async def _on_commit(self, message: Message) -> None:
         watch = self._watches.get(message.subject.split(".")[3])
         if watch is None:
             self._others += 1
@@ -258,7 +259,7 @@ class Feed:
             logger.error("%s", error)
         if watch.state.ended:
             # Only the last commit's position is told to anybody; reading it from the headers of each would cost.
-            watch.state.position = int((message.headers or {}).get("Nats-Sequence", watch.state.position))
+            watch.state.position = int(message.header(b"Nats-Sequence") or watch.state.position)
 
     async def _on_answer(self, message: Msg) -> None:
         watch = self._watches.get(message.subject.split(".")[3])

@@ -38,6 +38,7 @@ PLAN_OR_TASK = ErrorInfo(
     hint='give one of "plan", "plan_id" and "task"',
 )
 
+_NONE: dict[str, TaskInfo] = {}
 _ONLY_A_NAME = TaskInfo()
 """What was announced of a task that is not worth a place in the history."""
 
@@ -126,7 +127,7 @@ def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
     """
     known = around.tasks
     if not known:
-        return {}
+        return _NONE
     if len(graph.raw) > SMALL_BYTES:
         return _used(graph, known)
     if _remembered.known is not known or len(_remembered.used) >= limits.cached_plans:

@@ -36,6 +36,14 @@ class Message:
         """The headers; the status line of a message without content is under `Status` and `Description`."""
         return None if self._raw_headers is None else read_headers(self._raw_headers)
 
+    def header(self, name: bytes) -> str | None:
+        """One header, without reading the others."""
+        raw = self._raw_headers
+        at = raw.find(b"\r\n%b:" % name) if raw is not None else -1
+        if raw is None or at < 0:
+            return None
+        return raw[at + 3 + len(name) : raw.find(b"\r\n", at + 2)].strip().decode("utf-8", "replace")
+
     async def respond(self, data: bytes) -> None:
         """Publish to `reply`. Nothing happens while the server is away."""
         try:
