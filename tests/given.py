@@ -385,6 +385,8 @@ def _in_words(effect: Effect) -> str:
             verb = {"stop": "stop", "over": "give up", "overdue": "withdraw", "pause": "hold"}[effect.why]
             reason = f": {effect.reason}" if effect.reason else f" for {effect.pause}" if effect.pause else ""
             return f"{verb} {effect.step}/{effect.run}-{effect.attempt}{reason}"
+        case fx.LookLater():
+            return "look later"
         case fx.ContinueLater():
             return f"continue after {effect.after}"
         case fx.StartFork():

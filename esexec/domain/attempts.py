@@ -48,8 +48,10 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
         return Verdict("stale", n=0 if isinstance(report, _OPENING) else step.closed_by(attempt))
     if attempt > step.attempt:
         return Verdict("unknown")
-    if isinstance(report, r.Withdrawn) and report.pause and report.pause != state.pause:
-        return Verdict("open")  # that pause is over; whoever resumed may have seen the dispatch before it was taken back
+    if isinstance(report, r.Withdrawn) and (step.started_at is not None or (report.pause and report.pause != state.pause)):
+        # Somebody has begun it all the same, or that pause is over, and whoever resumed may have seen the dispatch before it was
+        # taken back: it has no lease now, so it is looked for.
+        return Verdict("open")
     before = len(decision.events)
     _Attempt(decision, index, step).observe(report)
     if len(decision.events) == before:
@@ -235,9 +237,7 @@ class _Attempt:
                 self.timed_out(None, None)
 
     def withdrawn(self, pause: int) -> None:
-        """It was taken back before any worker had it."""
-        if self.step.started_at is not None:
-            return  # somebody has it: it was handed out once more
+        """It was taken back before anybody is known to have begun it."""
         if self.state.stopping:
             self.cancelled(None)
         elif pause:

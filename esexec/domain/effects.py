@@ -71,6 +71,10 @@ class TakeBack(NamedTuple):
     again: DispatchAttempt | None = None
 
 
+class LookLater(NamedTuple):
+    """Look, a little later, where everything is that is open."""
+
+
 class ContinueLater(NamedTuple):
     """More is to be decided than fitted into commit `after`."""
 
@@ -84,7 +88,7 @@ class StartFork(NamedTuple):
     command: StartExecution
 
 
-Effect = DispatchAttempt | SetTimer | ClearTimer | TakeBack | ContinueLater | StartFork
+Effect = DispatchAttempt | SetTimer | ClearTimer | TakeBack | LookLater | ContinueLater | StartFork
 
 
 def effects_of(
@@ -120,7 +124,7 @@ def _each_once(effects: list[Effect]) -> list[Effect]:
             if (one.step, one.attempt) in out:
                 continue
             out.add((one.step, one.attempt))
-        elif isinstance(one, TakeBack) and one in once:
+        elif isinstance(one, LookLater) and one in once:
             continue
         once.append(one)
     return once
@@ -132,7 +136,9 @@ def open_effects(state: ExecutionState) -> list[Effect]:
     if state.stopping and not state.ended:
         effects.extend(_stops(state))
     elif not state.paused:
-        effects.extend(_look_for_all(state))
+        effects.extend(
+            _overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)
+        )
     effects.extend(_set(state, version) for version in state.timers)
     if has_more(state):
         effects.append(ContinueLater(state.n))
@@ -189,13 +195,20 @@ def _began(
 
 
 def _overdue_one(effects: list[Effect], state: ExecutionState, event: e.TaskOverdue, version: int) -> None:
-    """While the execution is being stopped, the attempt is taken back for that."""
+    """While the execution is being stopped, the attempt is taken back for that.
+
+    If it turned out meanwhile that somebody has begun it, its dispatch may have been deleted all the same, by who died of it.
+    """
     if state.stopping:
         return
     index = state.graph.index[event.step]
     step = state.steps[index]
-    if step.open and step.overdue and step.attempt == event.attempt and event.run == state.run:
+    if not step.open or step.attempt != event.attempt or event.run != state.run:
+        return
+    if step.overdue:
         effects.append(_overdue(state, index))
+    elif not state.paused:
+        effects.append(_hand_out_again(state, index))
 
 
 def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPaused, version: int) -> None:
@@ -209,7 +222,7 @@ def _pause(effects: list[Effect], state: ExecutionState, event: e.ExecutionPause
         waiting = [index for index in _waiting(state) if not state.steps[index].held]
         effects.extend(_take_back(state, index, "pause")._replace(pause=state.pause) for index in waiting)
     else:
-        effects.extend(_look_for_all(state))
+        _look_for_all(effects, state)
 
 
 def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResumed, version: int) -> None:
@@ -217,12 +230,7 @@ def _resume(effects: list[Effect], state: ExecutionState, event: e.ExecutionResu
     if state.paused or state.ended:
         return
     if not state.stopping:
-        effects.extend(
-            one._replace(in_hand=False)
-            if isinstance(one, DispatchAttempt) and state.graph.index[one.step] in state.freed
-            else one
-            for one in _look_for_all(state)
-        )
+        _look_for_all(effects, state, freed=state.freed)
     effects.extend(_set(state, version) for version, timer in state.timers.items() if timer.kind in HELD_BY_A_PAUSE)
 
 
@@ -283,9 +291,16 @@ def _hand_out_again(state: ExecutionState, index: int) -> DispatchAttempt:
     return _hand_out(state, index)._replace(again=True, in_hand=True)
 
 
-def _look_for_all(state: ExecutionState) -> list[DispatchAttempt | TakeBack]:
-    """Hand out whatever is open and nowhere; what is overdue is being taken back, and is handed out to nobody any more."""
-    return [_overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)]
+def _look_for_all(effects: list[Effect], state: ExecutionState, *, freed: frozenset[int] = frozenset()) -> None:
+    """Hand out whatever is open and nowhere; `freed`: what nobody can have.
+
+    What is overdue is being taken back by who decided that; whether that was done is looked at later.
+    """
+    for index in _open(state):
+        if state.steps[index].overdue:
+            effects.append(LookLater())
+        else:
+            effects.append(_hand_out_again(state, index)._replace(in_hand=index not in freed))
 
 
 def _stops(state: ExecutionState) -> list[TakeBack]:
@@ -298,7 +313,8 @@ def _stop(state: ExecutionState, index: int) -> TakeBack:
 
 
 def _overdue(state: ExecutionState, index: int) -> TakeBack:
-    return _take_back(state, index, "overdue")._replace(again=_hand_out_again(state, index))
+    again = None if state.paused else _hand_out_again(state, index)  # during a pause it is not put there again
+    return _take_back(state, index, "overdue")._replace(again=again)
 
 
 def _take_back(state: ExecutionState, index: int, why: WhyTakenBack) -> TakeBack:

@@ -24,9 +24,9 @@ from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, Interna
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
 from esexec.domain.state import ExecutionState
-from esexec.executor.before import Before, PlanOf, no_plans
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
+from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
 from esexec.log.port import Log
@@ -41,6 +41,8 @@ _LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
 """An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
+_EARLY_S = 0.75
+"""That takes so long; one that stood in line as long is not delayed."""
 
 StartWaits = Callable[[str], Awaitable[bool]]
 """Whether a start of this execution is on its way: then it is too early to say that there is no such execution."""
@@ -61,7 +63,7 @@ StillOpen = Callable[[], Awaitable[bool]]
 here nor there asks this, in that order, before it is handed out once more."""
 
 
-async def _not_asked() -> bool:
+async def _surely_open() -> bool:
     """Of an attempt that is handed out for the first time."""
     return True
 
@@ -74,6 +76,7 @@ class Outbox(Protocol):
     async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None: ...
     async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None: ...
     async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None: ...
+    async def look_later(self, entity: str, done: Done) -> None: ...
     async def continue_later(self, entity: str, after: int, done: Done) -> None: ...
     async def start(self, entity: str, command: c.StartExecution, done: Done) -> None: ...
     async def answer(self, answer: Answer) -> None: ...
@@ -98,7 +101,7 @@ class Desk:
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
         self._start_waits = start_waits
-        self.before = Before(self, plan_of, first_command)
+        self.preparation = Preparation(self, plan_of, first_command)
         """What some commands need before they can be decided."""
         self.surroundings = Surroundings()
         self._mailboxes: dict[str, Mailbox] = {}
@@ -146,7 +149,7 @@ class Desk:
         entity, done = mailbox.entity, partial(mailbox.one_done, batch)
         match effect:
             case fx.DispatchAttempt():
-                asked = partial(self._still_open, entity, batch, effect) if effect.again else _not_asked
+                asked = partial(self._still_open, entity, batch, effect) if effect.again else _surely_open
                 await self._dispatch(entity, effect, done, asked)
             case fx.SetTimer():
                 await self.outbox.set_timer(entity, effect, done)
@@ -154,6 +157,8 @@ class Desk:
                 await self.outbox.clear_timer(entity, effect, done)
             case fx.TakeBack():
                 await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
+            case fx.LookLater():
+                await self.outbox.look_later(entity, done)
             case fx.ContinueLater(after):
                 await self.outbox.continue_later(entity, after, done)
             case fx.StartFork(new_id, command):
@@ -186,8 +191,8 @@ class Desk:
         step = state.steps[state.graph.index[of.step]]
         return state.run == of.run and step.attempt == of.attempt and step.open
 
-    async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int, *, certain: bool = False) -> None:
-        """Let a message go as its verdict says. `n`: the history it was judged by reached so far; `certain`: it was judged within
+    async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int, *, within: bool = False) -> None:
+        """Let a message go as its verdict says. `n`: the history it was judged by reached so far; `within`: it was judged within
         commit `n`, so that nothing was missing."""
         match verdict.kind:
             case "applied" if type(envelope.content) is c.PauseExecution:  # another executor may have resumed it by now
@@ -200,7 +205,7 @@ class Desk:
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
                 await envelope.ack()
-            case "ineffective" | "superseded" | "refused" | "duplicate" if certain:
+            case "ineffective" | "superseded" | "refused" | "duplicate" if within:
                 await self.let_go(envelope, verdict)
             case "duplicate" if type(envelope.content) is not c.CancelExecution:  # of which the end makes something else
                 await self.let_go(envelope, verdict)  # the effects are owed to the first of its meaning, which is still held
@@ -270,13 +275,13 @@ class Desk:
             )
 
     def commands_in_hand(self, entity: str) -> list[Envelope]:
-        """Those that this executor's mailbox has, and decides in the order they came."""
+        """Those that this executor's mailbox has, and decides in the order they came (a start may need its plan first)."""
         mailbox = self._mailboxes.get(entity)
         if mailbox is None:
             return []
         under_way = [batch for batch in (*mailbox.carrying, mailbox.appending) if batch is not None]
         envelopes = [*mailbox.waiting, *(envelope for batch in under_way for envelope, _ in batch.messages)]
-        return [one for one in envelopes if one.bound or type(one.content) is c.StartExecution]
+        return [one for one in envelopes if one.ready or type(one.content) is c.StartExecution]
 
     # What is rare --------------------------------------------------------------------------------------------------------
 
@@ -370,7 +375,7 @@ class Desk:
         elif (
             verdict.error is not None
             and verdict.error.code == "not_found"
-            and (envelope.deliveries <= _DELIVERIES_OF_EARLY or await self._start_waits(envelope.entity))
+            and (_is_early(envelope) or await self._start_waits(envelope.entity))
         ):
             await envelope.nak(backoff_s(envelope.deliveries))
         else:
@@ -418,6 +423,10 @@ class Desk:
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
         await self.answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)
+
+
+def _is_early(envelope: Envelope) -> bool:
+    return envelope.deliveries <= _DELIVERIES_OF_EARLY and envelope.waited_s < _EARLY_S
 
 
 def _cause_of(envelope: Envelope) -> str:

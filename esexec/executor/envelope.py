@@ -20,12 +20,12 @@ Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
 
 class Envelope:
     """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`); `step` and
-    `attempt` only in a report's. `deliveries` counts from 1. `bound`: what had to be done before it could
-    be decided is done (a start's key is ours; it is a command's turn)."""
+    `attempt` only in a report's. `deliveries` counts from 1. `ready`: what had to be done before it could
+    be decided is done (a start's key is ours; it is a command's turn). `waited_s`: how long it stood in line for that."""
 
     __slots__ = (
-        "_ack", "_client", "_tap", "attempt", "bound", "content", "data", "deliveries", "entity", "queue", "step",
-        "subject", "time", "verb",
+        "_ack", "_client", "_tap", "attempt", "content", "data", "deliveries", "entity", "queue", "ready", "step",
+        "subject", "time", "verb", "waited_s",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, tap: Tap, message: Msg, entity: str, verb: str) -> None:
@@ -35,7 +35,8 @@ class Envelope:
         self.time = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
         self.content: Content = _NOTHING
         self.queue = self.step = self.attempt = ""
-        self.bound = False
+        self.ready = False
+        self.waited_s = 0.0
 
     @property
     def sequence(self) -> int:

@@ -82,8 +82,8 @@ class Mailbox:
         self.deciding = True
         try:
             while self.waiting and self.appending is None and not self.busy:
-                if self.waiting[0].verb != "report" and self.desk.before.is_due(self.waiting[0]):
-                    self.desk.before.prepare(self.waiting.pop(0))
+                if self.waiting[0].verb != "report" and self.desk.preparation.is_due(self.waiting[0]):
+                    self.desk.preparation.prepare(self.waiting.pop(0))
                 elif self.state is not None:
                     await self._decide_gathered(self.state)
                 elif type(self.waiting[0].content) is c.StartExecution and not self.refusals:
@@ -119,19 +119,19 @@ class Mailbox:
                 decided.append((envelope, verdict))  # whatever it is, it holds only once this commit stands
             else:
                 await self.desk.conclude(self, envelope, verdict, state.n)
-                if envelope.bound:
+                if envelope.ready:
                     self._back_into_line()
-            if not waiting or decision.full or (decided and self.one_by_one) or self.desk.before.is_due(waiting[0]):
+            if not waiting or decision.full or (decided and self.one_by_one) or self.desk.preparation.is_due(waiting[0]):
                 break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
             await self._append(state, decision, decided)
 
     def _back_into_line(self) -> None:
-        """A command had no effect, which is being doubted: those behind it wait until it is certain."""
+        """A command was judged on its own, which may be doubted: those behind it wait until it is dealt with."""
         for envelope in self.waiting:
             if isinstance(envelope.content, c.ControlCommand):
-                envelope.bound = False
+                envelope.ready = False
 
     def _void(self, envelopes: list[Envelope]) -> None:
         """What was decided of these does not hold, nor does the state: begin again from the log."""
@@ -225,7 +225,7 @@ class Mailbox:
         batch.done = True
         n = batch.commit.n if batch.commit is not None else 0
         for envelope, verdict in batch.messages:
-            await self.desk.conclude(self, envelope, verdict, n, certain=batch.commit is not None)
+            await self.desk.conclude(self, envelope, verdict, n, within=batch.commit is not None)
         del self.carrying[0]
         if self.carrying:
             await self._carry_first()

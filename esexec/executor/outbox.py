@@ -65,7 +65,7 @@ class _Delivered(NamedTuple):
     times: int
 
 
-def _was_passed_about(what: fx.TakeBack) -> bool:
+def _is_shared_question(what: fx.TakeBack) -> bool:
     """Whether it is a question in a queue of many: workers without its strategy had it and handed it back, so that its lane's
     deliveries do not tell whether somebody has it."""
     message = what.again.message if what.again is not None else None
@@ -112,7 +112,7 @@ class NatsOutbox:
             case "over":
                 await done()
             case "in hand":
-                await self._look_later(entity, done)
+                await self.look_later(entity, done)
             case "nowhere":
                 await self._dispatch(subject, data, (to.queue, to.priority), done)
 
@@ -155,7 +155,7 @@ class NatsOutbox:
             return False
         return True
 
-    async def _look_later(self, entity: str, done: Done) -> None:
+    async def look_later(self, entity: str, done: Done) -> None:
         """A worker has, or had a moment ago, an attempt whose dispatch was deleted: if it is lost, nothing else would tell."""
         at = now() + timedelta(seconds=_LOOK_AGAIN_S)
         await self._schedule(entity, r.LOOK, at, done)
@@ -233,7 +233,7 @@ class NatsOutbox:
         if waiting is None:
             await self._not_there(entity, what, subject, done, still_open)
             return
-        if what.why == "overdue" and _was_passed_about(what):
+        if what.why == "overdue" and _is_shared_question(what):
             await self._take_away(entity, what, waiting.sequence, done, still_open)
             return
         before = await self._delivered(what.queue, what.priority)
@@ -255,7 +255,7 @@ class NatsOutbox:
             await self._not_there(entity, what, subject, done, still_open)
         else:
             # It was handed out in between, and its lease went with it. Put back, it would be handed out a second time at once.
-            await self._look_later(entity, done)
+            await self.look_later(entity, done)
 
     async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done, still_open: StillOpen) -> None:
         """Whoever may have it: advice that comes after this is not heard."""
@@ -277,15 +277,15 @@ class NatsOutbox:
         if again is None or isinstance(again, ErrorInfo):
             await done()
             return
-        where = await self._whereabouts(entity, what, still_open, in_hand=not _was_passed_about(what))
+        where = await self._whereabouts(entity, what, still_open, in_hand=not _is_shared_question(what))
         if where == "over":
             await done()
             return
         if where == "in hand":
-            await self._look_later(entity, done)
+            await self.look_later(entity, done)
             return
         lane = (what.queue, what.priority)
-        what = what if _was_passed_about(what) else what._replace(again=None)
+        what = what if _is_shared_question(what) else what._replace(again=None)
         take_back = partial(self._take_back, entity, what, done, still_open)
 
         async def stands() -> None:

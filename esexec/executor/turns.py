@@ -6,6 +6,7 @@ through this executor's mailbox. So a burst of commands asks the server once for
 """
 
 import asyncio
+import time
 from bisect import insort
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
@@ -16,7 +17,7 @@ from esexec.executor.envelope import Envelope, backoff_s
 FirstCommand = Callable[[str, int], Awaitable[int | None]]
 """The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
 
-_TURNS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, *[0.2] * 40)
+_WAITS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, *[0.2] * 40)
 """So long it is waited for the first one's turn, each time; then the server keeps the whole line for a while."""
 _place = attrgetter("sequence")
 
@@ -36,6 +37,7 @@ class Turns:
 
     def stand_in_line(self, envelope: Envelope) -> list[Envelope] | None:
         """The line, if it is a new one: somebody must `serve` it."""
+        envelope.waited_s = -time.monotonic()
         line = self._lines.get(envelope.entity)
         if line is not None:
             insort(line, envelope, key=_place)  # one that is delivered again comes behind later ones
@@ -53,12 +55,13 @@ class Turns:
                 await envelope.nak(backoff_s(envelope.deliveries))
 
     async def _let_in(self, line: list[Envelope]) -> None:
-        waits = iter(_TURNS_S)
+        waits = iter(_WAITS_S)
         while line:
             first = line[0]
             if await self._is_its_turn(first):
                 line.remove(first)
-                waits = iter(_TURNS_S)
+                first.waited_s += time.monotonic()
+                waits = iter(_WAITS_S)
                 await self._go_on(first)
             elif (wait_s := next(waits, None)) is not None:
                 await asyncio.sleep(wait_s)
@@ -68,7 +71,7 @@ class Turns:
     async def _is_its_turn(self, envelope: Envelope) -> bool:
         """Whether nothing stands in the stream before it but what is in hand, and still is once that is known.
 
-        What is in hand had its turn, so that before it nothing has to be looked for; only a start needs none.
+        A command in hand had its turn, so that nothing has to be looked for before it. A start is in hand without one.
         """
         entity, place = envelope.entity, envelope.sequence
         in_turn = (one.sequence for one in self._commands_in_hand(entity) if type(one.content) is not StartExecution)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from esexec.domain.errors import NotFound
 from esexec.domain.messages import Answer
 from esexec.nats import streams
 from esexec.world import new_id
@@ -145,3 +146,11 @@ async def test_what_another_executor_left_undone_comes_first(
     answers = [await raw.answer_to(pause), await raw.answer_to(resume)]
     assert [(answer.status, answer.effective) for answer in answers] == [("accepted", True)] * 2
     assert courses(await engine.types("e1")) == ["paused", "resumed"]
+
+
+@pytest.mark.parametrize("engine", ["one executor", "two executors"], indirect=True)
+async def test_many_who_ask_for_what_is_not_there_are_all_told_in_time(engine: Engine) -> None:
+    """That a start may be on its way is waited for once, and not by each of those in line again."""
+    asked = [engine.client.cancel("nobody") for _ in range(20)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {NotFound}

@@ -178,7 +178,7 @@ async def test_a_cancel_is_not_refused_while_the_start_is_in_the_hands_of_an_exe
         start = await inbox.next_msg(timeout=5)
         execution = start.subject.split(".")[-2]
         await inbox.unsubscribe()
-        turns = (await alone.executor())._desk.before._turns
+        turns = (await alone.executor())._desk.preparation._turns
         assert turns is not None
         cancelling = asyncio.ensure_future(alone.client.cancel(execution))
         await until(lambda: execution in turns._lines)

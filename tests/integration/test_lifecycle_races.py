@@ -260,7 +260,7 @@ async def test_who_has_it_hears_of_a_cancel(engine: Engine, deleted: Deleted, si
 async def test_a_cancel_in_full_swing_ends_well_before_the_grace(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cancel's own commit scheduled was never handed out: it is not waited for, and nobody is called abandoned."""
     desk = engine.executors[0]._desk
-    turns = desk.before._turns
+    turns = desk.preparation._turns
     assert turns is not None
     append, first_command = desk.log.append, turns._first_command
     in_line = asyncio.Event()

@@ -51,7 +51,8 @@ class SimulatedEnvelope(Envelope):
     def __init__(self, node: "Node", message: Message) -> None:
         self.node, self.message = node, message
         self.entity, self.verb, self.data, self.time = message.entity, message.verb, b"{}", message.time
-        self.deliveries, self.content, self.bound = message.deliveries, message.content, False
+        self.deliveries, self.content, self.ready = message.deliveries, message.content, False
+        self.waited_s = 0.0
         self.queue, self.step, self.attempt = "default", message.step, message.attempt
 
     @property
@@ -195,6 +196,9 @@ class SlowOutbox:
                 look_in_inbox(False)
 
         ask(f"number of {attempt}", lambda: world.queue.number_of(attempt), looked_in_tasks)
+
+    async def look_later(self, entity: str, done: Done) -> None:
+        self._look_later(entity, done)
 
     def _look_later(self, entity: str, done: Done) -> None:
         """A timer that belongs to no event, one for each execution."""

@@ -238,18 +238,20 @@ def test_what_a_pause_holds_can_be_handed_out_without_a_question() -> None:
 
 @pytest.mark.parametrize("first", [[], [cancel()]])
 def test_what_has_begun_is_not_withdrawn(first: list[Message]) -> None:
-    """It was handed out once more, and somebody has it: whoever took the other dispatch back proves nothing."""
+    """Somebody has it: whoever took the dispatch back took its lease, so that it is looked for from now on."""
     history = given(start("a"), *first, started("a"), around=AROUND)
-    history.when(withdrawn("a")).then_nothing("ineffective")
+    history.when(withdrawn("a")).then_nothing("open")
     assert history.state.steps[0].status == "running"
 
 
 def test_what_has_begun_is_not_overdue() -> None:
-    """A start that comes while it is being taken back ends that; the withdrawal that was on its way changes nothing."""
+    """A start that comes while it is being taken back ends that. Whoever took it back may have died of it, and its lease is gone:
+    so it is looked for when that is repeated, and when the withdrawal comes."""
     history = given(start(step("a", queue_timeout_ms=5_000)), due("a", "queue"), started("a"))
     assert not history.state.steps[0].overdue
-    history.when(withdrawn("a")).then_nothing("ineffective")
-    assert on_attempts(repeated(history, 2)) == []  # nobody takes it back any more
+    history.when(withdrawn("a")).then_nothing("open")
+    assert on_attempts(repeated(history, 2)) == ["dispatch a/1-1"]
+    assert asked_about(repeated(history, 2)) == ["a/1-1"]
     history.when(completed("a")).then_types("task_completed a", "execution_completed")
 
 

@@ -248,9 +248,10 @@ def test_a_held_attempt_that_somebody_had_all_the_same_counts() -> None:
 
 
 def test_what_somebody_has_begun_is_not_held() -> None:
-    """A withdrawal of it is nonsense, and changes nothing."""
+    """Whoever took it back took its lease: it is looked for, and goes on."""
     history = given(start("a"), pause(), started("a"))
-    history.when(withdrawn("a", pause=history.state.pause)).then_nothing("ineffective")
+    history.when(withdrawn("a", pause=history.state.pause)).then_nothing("open")
+    assert not history.state.steps[0].held
 
 
 # What else goes on -----------------------------------------------------------------------------------------------------
@@ -332,13 +333,14 @@ def test_effects_of_a_pause_that_is_over_hand_out_again() -> None:
 
 
 def test_what_is_overdue_is_handed_out_by_no_resume() -> None:
-    """It is being taken back, and whoever got it would run what is then closed: repeated, it is taken back once more."""
+    """It is being taken back by who decided that, and whoever got it would run what is then closed: it is looked for later."""
     plan = start(step("a", queue_timeout_ms=5_000))
     history = given(plan, pause(), resume(), due("a", "queue"))
-    for n in (2, 3, 4):
-        assert on_attempts(repeated(history, n)) == ["withdraw a/1-1"]
+    for n in (2, 3):
+        assert in_words(repeated(history, n)) == ["look later"]
+    assert on_attempts(repeated(history, 4)) == ["withdraw a/1-1"]
     late = given(plan, due("a", "queue"), pause())
-    assert on_attempts(late.when(resume()).effects) == ["withdraw a/1-1"]
+    assert in_words(late.when(resume()).effects) == ["look later"]
     late.when(withdrawn("a")).then_types("task_timed_out a", "task_retry_scheduled a")
 
 
@@ -346,7 +348,17 @@ def test_what_comes_overdue_in_the_commit_of_the_resume_is_taken_back_once() -> 
     """Two at once would put it back for each other."""
     history = given(start(step("a", queue_timeout_ms=5_000)), pause())
     outcome = history.happen_together(resume(), due("a", "queue"))
-    assert on_attempts(outcome.effects) == ["withdraw a/1-1"]
+    assert in_words(outcome.effects) == ["look later", "withdraw a/1-1"]
+
+
+def test_what_is_overdue_is_not_put_back_during_a_pause() -> None:
+    """Whoever found it gone and put it there once more would let somebody begin it."""
+    history = given(start(step("a", queue_timeout_ms=5_000)), due("a", "queue"))
+    (taken,) = (one for one in repeated(history, 2) if isinstance(one, fx.TakeBack))
+    assert taken.again is not None
+    history.when(pause())
+    (taken,) = (one for one in repeated(history, 2) if isinstance(one, fx.TakeBack))
+    assert taken.again is None
 
 
 @pytest.mark.parametrize("pauses", [1, 2, 3])

@@ -29,7 +29,7 @@ async def no_plans(plan_id: str) -> bytes | ErrorInfo:
     return ErrorInfo(type="validation_error", code="unknown_plan", message="no plans are kept here")
 
 
-class Before:
+class Preparation:
     """See the module."""
 
     def __init__(self, desk: "Desk", plan_of: PlanOf, first_command: FirstCommand | None) -> None:
@@ -40,8 +40,8 @@ class Before:
         """Whether there is something to be done first."""
         content = envelope.content
         if type(content) is c.StartExecution:
-            return content.plan_id is not None or (content.idempotency_key is not None and not envelope.bound)
-        if envelope.bound or not isinstance(content, c.ControlCommand):
+            return content.plan_id is not None or (content.idempotency_key is not None and not envelope.ready)
+        if envelope.ready or not isinstance(content, c.ControlCommand):
             return False
         return self._turns is not None or (type(content) is c.RetryExecution and content.as_new)
 
@@ -66,7 +66,7 @@ class Before:
         if isinstance(content, c.RetryExecution) and content.as_new:
             self._desk.spawn(self._look_for_fork(envelope, content), envelope)
         else:
-            envelope.bound = True
+            envelope.ready = True
             await self._desk.take(envelope)
 
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
@@ -90,16 +90,16 @@ class Before:
         assert isinstance(start, c.StartExecution) and start.idempotency_key is not None
         state = await self._desk.fold(envelope.entity, certain=True)
         if not state.exists and not self._would_be_accepted(envelope, start):
-            envelope.bound = True  # it will be refused; a refused start binds nothing
+            envelope.ready = True  # it will be refused; a refused start binds nothing
             await self._desk.take(envelope)
             return
         if state.exists and state.created.idempotency_key != start.idempotency_key:
-            envelope.bound = True  # it will be refused as a conflict
+            envelope.ready = True  # it will be refused as a conflict
             await self._desk.take(envelope)
             return
         owner = await keys.bind(self._desk.log, start.idempotency_key, envelope.entity, envelope.time, self._desk.name)
         if owner.execution_id == envelope.entity:
-            envelope.bound = True
+            envelope.ready = True
             await self._desk.take(envelope)
         elif owner.exists or envelope.deliveries >= DELIVERIES_OF_UNKNOWN:
             await self._desk.answer(envelope, "duplicate", execution_id=owner.execution_id)
@@ -114,7 +114,7 @@ class Before:
         new_id = retry.new_id or retry.id
         there = await self._desk.fold(new_id, certain=True) if is_user_id(new_id) else None
         if there is None or not there.exists:
-            envelope.bound = True
+            envelope.ready = True
             await self._desk.take(envelope)
         elif there.created.forked_from == envelope.entity:
             await self._desk.answer(envelope, "duplicate", execution_id=new_id)
