@@ -12,6 +12,7 @@ import msgspec
 from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.strategies import RecoveryVerb
 
 _MESSAGE_CHARS = 200
 
@@ -78,7 +79,8 @@ class Teller:
             case e.RecoveryCompleted():
                 words = f": {_line(event.message)}" if event.message else ""
                 took = self._took(event, event.ended_at)
-                return f"recovery of {event.step} ended{took} with {_ADVICE[event.action]}{words}; {_AFTER[event.then]}"
+                advice = f"with {_ADVICE[event.action]}" if event.success or event.action == "abort" else "without help"
+                return f"recovery of {event.step} ended{took} {advice}{words}; {_AFTER[event.then]}"
             case e.CompensationStarted():
                 self._begins(event)
                 return f"undoing of {event.step} started{_on(event.worker)}"
@@ -107,15 +109,16 @@ class Teller:
         return f" {word} {duration((ended_at - began).total_seconds() * 1000)}"
 
 
-_ADVICE = {
+_ADVICE: dict[RecoveryVerb, str] = {
     "retry": "“retry”",
     "skip": "“skip”",
     "fallback": "“fallback”",
     "abort": "“abort”",
     "checkpoint_restore": "“restore a checkpoint”",
 }
-_AFTER = {
+_AFTER: dict[e.AfterRecovery, str] = {
     "retry": "it is tried again",
+    "recovery": "another strategy is asked",
     "skip": "it is skipped",
     "fallback": "its fallback is tried",
     "fail": "it has failed",

@@ -98,7 +98,7 @@ class Checkpoints:
 def parts_of(checkpoint_id: str) -> tuple[str, int]:
     """The execution and the version that a checkpoint's id names. Raises `ValidationError` (`bad_checkpoint_id`)."""
     execution_id, _, version = str(checkpoint_id).rpartition(".")
-    if not (version.isascii() and version.isdecimal() and len(version) < 19):
+    if not (execution_id and version.isascii() and version.isdecimal() and len(version) < 19):
         raise ValidationError(
             f"{str(checkpoint_id)[:100]!r} is no checkpoint's id",
             code="bad_checkpoint_id",

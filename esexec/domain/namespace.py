@@ -16,7 +16,7 @@ from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import CorruptHistory, ErrorInfo
-from esexec.domain.explain import invalid_value
+from esexec.domain.explain import invalid_value, quoted
 from esexec.domain.ids import is_task_name
 from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
@@ -145,13 +145,13 @@ def _add(state: NamespaceState, strategy: Strategy) -> list[e.Event] | ErrorInfo
     return [] if known == strategy else [e.StrategyAdded(strategy=strategy)]
 
 
-def id_problem(strategy_id: str) -> ErrorInfo | None:
+def id_problem(strategy_id: object) -> ErrorInfo | None:
     """Why no strategy can be called so: its id takes the place of a task's name in a dispatch."""
-    if is_task_name(strategy_id):
+    if isinstance(strategy_id, str) and is_task_name(strategy_id):
         return None
     return ErrorInfo(
         type="validation_error",
         code="bad_strategy_id",
-        message=f"{strategy_id[:100]!r} cannot name a recovery strategy",
+        message=f"{quoted(strategy_id)} cannot name a recovery strategy",
         hint="letters, digits and _ . : / -",
     )

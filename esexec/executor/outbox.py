@@ -58,6 +58,10 @@ class _Typed(msgspec.Struct):
 _type_of = msgspec.json.Decoder(_Typed).decode
 
 
+async def _nothing() -> None:
+    """What follows from an effect that nothing waits for."""
+
+
 class _Delivered(NamedTuple):
     """The highest stream sequence that a lane delivered, and the number of its deliveries."""
 
@@ -247,15 +251,23 @@ class NatsOutbox:
         if deleted and (untouched or after.up_to < waiting.sequence):
             await self._nobody_had_it(entity, what, done)
         elif what.why in ("stop", "over"):
-            # It may have been handed out after the first signal; from here on it is not handed out any more.
+            # It may have been handed out after the first signal; from here on it is not handed out any more. On a busy lane that
+            # is not known: so it is asked for, in the background, for the grace is the limit in any case.
             await self._signal(entity, what.step, what.run, what.attempt, what.reason)
             await done()
+            if deleted and not somebody_has_it and what.why == "stop":
+                self._insist(partial(self._ask_for_stopped, entity, what, still_open))
         elif not deleted:
             # Its worker is done with it, or it was taken back elsewhere: it must not be handed out once more.
             await self._not_there(entity, what, subject, done, still_open)
         else:
             # It was handed out in between, and its lease went with it. Put back, it would be handed out a second time at once.
             await self.look_later(entity, done)
+
+    async def _ask_for_stopped(self, entity: str, what: fx.TakeBack, still_open: StillOpen) -> None:
+        """If no worker has it, nobody gets it any more: whose socket it may lie in was told to stop it, and does not begin it."""
+        if await self._whereabouts(entity, what, still_open, in_hand=True) == "nowhere":
+            await self.report(entity, what, r.Withdrawn(), _nothing)
 
     async def _take_away(self, entity: str, what: fx.TakeBack, sequence: int, done: Done, still_open: StillOpen) -> None:
         """Whoever may have it: advice that comes after this is not heard."""

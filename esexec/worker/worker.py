@@ -50,6 +50,8 @@ _LATER = b'-NAK {"delay": 1000000000}'
 """Hands a question back: in a second another worker may get it."""
 _HANDED_BACK = limits.recovery_wait_ms // 1000
 """So often a question may have been handed back; deliveries beyond that are losses."""
+_TOLD_S, _TOLD = 30.0, 10_000
+"""How long, and how many, words to stop what is not here (yet) are remembered."""
 _SLOTS_OF_A_STRATEGY = 4
 """So many questions a worker answers at a time, of each strategy that is asked in its own lane."""
 
@@ -98,6 +100,8 @@ class Worker(Role):
         self._background: list[asyncio.Task[None]] = []
         self._pulse_mono = time.monotonic()
         self._rare: set[asyncio.Task[None]] = set()
+        self._told: dict[str, float] = {}
+        """Attempts that were told to stop and are not here, and when: one that comes all the same is not begun."""
         self._announced = asyncio.Event()
 
     # Beginning and end ---------------------------------------------------------------------------------------------------
@@ -255,6 +259,8 @@ class Worker(Role):
         attempt.beaten_mono = now_mono
         self._attempts[key] = attempt
         losses = attempt.losses = delivery_of(message.reply)[0] - 1
+        if self._told and now_mono - self._told.pop(key, -_TOLD_S) < _TOLD_S:
+            attempt.stop("cancelled", now_mono)  # the word overtook it
         if losses:
             self._apart(self._begin_again(attempt, losses))
         else:
@@ -342,9 +348,15 @@ class Worker(Role):
             signal = _signal(message.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
-        attempt = self._attempts.get(key_of(signal.execution_id, signal.step, f"{signal.run}-{signal.attempt}"))
+        key, now_mono = key_of(signal.execution_id, signal.step, f"{signal.run}-{signal.attempt}"), time.monotonic()
+        attempt = self._attempts.get(key)
         if attempt is not None:
-            attempt.stop("cancelled", time.monotonic())
+            attempt.stop("cancelled", now_mono)
+            return
+        self._told.pop(key, None)
+        self._told[key] = now_mono
+        while self._told and (now_mono - next(iter(self._told.values())) > _TOLD_S or len(self._told) > _TOLD):
+            del self._told[next(iter(self._told))]
 
     async def _on_before(self, message: Msg) -> None:
         self._images.answered(message.data)

@@ -403,3 +403,50 @@ async def test_a_queue_with_a_line_break_in_its_name_is_refused(
     assert answer.error.message
     for _ in range(3):
         assert (await engine.execute("short")).ok
+
+
+# What nobody knows ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_may_have_been_handed_out_when_it_was_taken_back_is_asked_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy lane its deliveries do not tell whether a worker got it. If no worker says so, nobody is waited for."""
+    delivered, times = NatsOutbox._delivered, 0
+
+    async def at_work(self: NatsOutbox, queue: str, priority: int) -> Any:
+        nonlocal times
+        times += 1
+        found = await delivered(self, queue, priority)
+        return found if times % 2 else found._replace(up_to=1 << 60, times=found.times + 1)
+
+    monkeypatch.setattr(NatsOutbox, "_delivered", at_work)
+    monkeypatch.setattr(outbox, "_ANSWER_S", 0.3)
+    handle = await engine.client.start(Plan("nobody", steps=[Step("short", id="s", queue="elsewhere")]))
+    await has(engine, handle.id, "task_scheduled")
+    asked = time.monotonic()
+    await handle.cancel()
+    result = await handle.wait(wait_timeout=WAIT_S)
+    assert result.status == ExecutionStatus.CANCELLED
+    assert time.monotonic() - asked < limits.cancel_grace_ms / 2000
+    assert times == 2
+    (ended,) = [event for event in await engine.events(handle.id) if isinstance(event, TaskCancelled)]
+    assert ended.ended is None
+
+
+async def test_a_word_to_stop_that_comes_before_its_attempt_is_remembered(engine: Engine) -> None:
+    """The attempt is handed back as stopped, and its handler does not begin; the next one does."""
+    attempts: list[int] = []
+
+    @esexec.task(name="short", max_retries=1, initial_retry_delay=0)
+    async def short(ctx: esexec.Context) -> None:
+        attempts.append(ctx.attempt)
+
+    worker = await engine.worker(short)
+    connection = engine.client._connection
+    assert connection is not None
+    word = {"execution_id": "early", "step": "s", "attempt": 1}
+    await connection.publish(engine.subjects.live("early", "cancel"), msgspec.json.encode(word))
+    await until(lambda: worker._told)
+    assert (await engine.client.execute(Plan("late", steps=[Step("short", id="s")]), execution_id="early")).ok
+    assert attempts == [2]

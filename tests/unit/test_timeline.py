@@ -1,13 +1,14 @@
 """The timeline: commits in, entries out."""
 
 from datetime import timedelta
+from typing import get_args
 
 import msgspec
 import pytest
 
 from esexec.domain import events as e
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.strategies import Strategy
+from esexec.domain.strategies import RecoveryVerb, Strategy
 from projections.timeline import Teller, duration, timeline
 from tests.given import T0, at, completed, due, failed, given, start, step
 
@@ -129,6 +130,10 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             e.RecoveryCompleted(step="a", attempt=5, success=False, action="abort", then="fail"),
             "recovery of a ended with “abort”; it has failed",
         ),
+        (
+            e.RecoveryCompleted(step="a", attempt=5, success=False, action="retry", then="recovery", message="no idea"),
+            "recovery of a ended without help: no idea; another strategy is asked",
+        ),
         (e.CompensationScheduled(step="a", attempt=2, task="undo_a"), "undoing of a by undo_a scheduled"),
         (e.CompensationStarted(step="a", attempt=2, started_at=T0, worker="w1"), "undoing of a started on w1"),
         (e.CompensationCompleted(step="a", attempt=2, ended_at=T0), "a undone"),
@@ -220,3 +225,12 @@ def test_descriptions_are_bounded() -> None:
 def test_durations(duration_ms: float, words: str) -> None:
     """Durations are told in the unit that fits."""
     assert duration(duration_ms) == words
+
+
+@pytest.mark.parametrize("then", get_args(e.AfterRecovery))
+@pytest.mark.parametrize("action", get_args(RecoveryVerb))
+def test_whatever_a_strategy_says_there_are_words_for_it(then: e.AfterRecovery, action: RecoveryVerb) -> None:
+    """A word that is missing would break the telling of a lawful history."""
+    for success in (True, False):
+        told = Teller().describe(e.RecoveryCompleted(step="a", attempt=2, success=success, action=action, then=then))
+        assert told.startswith("recovery of a ended with")
