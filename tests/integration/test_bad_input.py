@@ -51,7 +51,7 @@ async def double(number: int) -> int:
 @pytest.fixture(autouse=True)
 def quick_burial(monkeypatch: pytest.MonkeyPatch) -> None:
     """What no history knows is looked for twice only, and soon."""
-    for module in ("desk", "before"):
+    for module in ("desk", "preparation"):
         monkeypatch.setattr(f"esexec.executor.{module}.DELIVERIES_OF_UNKNOWN", 2)
     monkeypatch.setattr("esexec.executor.desk.backoff_s", lambda deliveries: 0.02)
 
