@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from nats.aio.subscription import Subscription
 from nats.errors import OutboundBufferLimitError, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
@@ -23,22 +24,23 @@ logger = logging.getLogger("esexec.nats")
 _H = ord("H")
 
 
-class Message:
+class Message(msgspec.Struct, gc=False):
     """A message as `listen` hands it over: what nats-py's `Msg` has, headers read only if somebody asks for them."""
 
-    __slots__ = ("_client", "_raw_headers", "data", "reply", "subject")
-
-    def __init__(self, client: "LeanClient", subject: str, reply: str, data: bytes, raw_headers: bytes | None) -> None:
-        self._client, self.subject, self.reply, self.data, self._raw_headers = client, subject, reply, data, raw_headers
+    client: "LeanClient"
+    subject: str
+    reply: str
+    data: bytes
+    raw_headers: bytes | None
 
     @property
     def headers(self) -> dict[str, str] | None:
         """The headers; the status line of a message without content is under `Status` and `Description`."""
-        return None if self._raw_headers is None else read_headers(self._raw_headers)
+        return None if self.raw_headers is None else read_headers(self.raw_headers)
 
     def header(self, name: bytes) -> str | None:
         """One header, without reading the others."""
-        raw = self._raw_headers
+        raw = self.raw_headers
         at = raw.find(b"\r\n%b:" % name) if raw is not None else -1
         if raw is None or at < 0:
             return None
@@ -47,7 +49,7 @@ class Message:
     async def respond(self, data: bytes) -> None:
         """Publish to `reply`. Nothing happens while the server is away."""
         try:
-            self._client.post(self.reply, data)
+            self.client.post(self.reply, data)
         except OutboundBufferLimitError:
             logger.debug("no answer sent, no server: %s", self.reply)
 

@@ -53,13 +53,14 @@ _TELL_AGAIN_S = 10.0
 logger = logging.getLogger("esexec.nats")
 
 
-class _Flight:
+class _Flight(msgspec.Struct, gc=False):
     """A message whose outcome is unknown."""
 
-    __slots__ = ("data", "done", "headers", "sent", "subject")
-
-    def __init__(self, subject: str, data: bytes, headers: bytes | None, done: Done | None, sent: float) -> None:
-        self.subject, self.data, self.headers, self.done, self.sent = subject, data, headers, done, sent
+    subject: str
+    data: bytes
+    headers: bytes | None
+    done: Done | None
+    sent: float
 
 
 class Publisher:
