@@ -161,16 +161,14 @@ def _failed(state: ExecutionState, *, not_undone: tuple[str, ...] = ()) -> e.Exe
 
 def _cancelled(decision: Decision) -> None:
     state = decision.state
-    left = _not_undone(state)
+    left: tuple[str, ...] = ()
     rolled_back: Literal["completed", "partial"] | None = None
     if state.rollback is not None:
+        left = _not_undone(state)
         rolled_back = "partial" if left else "completed"
     decision.emit(
         e.ExecutionCancelled(
-            reason=state.cancel_reason,
-            abandoned=tuple(state.abandoned),
-            rollback_status=rolled_back,
-            not_undone=left if rolled_back else (),
+            reason=state.cancel_reason, abandoned=tuple(state.abandoned), rollback_status=rolled_back, not_undone=left
         )
     )
 

@@ -71,7 +71,7 @@ def parse_attempt(attempt_id: str) -> tuple[int, int]:
 
 
 def abandon(decision: Decision, index: int) -> None:
-    """The grace is over and the attempt has not ended: it is closed, and left to itself (unless a pause holds it)."""
+    """The grace is over and the attempt has not ended: it is closed, and left to itself, if anybody can have it."""
     step = decision.state.steps[index]
     _Attempt(decision, index, step).cancelled(None if step.held else "abandoned")
 
@@ -381,9 +381,10 @@ class _Attempt:
             ended_at=ended_at,
             vars=news,
         )
+        if following.anything and self.step.error is not None:
+            self.go_on(following, self.step.error)
+            return
         match then:
-            case _ if following.anything and self.step.error is not None:
-                self.go_on(following, self.step.error)
             case "retry":
                 self.decision.emit(e.TaskScheduled(step=self.step_id, attempt=self.attempt + 1, run=self.run))
             case "skip":

@@ -124,8 +124,6 @@ def _each_once(effects: list[Effect]) -> list[Effect]:
             if (one.step, one.attempt) in out:
                 continue
             out.add((one.step, one.attempt))
-        elif isinstance(one, LookLater) and one in once:
-            continue
         once.append(one)
     return once
 
@@ -296,11 +294,13 @@ def _look_for_all(effects: list[Effect], state: ExecutionState, *, freed: frozen
 
     What is overdue is being taken back by who decided that; whether that was done is looked at later.
     """
-    for index in _open(state):
-        if state.steps[index].overdue:
-            effects.append(LookLater())
-        else:
-            effects.append(_hand_out_again(state, index)._replace(in_hand=index not in freed))
+    found = _open(state)
+    overdue = [index for index in found if state.steps[index].overdue]
+    effects.extend(
+        _hand_out_again(state, index)._replace(in_hand=index not in freed) for index in found if not state.steps[index].overdue
+    )
+    if overdue:
+        effects.append(LookLater())
 
 
 def _stops(state: ExecutionState) -> list[TakeBack]:

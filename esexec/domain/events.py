@@ -85,7 +85,10 @@ class ExecutionCancelRequested(_Event, tag="execution_cancel_requested", frozen=
 
 
 class ExecutionCancelled(_Event, tag="execution_cancelled", frozen=True, kw_only=True):
-    """Nothing is in flight any more after a cancel request; or the grace was over (`abandoned` then names the steps)."""
+    """Nothing is in flight any more after a cancel request; or the grace was over (`abandoned` then names the steps).
+
+    `rollback_status`: if it was being rolled back, whether anything was left (`partial`; `not_undone` names the steps).
+    """
 
     reason: str = ""
     abandoned: tuple[str, ...] = ()

@@ -20,12 +20,12 @@ Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
 
 class Envelope:
     """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`); `step` and
-    `attempt` only in a report's. `deliveries` counts from 1. `ready`: what had to be done before it could
-    be decided is done (a start's key is ours; it is a command's turn). `waited_s`: how long it stood in line for that."""
+    `attempt` only in a report's. `deliveries` counts from 1. `ready`: what had to be done before it could be
+    decided is done (a start's key is ours; it is a command's turn). `in_line_mono`: since when it stood in line for its turn."""
 
     __slots__ = (
-        "_ack", "_client", "_tap", "attempt", "content", "data", "deliveries", "entity", "queue", "ready", "step",
-        "subject", "time", "verb", "waited_s",
+        "_ack", "_client", "_tap", "attempt", "content", "data", "deliveries", "entity", "in_line_mono", "queue", "ready",
+        "step", "subject", "time", "verb",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, tap: Tap, message: Msg, entity: str, verb: str) -> None:
@@ -36,7 +36,7 @@ class Envelope:
         self.content: Content = _NOTHING
         self.queue = self.step = self.attempt = ""
         self.ready = False
-        self.waited_s = 0.0
+        self.in_line_mono = 0.0
 
     @property
     def sequence(self) -> int:

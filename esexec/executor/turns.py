@@ -37,7 +37,7 @@ class Turns:
 
     def stand_in_line(self, envelope: Envelope) -> list[Envelope] | None:
         """The line, if it is a new one: somebody must `serve` it."""
-        envelope.waited_s = -time.monotonic()
+        envelope.in_line_mono = time.monotonic()
         line = self._lines.get(envelope.entity)
         if line is not None:
             insort(line, envelope, key=_place)  # one that is delivered again comes behind later ones
@@ -60,7 +60,6 @@ class Turns:
             first = line[0]
             if await self._is_its_turn(first):
                 line.remove(first)
-                first.waited_s += time.monotonic()
                 waits = iter(_WAITS_S)
                 await self._go_on(first)
             elif (wait_s := next(waits, None)) is not None:

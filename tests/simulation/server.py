@@ -52,7 +52,7 @@ class SimulatedEnvelope(Envelope):
         self.node, self.message = node, message
         self.entity, self.verb, self.data, self.time = message.entity, message.verb, b"{}", message.time
         self.deliveries, self.content, self.ready = message.deliveries, message.content, False
-        self.waited_s = 0.0
+        self.in_line_mono = 0.0
         self.queue, self.step, self.attempt = "default", message.step, message.attempt
 
     @property

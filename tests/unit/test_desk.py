@@ -24,7 +24,7 @@ class Hands:
         self.entity, self.verb, self.data, self.subject = "e1", "nudge", b"", ""
         self.content, self.deliveries, self.time = content or r.Nudge(), deliveries, datetime(2026, 1, 1, tzinfo=UTC)
         self.step = self.attempt = self.queue = ""
-        self.ready, self.waited_s = False, 0.0
+        self.ready, self.in_line_mono = False, 0.0
 
     async def ack(self) -> None:
         self.said.append("ack")
