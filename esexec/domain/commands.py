@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
+from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.settings import EMPTY_CONFIG, DurationMs, ExecutionConfig, TaskInfo
 from esexec.domain.strategies import Strategy
 
@@ -152,6 +153,42 @@ class PutPlan(AnyCommand, frozen=True, kw_only=True):
     query: Text = ""
 
 
+class DeclarePool(AnyCommand, frozen=True, kw_only=True):
+    """From now on there is such a pool of resources; or it is changed: what is allocated stays so (entity `_pools`)."""
+
+    pool: ResourcePool
+
+
+class RemovePool(AnyCommand, frozen=True, kw_only=True):
+    """There is no such pool any more; refused while anything is allocated of it (entity `_pools`)."""
+
+    pool_id: Annotated[str, Meta(max_length=limits.id_chars)]
+
+
+class AllocateResources(AnyCommand, frozen=True, kw_only=True):
+    """Allocate all of these, or nothing; without room wait for one's turn, if `wait` (entity `_pools`).
+
+    They come back by themselves after `lease_ms` without a `renew`.
+    """
+
+    requirements: Annotated[tuple[ResourceRequirement, ...], Meta(min_length=1, max_length=limits.requirements)]
+    lease_ms: Annotated[int, Meta(ge=1_000, le=limits.resource_lease_max_ms)] = limits.resource_lease_ms
+    wait: bool = True
+
+
+class RenewResources(AnyCommand, frozen=True, kw_only=True):
+    """Go on holding what the command `allocation` allocated, for its lease once more (entity `_pools`)."""
+
+    allocation: Annotated[str, Meta(max_length=limits.id_chars)]
+
+
+class ReleaseResources(AnyCommand, frozen=True, kw_only=True):
+    """Give resources back, by their ids; or what the command `allocation` allocated or waits for (entity `_pools`)."""
+
+    resource_ids: Annotated[tuple[Annotated[str, Meta(max_length=limits.id_chars)], ...], Meta(max_length=1_000)] = ()
+    allocation: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
+
+
 ControlCommand = (
     CancelExecution | PauseExecution | ResumeExecution | RetryExecution | RollbackExecution | CreateCheckpoint | RestoreCheckpoint
 )
@@ -159,7 +196,9 @@ ControlCommand = (
 ExecutionCommand = StartExecution | ControlCommand
 SettingsCommand = ConfigureNamespace | AnnounceTasks | AddStrategy | RemoveStrategy
 """Commands on `_settings`."""
-Command = ExecutionCommand | SettingsCommand | PutPlan
+PoolsCommand = DeclarePool | RemovePool | AllocateResources | RenewResources | ReleaseResources
+"""Commands on `_pools`."""
+Command = ExecutionCommand | SettingsCommand | PutPlan | PoolsCommand
 
 VERBS: dict[str, type[Command]] = {
     "start": StartExecution,
@@ -175,5 +214,10 @@ VERBS: dict[str, type[Command]] = {
     "add_strategy": AddStrategy,
     "remove_strategy": RemoveStrategy,
     "put_plan": PutPlan,
+    "declare_pool": DeclarePool,
+    "remove_pool": RemovePool,
+    "allocate": AllocateResources,
+    "renew": RenewResources,
+    "release": ReleaseResources,
 }
 """The last token of a command's subject, and what its body is."""

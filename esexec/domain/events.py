@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, ExecutionConfig, NamespaceConfig, TaskInfo
+from esexec.domain.sharing.requests import Ask, Gate
 from esexec.domain.strategies import RecoveryVerb, Strategy
 
 SkipReason = Literal["dependency_failed", "recovery", "condition", "cancelled"]
@@ -275,6 +277,65 @@ class TaskOverdue(_TaskEvent, tag="task_overdue", frozen=True, kw_only=True):
     """No worker is known to have begun the attempt in time: it is taken back, and timed out if nobody had it."""
 
 
+# Flow control: what an attempt must be granted before it is handed out -------------------------------------------------------
+
+
+class TaskGranted(_TaskEvent, tag="task_granted", frozen=True, kw_only=True):
+    """The attempt was granted something that it asked for: room within its rate limit, or a slot of its concurrency key.
+
+    After the last grant it is handed to the workers of its queue. If it may not wait there for ever, the timer that ends its
+    waiting is named by the version of that last grant. `entity`: who granted it.
+    """
+
+    by: Gate
+    entity: str
+
+
+class ResourceAllocated(_TaskEvent, tag="resource_allocated", frozen=True, kw_only=True):
+    """The attempt was granted these resources; it has them until it ends."""
+
+    resources: tuple[Resource, ...]
+
+
+class ResourceReleased(_TaskEvent, tag="resource_released", frozen=True, kw_only=True):
+    """The attempt has ended, or is not waited for any more: its resources are given back. `usage`: what they were used for."""
+
+    usage: tuple[ResourceUsage, ...]
+
+
+class TaskRateLimited(_TaskEvent, tag="task_rate_limited", frozen=True, kw_only=True):
+    """There is no room within the rate limit: the attempt waits for its turn, and uses up no retry.
+
+    `next_retry_at`: its turn cannot come before.
+    """
+
+    entity: str
+    next_retry_at: datetime | None = None
+
+
+class TaskWaiting(_TaskEvent, tag="task_waiting", frozen=True, kw_only=True):
+    """The attempt waits for a slot of its concurrency key, or for its resources. `ahead`: how many wait before it."""
+
+    by: Gate
+    entity: str
+    ahead: int = 0
+
+
+class ExecutionGranted(_Event, tag="execution_granted", frozen=True, kw_only=True):
+    """The run may begin, or go on: it has a slot of its concurrency key, until it ends."""
+
+    entity: str
+    run: int = 1
+
+
+class ExecutionWaiting(_Event, tag="execution_waiting", frozen=True, kw_only=True):
+    """The run waits for a slot of its concurrency key. `ahead`: how many wait before it."""
+
+    entity: str
+    run: int = 1
+    ahead: int = 0
+
+
 class FallbackStarted(_TaskEvent, tag="task_fallback_started", frozen=True, kw_only=True):
     """From this attempt on the step is done by another task, `task`, with attempts of its own."""
 
@@ -413,6 +474,64 @@ class PlanListed(_Event, tag="plan_listed", frozen=True, kw_only=True):
     query: str = ""
 
 
+class RequestQueued(_Event, tag="request_queued", frozen=True, kw_only=True):
+    """Somebody waits for a grant. `request_id`: `<execution>/<step>/<run>-<attempt>`, or the id of a client's command."""
+
+    request_id: str
+    ask: Ask
+    priority: int = 5
+
+
+class RequestGranted(_Event, tag="request_granted", frozen=True, kw_only=True):
+    """Somebody may begin. `ask`: where it had not waited. `until`: then the lease of its resources ends, unless it is renewed."""
+
+    request_id: str
+    ask: Ask | None = None
+    resources: tuple[Resource, ...] = ()
+    until: datetime | None = None
+
+
+class RequestDropped(_Event, tag="request_dropped", frozen=True, kw_only=True):
+    """Somebody does not wait any more: it was withdrawn, or (`error`) cannot be granted. `skipped`: another took its place."""
+
+    request_id: str
+    error: ErrorInfo | None = None
+    skipped: bool = False
+
+
+class GrantReleased(_Event, tag="grant_released", frozen=True, kw_only=True):
+    """What somebody was granted is free again; if ids are named, of its resources only those. `expired`: its lease ended."""
+
+    request_id: str
+    resources: tuple[str, ...] = ()
+    expired: bool = False
+
+
+class LeaseRenewed(_Event, tag="lease_renewed", frozen=True, kw_only=True):
+    """Somebody goes on holding its resources, until then."""
+
+    request_id: str
+    until: datetime
+
+
+class PoolDeclared(_Event, tag="pool_declared", frozen=True, kw_only=True):
+    """There is such a pool; it takes the place of one of the same id."""
+
+    pool: ResourcePool
+
+
+class PoolRemoved(_Event, tag="pool_removed", frozen=True, kw_only=True):
+    """There is no such pool any more."""
+
+    pool_id: str
+
+
+class Compacted(_Event, tag="compacted", frozen=True, kw_only=True):
+    """All that this entity has become until now. What was before may be gone from the log."""
+
+    state: msgspec.Raw
+
+
 ExecutionEvent = (
     ExecutionCreated
     | ExecutionStarted
@@ -452,8 +571,31 @@ ExecutionEvent = (
     | CompensationFailed
     | CompensationRetryScheduled
     | CompensationSkipped
+    | TaskGranted
+    | ResourceAllocated
+    | ResourceReleased
+    | TaskRateLimited
+    | TaskWaiting
+    | ExecutionGranted
+    | ExecutionWaiting
 )
-SharedEvent = KeyBound | NamespaceConfigured | TasksAnnounced | StrategyAdded | StrategyRemoved | PlanStored | PlanListed
+SharedEvent = (
+    KeyBound
+    | NamespaceConfigured
+    | TasksAnnounced
+    | StrategyAdded
+    | StrategyRemoved
+    | PlanStored
+    | PlanListed
+    | RequestQueued
+    | RequestGranted
+    | RequestDropped
+    | GrantReleased
+    | LeaseRenewed
+    | PoolDeclared
+    | PoolRemoved
+    | Compacted
+)
 Event = ExecutionEvent | SharedEvent
 
 

@@ -75,6 +75,30 @@ strategies: Final = 100
 plans_stored: Final = 10_000
 """Plans that a namespace keeps."""
 
+# What executions share -----------------------------------------------------------------------------------------------
+key_chars: Final = 512
+"""Longest key of a rate limit or of concurrency, with its references resolved."""
+grants_per_window: Final = 10_000
+"""Most executions that a rate limit can allow within its window."""
+window_ms: Final = 31 * 24 * 3600 * 1000
+"""Longest window of a rate limit."""
+concurrency_limit: Final = 10_000
+"""Most executions or steps that a concurrency key can let run at once."""
+requests_waiting: Final = 2_000
+"""Requests that wait in one entity (a rate limit, a key, the pools). Further ones stay in INBOX, and come again."""
+pools: Final = 500
+"""Resource pools of a namespace."""
+pool_bytes: Final = 4 * 1024
+"""Largest pool, with its attributes, as JSON; also the largest requirements of one step or allocation."""
+requirements: Final = 20
+"""Resource requirements of one step or allocation."""
+resource_lease_ms: Final = 30_000
+"""How long a client holds resources without a word, unless it says otherwise."""
+resource_lease_max_ms: Final = 24 * 3600 * 1000
+"""Longest lease that a client can ask for."""
+commits_before_compaction: Final = 200
+"""So many commits after the last one that held its whole state, a rate limit, a key or the pools are compacted."""
+
 # Time ----------------------------------------------------------------------------------------------------------------
 cancel_grace_ms: Final = 10_000
 """How long a cancelled execution waits for its running attempts."""

@@ -7,6 +7,7 @@ import msgspec
 
 from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Resource
 
 Purpose = Literal["task", "fallback", "compensation", "recovery"]
 """What an attempt is for: the step's own work, the work of its fallback, the undoing of it, or a recovery strategy's advice."""
@@ -62,6 +63,7 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     `execution_id`: the execution that the command was sent to. `original_id`: the execution that stands for it instead,
     when a start's idempotency key belongs to another. `effective`: whether it changed anything (a cancel of an ended
     execution did not). `plan_id`, `plan_status`: of the plan that a `put_plan` was about, as it is kept now.
+    `resources`, `until`: what an `allocate` was granted, and until when; `waiting`: it has to wait, and is answered once more.
     """
 
     command_id: str
@@ -72,6 +74,9 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     error: ErrorInfo | None = None
     plan_id: str | None = None
     plan_status: PlanStatus | None = None
+    resources: tuple[Resource, ...] = ()
+    until: datetime | None = None
+    waiting: bool = False
 
 
 class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):

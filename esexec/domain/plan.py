@@ -3,10 +3,13 @@
 These names are a storage format: they stand in the first commit of every execution.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
+from esexec.domain import limits
+from esexec.domain.flow import Key, ResourceRequirement
 from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, TaskSettings
 
 
@@ -16,7 +19,8 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
     `depends_on` names step ids; a reference to another step's output implies the dependency as well.
     `parallel`: may overlap with other steps. The settings it inherits are the step's level of the merge.
     `compensate` names the task that undoes this step (else the one its task was announced with); `fallback` the task that is
-    tried in its place, with the same params, once its own attempts and recovery have failed.
+    tried in its place, with the same params, once its own attempts and recovery have failed. `concurrency`: how many such steps
+    may run at once, over all executions; `resources`: what each of its attempts needs, all of it or nothing.
     """
 
     id: str
@@ -26,6 +30,8 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
     parallel: bool = False
     compensate: str | None = None
     fallback: str | None = None
+    concurrency: Key | None = None
+    resources: Annotated[tuple[ResourceRequirement, ...], Meta(max_length=limits.requirements)] = ()
     description: str = ""
     metadata: dict[str, Any] = {}
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, shown
+from esexec.domain.flow import Key, RateLimit, ResourceRequirement
 
 DurationMs = Annotated[int, Meta(ge=0, le=limits.delay_ms)]
 
@@ -25,6 +26,7 @@ class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
     `max_retries`: re-attempts after the first (attempts = max_retries + 1).
     The n-th retry waits min(initial_retry_delay_ms × backoff_multiplier^(n-1), max_retry_delay_ms), × (1 + U(0, jitter)).
     `retry_unknown`: whether errors that no rule knows are retried. `max_retry_after_ms` caps a delay the error asks for.
+    `rate_limit`: how many attempts may begin within a time, counted by the task's name unless that says otherwise.
     """
 
     timeout_ms: Annotated[int, Meta(ge=0, le=limits.timeout_ms)] | None = None
@@ -39,16 +41,20 @@ class TaskSettings(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
     max_retry_after_ms: DurationMs | None = None
     queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}\Z")] | None = None
     priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] | None = None
+    rate_limit: RateLimit | None = None
 
 
 class TaskInfo(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """What a worker announces of a task: its settings, and the task that undoes it (its compensation), if there is one.
 
-    `inverse`: a task that undoes it by its name; found when an execution is created.
+    `inverse`: a task that undoes it by its name; found when an execution is created. `concurrency`: how many steps of it may run
+    at once; `resources`: what an attempt of it needs. A step's own word takes their place.
     """
 
     compensate: Annotated[str, Meta(max_length=limits.task_name_chars)] | None = None
     inverse: Annotated[str, Meta(max_length=limits.task_name_chars)] | None = None
+    concurrency: Key | None = None
+    resources: Annotated[tuple[ResourceRequirement, ...], Meta(max_length=limits.requirements)] = ()
 
 
 class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -58,6 +64,7 @@ class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=Tr
     `on_missing_compensation`: whether a completed step that nothing undoes is only listed, or makes the rollback a partial one.
     `execution_timeout_ms`: of a whole run, from its first step; 0 = none. `checkpoint_interval_ms`: a checkpoint that often;
     0 = never. `checkpoint_every`: `task` = one after every task that completed; `never` = none, whatever a weaker level says.
+    `concurrency`: how many executions may run at once.
     """
 
     parallel_execution_limit: Annotated[int, Meta(ge=1, le=limits.parallel_execution_limit)] | None = None
@@ -67,6 +74,7 @@ class ExecutionConfig(TaskSettings, omit_defaults=True, forbid_unknown_fields=Tr
     execution_timeout_ms: DurationMs | None = None
     checkpoint_interval_ms: DurationMs | None = None
     checkpoint_every: Literal["task", "never"] | None = None
+    concurrency: Key | None = None
 
     @classmethod
     def preset(cls, name: str) -> "ExecutionConfig":
@@ -108,6 +116,7 @@ class Policy(msgspec.Struct, kw_only=True, frozen=True):
     max_retry_after_ms: int = 3_600_000
     queue: str = "default"
     priority: int = 5
+    rate_limit: RateLimit | None = None
 
 
 class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
@@ -120,6 +129,7 @@ class ExecutionPolicy(msgspec.Struct, kw_only=True, frozen=True):
     execution_timeout_ms: int = 0
     checkpoint_interval_ms: int = 0
     checkpoint_every: Literal["task", "never"] | None = None
+    concurrency: Key | None = None
 
 
 EMPTY_CONFIG = ExecutionConfig()

@@ -1,0 +1,288 @@
+"""One commit of an entity that executions share, in the making: what follows from what was asked and given back.
+
+Messages are taken one after the other (`acquire`, `release`, `due`, a client's command); `settle` then grants what can be
+granted, in the order of turns, to those who waited and to those who just came. Each message's verdict says how it is let go.
+Nothing is granted outside `settle`, and what cannot be granted is there queued, or denied, as its ask wants it.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import limits
+from esexec.domain.commit import Cause
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.explain import shown
+from esexec.domain.flow import Resource
+from esexec.domain.sharing import limiter, pools, slots
+from esexec.domain.sharing.fold import begin, evolve
+from esexec.domain.sharing.requests import (
+    Acquire,
+    AskForResources,
+    AskForSlot,
+    AskToBegin,
+    Denied,
+    entity_of,
+    gate_of,
+)
+from esexec.domain.sharing.state import Request, SharedState, turn
+
+
+class Verdict(NamedTuple):
+    """What became of a message.
+
+    done: it is in this commit, or there is nothing left to do. known: it was asked before, and is to be told again. denied,
+    refused: `error` says why, to a request and to a command. later: there is no place for it now.
+    """
+
+    kind: Literal["done", "known", "denied", "refused", "later"]
+    error: ErrorInfo | None = None
+    effective: bool = True
+
+
+DONE, KNOWN, LATER = Verdict("done"), Verdict("known"), Verdict("later")
+NOTHING = Verdict("done", effective=False)
+
+
+class SharedDecision:
+    """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed."""
+
+    __slots__ = ("_changed", "_impatient", "_new", "causes", "denied", "events", "first_version", "state", "time")
+
+    def __init__(self, state: SharedState, now: datetime) -> None:
+        self.state = state
+        self.time = now if state.time is None or now > state.time else state.time
+        self.events: list[e.Event] = []
+        self.causes: list[Cause] = []
+        self.first_version = state.version + 1
+        self.denied: dict[str, Denied] = {}
+        """Requests of this decision that are not granted and do not wait, and leave no trace in the history."""
+        self._new: dict[str, Request] = {}
+        self._impatient: set[str] = set()
+        self._changed = False
+        """The pools are not what they were."""
+
+    @property
+    def full(self) -> bool:
+        return len(self.events) >= limits.events_per_commit
+
+    def emit(self, event: e.Event) -> None:
+        if not self.events:
+            begin(self.state, self.state.n + 1, self.time)
+        self.events.append(event)
+        evolve(self.state, event)
+
+    # Messages ------------------------------------------------------------------------------------------------------------
+
+    def acquire(self, request_id: str, asked: Acquire) -> Verdict:
+        """Somebody asks; whether it is granted is told by `settle`."""
+        state = self.state
+        if state.knows(request_id) or request_id in self._new:
+            return KNOWN
+        if entity_of(asked.ask) != state.entity:
+            return Verdict("denied", _invalid("wrong_entity", f"{state.entity} does not decide upon that", "see entity_of"))
+        if len(state.waiting) + len(self._new) >= limits.requests_waiting:
+            return LATER
+        self._new[request_id] = Request(request_id, state.version + len(self._new) + 1, asked.ask, asked.priority)
+        return DONE
+
+    def release(self, request_id: str) -> Verdict:
+        """Who asked under this id has no need of it any more."""
+        if request_id in self.state.held:
+            self.emit(e.GrantReleased(request_id=request_id))
+        elif request_id in self.state.names:
+            self.emit(e.RequestDropped(request_id=request_id))
+        elif self._new.pop(request_id, None) is None:
+            return NOTHING
+        return DONE
+
+    def due(self) -> Verdict:
+        """It is time to look: leases that ended are given back."""
+        for grant in [grant for grant in self.state.held.values() if grant.until is not None and grant.until <= self.time]:
+            if self.full:
+                break
+            self.emit(e.GrantReleased(request_id=grant.id, expired=True))
+        return DONE
+
+    def command(self, command: c.PoolsCommand) -> Verdict:
+        """What a client wishes of the pools."""
+        if command.id in self.state.applied:
+            return KNOWN
+        match command:
+            case c.DeclarePool():
+                return self._declare(command)
+            case c.RemovePool():
+                return self._remove(command)
+            case c.AllocateResources():
+                return self._allocate(command)
+            case c.RenewResources():
+                return self._renew(command)
+            case c.ReleaseResources():
+                return self._give_back(command)
+
+    def cause(self, command_id: str, time: datetime) -> None:
+        """The commit is made for this command as well."""
+        self.causes.append(Cause(command_id, time))
+
+    # Settling ------------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Grant what can be granted, and queue or deny the rest of what is new."""
+        if self._changed:
+            self._drop_impossible()
+        requests = sorted([*self.state.waiting, *self._new.values()], key=turn)
+        for request, resources in self._in_turn(requests):
+            is_new = self._new.pop(request.id, None) is not None
+            until = None
+            if isinstance(request.ask, AskForResources) and request.ask.lease_ms:
+                until = self.time + timedelta(milliseconds=request.ask.lease_ms)
+            self.emit(
+                e.RequestGranted(request_id=request.id, ask=request.ask if is_new else None, resources=resources, until=until)
+            )
+            if self.full:
+                break
+        for request in self._new.values():
+            self._keep_waiting(request)
+        self._new = {}
+
+    def _in_turn(self, requests: list[Request]) -> Iterator[tuple[Request, tuple[Resource, ...]]]:
+        """Who can be granted now, in turn; each is granted before the next is asked for."""
+        if not requests:
+            return
+        match requests[0].ask:
+            case AskForResources():
+                yield from pools.in_turn(self.state, requests)
+            case AskToBegin():
+                yield from ((request, ()) for request in limiter.in_turn(self.state, requests, self.time))
+            case AskForSlot():
+                yield from ((request, ()) for request in slots.in_turn(self.state, requests))
+
+    def _drop_impossible(self) -> None:
+        """Who waits for what no pool has any more."""
+        for request in list(self.state.waiting):
+            if isinstance(request.ask, AskForResources) and (why := pools.impossible(self.state, request.ask)) is not None:
+                self.emit(e.RequestDropped(request_id=request.id, error=why))
+
+    def _keep_waiting(self, request: Request) -> None:
+        ask = request.ask
+        if isinstance(ask, AskToBegin) and ask.on_limit == "reject":
+            self._deny(request, _limited(self.state, ask, self.time))
+        elif isinstance(ask, AskForSlot) and ask.policy == "skip":
+            self._deny(request, _taken(self.state, ask), skipped=True)
+        elif isinstance(ask, AskForResources) and (why := self._no_resources(request, ask)) is not None:
+            self._deny(request, why)
+        else:
+            if isinstance(ask, AskForSlot) and ask.policy == "replace":
+                for other in slots.same_key(self.state, ask):
+                    self.emit(e.RequestDropped(request_id=other.id, error=_replaced(request), skipped=True))
+            self.emit(e.RequestQueued(request_id=request.id, ask=ask, priority=request.priority))
+
+    def _deny(self, request: Request, error: ErrorInfo, *, skipped: bool = False) -> None:
+        self.denied[request.id] = Denied(entity=self.state.entity, gate=gate_of(request.ask), error=error, skipped=skipped)
+
+    def _no_resources(self, request: Request, ask: AskForResources) -> ErrorInfo | None:
+        why = pools.impossible(self.state, ask)
+        if why is None and request.id in self._impatient:
+            return _unavailable("what is asked for is not free now", "ask for it with wait, or later")
+        return why
+
+    # Pools -----------------------------------------------------------------------------------------------------------------
+
+    def _declare(self, command: c.DeclarePool) -> Verdict:
+        pool, known = command.pool, self.state.pools.get(command.pool.id)
+        if known == pool:
+            return NOTHING
+        if known is None and len(self.state.pools) >= limits.pools:
+            hint = f"at most {limits.pools} (limits.pools); remove one that is not needed"
+            return _refused("too_many_pools", f"the namespace has {len(self.state.pools)} pools", hint)
+        self._changed = True
+        self.emit(e.PoolDeclared(pool=pool))
+        return DONE
+
+    def _remove(self, command: c.RemovePool) -> Verdict:
+        pool_id = command.pool_id
+        if pool_id not in self.state.pools:
+            return NOTHING
+        users = [grant.id for grant in self.state.held.values() if any(one.pool == pool_id for one in grant.resources)]
+        if users:
+            message = f"{len(users)} hold something of pool {pool_id}, for instance {users[0]}"
+            return _refused("pool_in_use", message, "wait until it is released, or make it smaller")
+        self._changed = True
+        self.emit(e.PoolRemoved(pool_id=pool_id))
+        return DONE
+
+    def _allocate(self, command: c.AllocateResources) -> Verdict:
+        priority = max(requirement.priority for requirement in command.requirements)
+        if not command.wait:
+            self._impatient.add(command.id)
+        ask = AskForResources(requirements=command.requirements, lease_ms=command.lease_ms)
+        return self.acquire(command.id, Acquire(ask=ask, priority=priority))
+
+    def _renew(self, command: c.RenewResources) -> Verdict:
+        grant = self.state.held.get(command.allocation)
+        if grant is None or not isinstance(grant.ask, AskForResources) or not grant.ask.lease_ms:
+            hint = "its lease has ended, or it was released: allocate again"
+            return _refused("unknown_allocation", f"{shown(command.allocation)} holds no resources on a lease", hint)
+        until = self.time + timedelta(milliseconds=grant.ask.lease_ms)
+        self.emit(e.LeaseRenewed(request_id=grant.id, until=until))
+        return DONE
+
+    def _give_back(self, command: c.ReleaseResources) -> Verdict:
+        done = NOTHING
+        if command.allocation is not None:
+            done = self.release(command.allocation)
+        wanted = set(command.resource_ids)
+        for grant in list(self.state.held.values()) if wanted else ():
+            theirs = tuple(resource.id for resource in grant.resources if resource.id in wanted)
+            if theirs:
+                self.emit(e.GrantReleased(request_id=grant.id, resources=theirs if len(theirs) < len(grant.resources) else ()))
+                done = DONE
+        return done
+
+
+def _refused(code: str, message: str, hint: str) -> Verdict:
+    return Verdict("refused", _invalid(code, message, hint), effective=False)
+
+
+def _invalid(code: str, message: str, hint: str) -> ErrorInfo:
+    return ErrorInfo(type="validation_error", code=code, message=message, hint=hint)
+
+
+def _unavailable(message: str, hint: str) -> ErrorInfo:
+    return ErrorInfo(type="execution_error", code="resource_unavailable", message=message, hint=hint, retryable=False)
+
+
+def _limited(state: SharedState, ask: AskToBegin, now: datetime) -> ErrorInfo:
+    free_at = limiter.room_at(state, ask, len(state.waiting))
+    retry_after = round((free_at - now).total_seconds() * 1000) if free_at is not None else None
+    return ErrorInfo(
+        type="execution_error",
+        code="rate_limited",
+        message=f"{ask.max_executions} began within {ask.window_ms} ms: there is no room for {shown(ask.key)}",
+        hint='on_limit="wait" lets it wait for its turn',
+        retryable=False,
+        retry_after_ms=retry_after,
+    )
+
+
+def _taken(state: SharedState, ask: AskForSlot) -> ErrorInfo:
+    holder = next((grant.id for grant in state.held.values()), "another")
+    return ErrorInfo(
+        type="execution_error",
+        code="skipped",
+        message=f"{holder.split('/')[0]} runs with the key {shown(ask.key)}",
+        hint='policy="queue" lets it wait for its turn',
+        retryable=False,
+    )
+
+
+def _replaced(by: Request) -> ErrorInfo:
+    return ErrorInfo(
+        type="execution_error",
+        code="replaced",
+        message=f"{by.id.split('/')[0]} took its place",
+        hint='policy="queue" lets both run, one after the other',
+        retryable=False,
+    )

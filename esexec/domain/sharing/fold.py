@@ -1,0 +1,134 @@
+"""From event to state, for the entities that executions share: one function per event, and `fold` over a history.
+
+A history may begin with a commit whose first event is `compacted`: that holds all that was before.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from esexec.domain import events as e
+from esexec.domain import limits
+from esexec.domain.commit import Commit
+from esexec.domain.errors import CorruptHistory
+from esexec.domain.sharing import limiter, slots
+from esexec.domain.sharing.requests import AskForSlot, AskToBegin, Denied, gate_of
+from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
+
+_snapshot = msgspec.json.Decoder(SharedState)
+
+
+def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | None = None) -> SharedState:
+    """The state after these commits. Raises `CorruptHistory` on a gap, or if they tell what cannot have happened."""
+    state = SharedState(entity) if state is None else state
+    for commit in commits:
+        if state.n == 0 and isinstance(commit.events[0], e.Compacted):
+            state = _snapshot.decode(commit.events[0].state)
+            state.names = {request.id for request in state.waiting}
+        if commit.n != state.n + 1 or commit.version != state.version + 1:
+            raise CorruptHistory(f"{entity}: expected commit {state.n + 1}, found {commit.n}")
+        begin(state, commit.n, commit.time)
+        try:
+            for event in commit.events:
+                evolve(state, event)
+        except Exception as error:
+            raise CorruptHistory(f"{entity}: commit {commit.n} cannot have happened ({error!r})") from error
+        for cause in commit.commands:
+            remember(state.applied, cause.id, commit.n)
+        end(state, len(commit.events))
+    return state
+
+
+def snapshot(state: SharedState) -> e.Compacted:
+    """All that it has become."""
+    return e.Compacted(state=msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(state, names=set()))))
+
+
+def begin(state: SharedState, n: int, time: datetime) -> None:
+    """The events that are evolved next belong to commit `n` of this time."""
+    state.n, state.time = n, time
+
+
+def end(state: SharedState, events: int) -> None:
+    """The commit is whole: what is to be looked at later, and when. What did not fit into it is looked at again at once."""
+    due = state.time if events >= limits.events_per_commit else next_due(state)
+    if due is None:
+        state.wake = None
+    elif state.wake is None or due < state.wake.due or state.wake.due <= (state.time or due):
+        state.wake = Wake(state.n, due)  # one that was due by now has been, or finds nothing when it comes
+
+
+def next_due(state: SharedState) -> datetime | None:
+    """When something becomes possible by time alone; None: nothing does."""
+    leases = [grant.until for grant in state.held.values() if grant.until is not None]
+    if leases:
+        return min(leases)
+    return limiter.next_room(state) if state.waiting and isinstance(state.waiting[0].ask, AskToBegin) else None
+
+
+def evolve(state: SharedState, event: e.Event) -> None:
+    """The state after this event."""
+    state.version += 1
+    _EVOLVE[type(event)](state, event)
+
+
+def _queued(state: SharedState, event: e.RequestQueued) -> None:
+    enqueue(state, Request(event.request_id, state.version, event.ask, event.priority))
+
+
+def _granted(state: SharedState, event: e.RequestGranted) -> None:
+    waited = drop(state, event.request_id)
+    ask = event.ask if waited is None else waited.ask
+    assert ask is not None and state.time is not None
+    if isinstance(ask, AskToBegin):
+        limiter.note_grant(state, ask, state.time)
+        remember(state.recent, event.request_id, state.version)
+        return
+    state.held[event.request_id] = Grant(event.request_id, ask, state.time, event.resources, event.until)
+    if isinstance(ask, AskForSlot):
+        slots.note_grant(state, ask)
+
+
+def _dropped(state: SharedState, event: e.RequestDropped) -> None:
+    request = drop(state, event.request_id)
+    if request is not None and event.error is not None:
+        denied = Denied(entity=state.entity, gate=gate_of(request.ask), error=event.error, skipped=event.skipped)
+        remember(state.dropped, event.request_id, denied, RECENT_DROPPED)
+
+
+def _released(state: SharedState, event: e.GrantReleased) -> None:
+    grant = state.held[event.request_id]
+    if event.resources:
+        grant.resources = tuple(one for one in grant.resources if one.id not in event.resources)
+    if not event.resources or not grant.resources:
+        del state.held[event.request_id]
+
+
+def _renewed(state: SharedState, event: e.LeaseRenewed) -> None:
+    state.held[event.request_id].until = event.until
+
+
+def _declared(state: SharedState, event: e.PoolDeclared) -> None:
+    state.pools[event.pool.id] = event.pool
+
+
+def _removed(state: SharedState, event: e.PoolRemoved) -> None:
+    del state.pools[event.pool_id]
+
+
+def _compacted(state: SharedState, event: e.Compacted) -> None:
+    state.compacted = state.n
+
+
+_EVOLVE: dict[type, Callable[[SharedState, Any], None]] = {
+    e.RequestQueued: _queued,
+    e.RequestGranted: _granted,
+    e.RequestDropped: _dropped,
+    e.GrantReleased: _released,
+    e.LeaseRenewed: _renewed,
+    e.PoolDeclared: _declared,
+    e.PoolRemoved: _removed,
+    e.Compacted: _compacted,
+}

@@ -1,0 +1,92 @@
+"""What must happen after a commit of an entity that executions share: answers, a timer, holders that have to go.
+
+A pure function of its events and the present state, as `effects` is for executions: what has been dealt with since gives nothing
+any more, and all of it may be repeated.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from esexec.domain import events as e
+from esexec.domain.sharing import limiter, slots
+from esexec.domain.sharing.requests import Answer, AskForSlot, AskToBegin, Granted, Waiting, gate_of
+from esexec.domain.sharing.state import Request, SharedState
+
+
+class Tell(NamedTuple):
+    """Tell somebody what became of its request."""
+
+    request_id: str
+    answer: Answer
+    until: datetime | None = None
+
+
+class SetWake(NamedTuple):
+    """Look at the entity again at `due`."""
+
+    name: int
+    due: datetime
+
+
+class MakeRoom(NamedTuple):
+    """An execution that holds a slot is to be cancelled: `by` takes its place."""
+
+    request_id: str
+    by: str
+
+
+Follow = Tell | SetWake | MakeRoom
+
+
+def follow(events: Sequence[e.Event], state: SharedState, n: int) -> list[Follow]:
+    """What follows from the events of commit `n`, as far as it is still so in `state`."""
+    out: list[Follow] = []
+    for event in events:
+        match event:
+            case e.RequestGranted() | e.RequestQueued():
+                out += told_again(state, event.request_id)
+            case e.RequestDropped() if event.error is not None and event.request_id in state.dropped:
+                out.append(Tell(event.request_id, state.dropped[event.request_id]))
+    if state.wake is not None and state.wake.name == n:
+        out.append(SetWake(*_wake(state)))
+    return out
+
+
+def _wake(state: SharedState) -> tuple[int, datetime]:
+    assert state.wake is not None
+    return state.wake.name, state.wake.due
+
+
+def everything(state: SharedState) -> list[Follow]:
+    """All that follows from what the entity is now: whoever should have told it may have died.
+
+    Of those who wait nobody is told again, for each asked by a message of its own, which comes again as well.
+    """
+    out: list[Follow] = [Tell(request_id, denied) for request_id, denied in state.dropped.items()]
+    for request_id in (*state.held, *state.recent):
+        out += told_again(state, request_id)
+    return out + ([SetWake(*_wake(state))] if state.wake is not None else [])
+
+
+def told_again(state: SharedState, request_id: str) -> list[Follow]:
+    """What has become of a request, and whoever stands in its way is told to go."""
+    if request_id in state.held:
+        grant = state.held[request_id]
+        return [Tell(request_id, Granted(entity=state.entity, gate=gate_of(grant.ask), resources=grant.resources), grant.until)]
+    if request_id in state.recent:
+        return [Tell(request_id, Granted(entity=state.entity, gate="rate_limit"))]
+    if request_id not in state.names:
+        return []
+    request, ahead = _waiting(state, request_id)
+    until = limiter.room_at(state, request.ask, ahead) if isinstance(request.ask, AskToBegin) else None
+    answer = Waiting(entity=state.entity, gate=gate_of(request.ask), until=until, ahead=ahead)
+    out: list[Follow] = [Tell(request_id, answer)]
+    if isinstance(request.ask, AskForSlot) and request.ask.policy == "replace":
+        out += [MakeRoom(grant.id, request_id) for grant in slots.in_its_way(state, request.ask)]
+    return out
+
+
+def _waiting(state: SharedState, request_id: str) -> tuple[Request, int]:
+    """A request that waits, and how many wait before it."""
+    return next((one, place) for place, one in enumerate(state.waiting) if one.id == request_id)
