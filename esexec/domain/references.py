@@ -6,11 +6,12 @@ any other key is written `["any key"]` (JSON's escapes) or `['any key']` (no esc
 
 Compiled once per plan, resolved once per dispatch. Params without a reference or an escape compile to None: they are
 constant. Resolving shares the constant parts of the params and the values pointed to: treat the outcome as read-only.
+Keys of flow control (`flow_keys`) are texts of the same syntax, with roots of their own.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,8 +19,19 @@ from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, shown
 
-Root = Literal["input", "context", "steps"]
-ROOTS: tuple[Root, ...] = ("input", "context", "steps")
+Root = Literal["input", "context", "steps", "params"]
+
+
+class Grammar(NamedTuple):
+    """Which roots a text can refer to, and how that is put to who got it wrong."""
+
+    roots: tuple[Root, ...]
+    hint: str
+
+
+PARAMS = Grammar(
+    ("input", "context", "steps"), "write ${input.a}, ${context.a} or ${steps.NAME.output.a[0]}; $${ for a literal ${"
+)
 
 _OPEN = re.compile(r"\$\$\{|\$\{")
 _ROOT = re.compile(r"\s*([A-Za-z0-9_-]+)", re.ASCII)
@@ -27,13 +39,12 @@ _SEGMENT = re.compile(
     r"""\.(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<json>"(?:[^"\\]|\\.)*")\]|\['(?P<plain>[^']*)'\]"""
 )
 _CLOSE = re.compile(r"\s*\}")
-_GRAMMAR = "write ${input.a}, ${context.a} or ${steps.NAME.output.a[0]}; $${ for a literal ${"
 _UNMEASURED = 8
 """So many values are taken over as they are; each further one is measured, for each may have `limits.output_bytes`."""
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Where a value comes from. `step` is set for the root `steps`; `path` leads on from the input, context or output."""
+    """Where a value comes from. `step` is set for the root `steps`; `path` leads on from there, or from what the root names."""
 
     text: str
     root: Root
@@ -97,6 +108,14 @@ def _compile(value: object, found: dict[str, Reference], depth: int) -> "_Node |
 
 
 def _compile_text(text: str, found: dict[str, Reference]) -> "_Node":
+    parts = tuple(found.setdefault(part.text, part) if isinstance(part, Reference) else part for part in parse_text(text, PARAMS))
+    if len(parts) == 1 and isinstance(parts[0], Reference):
+        return _Whole(parts[0])
+    return _Text(parts)
+
+
+def parse_text(text: str, grammar: Grammar) -> list[str | Reference]:
+    """The text's parts: what stands for itself, and its references. Raises ValidationError (`bad_reference`)."""
     parts: list[str | Reference] = []
     literal, position = "", 0
     while (opening := _OPEN.search(text, position)) is not None:
@@ -105,8 +124,7 @@ def _compile_text(text: str, found: dict[str, Reference]) -> "_Node":
         if opening[0] == "$${":
             literal += "${"
             continue
-        reference, position = _parse(text, opening.start(), position)
-        reference = found.setdefault(reference.text, reference)
+        reference, position = _parse(text, opening.start(), position, grammar)
         if literal:
             parts.append(literal)
             literal = ""
@@ -114,59 +132,68 @@ def _compile_text(text: str, found: dict[str, Reference]) -> "_Node":
     literal += text[position:]
     if literal:
         parts.append(literal)
-    if len(parts) == 1 and isinstance(parts[0], Reference):
-        return _Whole(parts[0])
-    return _Text(tuple(parts))
+    return parts
 
 
-def _parse(text: str, opening: int, position: int) -> tuple[Reference, int]:
+def _parse(text: str, opening: int, position: int, grammar: Grammar) -> tuple[Reference, int]:
     """The reference that begins at `opening` with `${`, and where the text goes on. `position` is behind the `${`."""
     head = _ROOT.match(text, position)
     if head is None:
-        raise _bad(text, opening, "it names nothing")
+        raise _bad(text, opening, "it names nothing", grammar)
     root, position = head[1], head.end()
     start = head.start(1)
     path: list[str | int] = []
     while (segment := _SEGMENT.match(text, position)) is not None:
-        path.append(_key(segment, text, opening))
+        path.append(_key(segment, text, opening, grammar))
         position = segment.end()
     closing = _CLOSE.match(text, position)
     if closing is None:
         if "}" not in text[position:]:
-            raise _bad(text, opening, "its `}` is missing")
-        raise _bad(text, opening, f"`{shown(text[position : position + 8])}` cannot follow `{shown(text[start:position])}`")
-    return _reference(text, opening, root, tuple(path), text[start:position]), closing.end()
+            raise _bad(text, opening, "its `}` is missing", grammar)
+        why = f"`{shown(text[position : position + 8])}` cannot follow `{shown(text[start:position])}`"
+        raise _bad(text, opening, why, grammar)
+    if root not in grammar.roots:
+        why = f"`{shown(root)}` is none of {', '.join(grammar.roots)}"
+        raise _bad(text, opening, why, grammar, did_you_mean(root, grammar.roots))
+    written = text[start:position]
+    if root != "steps":
+        return Reference(written, root, None, tuple(path)), closing.end()
+    if len(path) < 2 or not isinstance(path[0], str) or path[1] != "output":
+        raise _bad(text, opening, "a step is referred to as ${steps.NAME.output}", grammar)
+    return Reference(written, "steps", path[0], tuple(path[2:])), closing.end()
 
 
-def _key(segment: re.Match[str], text: str, opening: int) -> str | int:
+def _key(segment: re.Match[str], text: str, opening: int, grammar: Grammar) -> str | int:
     if segment["index"] is not None:
         return int(segment["index"])
     if segment["json"] is not None:
         try:
             return msgspec.json.decode(segment["json"].encode(), type=str)
         except (msgspec.DecodeError, UnicodeError):
-            raise _bad(text, opening, f"`{shown(segment['json'])}` is not a JSON string") from None
+            raise _bad(text, opening, f"`{shown(segment['json'])}` is not a JSON string", grammar) from None
     return segment["name"] if segment["name"] is not None else segment["plain"]
 
 
-def _reference(text: str, opening: int, root: str, path: tuple[str | int, ...], written: str) -> Reference:
-    if root == "input" or root == "context":
-        return Reference(written, "input" if root == "input" else "context", None, path)
-    if root != "steps":
-        raise _bad(text, opening, f"`{shown(root)}` is none of input, context, steps", did_you_mean(root, ROOTS))
-    if len(path) < 2 or not isinstance(path[0], str) or path[1] != "output":
-        raise _bad(text, opening, "a step is referred to as ${steps.NAME.output}")
-    return Reference(written, "steps", path[0], path[2:])
-
-
-def _bad(text: str, opening: int, why: str, hint: str | None = None) -> ValidationError:
+def _bad(text: str, opening: int, why: str, grammar: Grammar, hint: str | None = None) -> ValidationError:
     end = text.find("}", opening)
     excerpt = shown(text[opening : end + 1] if end >= 0 else text[opening:])
-    hint = _GRAMMAR if hint is None or not hint.startswith("did") else f"{hint} {_GRAMMAR}"
+    hint = grammar.hint if hint is None or not hint.startswith("did") else f"{hint} {grammar.hint}"
     return ValidationError(f"`{excerpt}` is no reference: {why}", code="bad_reference", hint=hint, reference=excerpt)
 
 
 # Resolving -----------------------------------------------------------------------------------------------------------
+
+
+def follow(reference: Reference, value: Any) -> Any:
+    """What the reference's path leads to within `value`. Raises ValidationError (`reference_unresolved`)."""
+    for depth, key in enumerate(reference.path):
+        if isinstance(key, str):
+            if not isinstance(value, dict) or key not in value:
+                raise _nothing_there(reference, depth, value)
+        elif not isinstance(value, list | tuple) or key >= len(value):
+            raise _nothing_there(reference, depth, value)
+        value = value[key]
+    return value
 
 
 class _Scope:
@@ -190,14 +217,7 @@ class _Scope:
                 raise _unresolved(reference, f"step `{step}` has no output") from None
         else:
             value = self.input if reference.root == "input" else self.context
-        for depth, key in enumerate(reference.path):
-            if isinstance(key, str):
-                if not isinstance(value, dict) or key not in value:
-                    raise _nothing_there(reference, depth, value)
-            elif not isinstance(value, list | tuple) or key >= len(value):
-                raise _nothing_there(reference, depth, value)
-            value = value[key]
-        return value
+        return follow(reference, value)
 
     def spend(self, size: int) -> None:
         self.left -= size
