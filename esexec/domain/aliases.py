@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, joined, shown
+from esexec.domain.flow import Key, RateLimit, ResourcePool, ResourceRequirement
 from esexec.domain.plan import Plan, Step
 from esexec.domain.settings import ExecutionConfig, TaskSettings
 
@@ -45,9 +46,17 @@ PLAN = _keys(Plan.__struct_fields__) | CONFIG
 NAMESPACE = CONFIG | {"queues": "queues"}
 QUEUE = {key: field for key, field in SETTINGS.items() if field != "queue"}
 
+# Flow control, below the keys `rate_limit`, `concurrency` and `resources`.
+RATE_LIMIT = _keys(RateLimit.__struct_fields__, {"window": "window_ms"})
+KEY = _keys(Key.__struct_fields__)
+REQUIREMENT = _keys(ResourceRequirement.__struct_fields__, {"duration": "duration_ms"})
+POOL = _keys(ResourcePool.__struct_fields__)
+
 _OUT_OF_PLACE = {
     "queues": "only a namespace has settings of queues: esexec configure, client.configure(queues={…})",
     "queue": "what is said of a queue holds for the attempts on it; it cannot name another",
+    "resources": "only steps and tasks need resources",
+    "concurrency": "concurrency is said of a step, a task, a plan, a start or the namespace",
 }
 """By key: why it is not known here."""
 

@@ -108,8 +108,8 @@ class RestoreCheckpoint(AnyCommand, frozen=True, kw_only=True):
 class ConfigureNamespace(AnyCommand, frozen=True, kw_only=True):
     """Set the namespace's level of the settings (entity `_settings`). What is not given keeps its value, null takes it back.
 
-    `config`: what changes of a `NamespaceConfig`, as a JSON merge patch (RFC 7396). In `queues` null takes back all that was said
-    of a queue.
+    `config`: what changes of a `NamespaceConfig`, as a JSON merge patch (RFC 7396), but that a rate limit and a concurrency key
+    are always said as a whole. In `queues` null takes back all that was said of a queue.
     """
 
     config: dict[str, Any]

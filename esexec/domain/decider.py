@@ -24,9 +24,10 @@ from esexec.domain.compiled import SMALL_BYTES, canonical, graph_of, graph_of_ta
 from esexec.domain.controls import decide_control
 from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, invalid, refused
 from esexec.domain.errors import ErrorInfo, PlanInvalid
+from esexec.domain.flow_rules import settings_problem
 from esexec.domain.graph import Graph
 from esexec.domain.rollback import with_inverse
-from esexec.domain.settings import BUILT_IN, EMPTY_NAMESPACE, NamespaceConfig, TaskInfo, TaskSettings
+from esexec.domain.settings import BUILT_IN, EMPTY_CONFIG, EMPTY_NAMESPACE, NamespaceConfig, TaskInfo, TaskSettings
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
 
 __all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
@@ -51,6 +52,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
     graph = _graph_of_start(command)
     if isinstance(graph, ErrorInfo):
         return Verdict("invalid", error=graph)
+    if command.config is not EMPTY_CONFIG and (problem := settings_problem(command.config, "config")) is not None:
+        return Verdict("invalid", error=problem)
     if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
         message = f"`kept` names {unknown[:80]!r}, which is no step of the plan"
         return invalid("unknown_step", message, "outputs are kept by step id")

@@ -26,8 +26,15 @@ _HINTS = {"bad_queue": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ -, no _ in fron
 _CHOICES = {
     "on_missing_compensation": 'one of "skip", "fail"',
     "checkpoint_every": '"task" or "never"; a time is written as `checkpoint_interval`',
+    "on_limit": 'one of "wait", "reject"',
+    "policy": 'one of "queue", "skip", "replace"',
+    "max_executions": f"0 (no limit) to {limits.grants_per_window} (limits.grants_per_window)",
+    "window_ms": "1 ms to 31 days (limits.window_ms)",
+    "limit": f"1 to {limits.concurrency_limit} (limits.concurrency_limit)",
+    "total": f"1 to {limits.concurrency_limit} (limits.concurrency_limit)",
+    "type": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ . : / -",
 }
-"""By field: the words that it can be."""
+"""By field: what it can be."""
 _NO_CHOICE = re.compile(r"Invalid enum value (.*)", re.DOTALL)
 
 

@@ -10,6 +10,7 @@ from esexec.domain import ids, limits
 from esexec.domain.canonical import canonical_bytes, plan_id
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, did_you_mean, invalid_value, shown
+from esexec.domain.flow_rules import check_needs, check_settings
 from esexec.domain.plan import Plan, Step
 from esexec.domain.references import Template, compile_params
 from esexec.domain.settings import EMPTY_CONFIG, TaskSettings
@@ -22,7 +23,8 @@ _CYCLE_SHOWN = 10
 class Graph(msgspec.Struct, frozen=True, eq=False):
     """A plan that can be carried out. `raw` is `plan` as it is stored; `parallel` includes the plan's own switch.
 
-    `plain`: steps without settings of their own, in a plan without any; `bounded_waits`: whether any says a queue timeout.
+    `plain`: steps without settings of their own, in a plan without any; `bounded_waits`: whether any says a queue timeout;
+    `gated`: whether any step, or the plan for its steps, says a rate limit, a concurrency key or resources.
     `dependencies` hold stated ones and those that references imply, without duplicates. `templates`: None where the params are
     constant; `uses`: the steps whose outputs they refer to. `sinks`: steps that nothing waits for.
     """
@@ -37,6 +39,7 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     parallel: tuple[bool, ...]
     plain: tuple[bool, ...]
     bounded_waits: bool
+    gated: bool
     uses: tuple[tuple[int, ...], ...]
     templates: tuple[Template | None, ...]
     sinks: tuple[int, ...]
@@ -52,6 +55,9 @@ def compile_plan(plan: Plan) -> Graph:
     dependencies = tuple(_dependencies(step, position, templates[position], index) for position, step in enumerate(plan.steps))
     dependents = _dependents(dependencies)
     _check_acyclic(plan.steps, dependencies, dependents)
+    gated = plan.config.rate_limit is not None or any(map(_is_gated, plan.steps))
+    if gated or plan.config.concurrency is not None:
+        _check_flow(plan)
     return Graph(
         plan=plan,
         plan_id=identity,
@@ -63,6 +69,7 @@ def compile_plan(plan: Plan) -> Graph:
         parallel=tuple(plan.parallel or step.parallel for step in plan.steps),
         uses=tuple(_uses(template, index) for template in templates),
         bounded_waits=bool(plan.config.queue_timeout_ms) or any(step.queue_timeout_ms for step in plan.steps),
+        gated=gated,
         plain=tuple(plan.config is EMPTY_CONFIG and _says_nothing(step) for step in plan.steps),
         templates=templates,
         sinks=tuple(position for position, waiting in enumerate(dependents) if not waiting),
@@ -88,6 +95,8 @@ def _check_extent(plan: Plan) -> None:
         for position, step in enumerate(plan.steps):
             check_shape(step.params, path=f"steps[{position}].params")
             check_shape(step.metadata, path=f"steps[{position}].metadata")
+            for number, requirement in enumerate(step.resources):
+                check_shape(requirement.constraints, path=f"steps[{position}].resources[{number}].constraints")
     except ValidationError as error:
         raise as_plan_invalid(error) from None
 
@@ -142,6 +151,22 @@ def _uses(template: Template | None, index: dict[str, int]) -> tuple[int, ...]:
     if template is None:
         return ()
     return tuple(dict.fromkeys(index[reference.step] for reference in template.references if reference.step is not None))
+
+
+def _is_gated(step: Step) -> bool:
+    return step.rate_limit is not None or step.concurrency is not None or bool(step.resources)
+
+
+def _check_flow(plan: Plan) -> None:
+    try:
+        check_settings(plan.config, "config")
+        for position, step in enumerate(plan.steps):
+            if _is_gated(step):
+                path = f"steps[{position}]"
+                check_settings(step, path)
+                check_needs(step.concurrency, step.resources, path)
+    except ValidationError as error:
+        raise as_plan_invalid(error) from None
 
 
 def _says_nothing(step: Step) -> bool:

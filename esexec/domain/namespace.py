@@ -16,7 +16,8 @@ from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import CorruptHistory, ErrorInfo
-from esexec.domain.explain import invalid_value, quoted
+from esexec.domain.explain import invalid_value, joined, quoted, shown
+from esexec.domain.flow_rules import settings_problem
 from esexec.domain.ids import is_task_name
 from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
@@ -87,6 +88,9 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
             return [] if config == state.config else [e.NamespaceConfigured(config=config)]
         case c.AnnounceTasks():
             news = {name: settings for name, settings in command.tasks.items() if state.tasks.get(name) != settings}
+            for name, settings in news.items():
+                if (problem := settings_problem(settings, joined("tasks", shown(name)))) is not None:
+                    return problem
             return [e.TasksAnnounced(tasks=news, worker=command.worker)] if news else []
         case c.AddStrategy():
             return _add(state, command.strategy)
@@ -120,7 +124,7 @@ def configured(config: NamespaceConfig, change: Mapping[str, Any]) -> NamespaceC
             message=f"the namespace would have settings for {len(new.queues)} queues",
             hint=f"at most {limits.queue_presets} (limits.queue_presets); take back those of a queue by null",
         )
-    return new
+    return settings_problem(new, "config") or new
 
 
 def _patched(said: Any, change: Any) -> Any:

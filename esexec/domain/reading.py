@@ -11,13 +11,15 @@ import msgspec
 
 from esexec.domain import aliases, ids, limits
 from esexec.domain.aliases import Written, by_field, wrong_type
-from esexec.domain.durations import counts_milliseconds, milliseconds
 from esexec.domain.errors import PlanInvalid, ValidationError
-from esexec.domain.explain import as_plan_invalid, invalid_value, joined, shown
+from esexec.domain.explain import as_plan_invalid, joined, shown
+from esexec.domain.flow_keys import Counted
+from esexec.domain.flow_reading import read_key, read_rate_limit, read_requirements
 from esexec.domain.graph import Graph, compile_plan
 from esexec.domain.plan import Plan, Step
 from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig, QueueSettings, TaskSettings
 from esexec.domain.shape import check_shape
+from esexec.domain.values import convert, json_value, with_durations
 
 T = TypeVar("T", bound=TaskSettings | Plan)
 Config = Mapping[str, Any] | ExecutionConfig
@@ -28,8 +30,6 @@ _JSON = msgspec.json.Decoder()
 _LEVELS_ABOVE_PARAMS = 3
 """plan → steps → step → params."""
 _OF_CONFIG = frozenset(aliases.CONFIG.values())
-_BARE_SECONDS_MAX = 1_000
-"""Bare numbers from here on are refused under a key without a unit: elsewhere they mean milliseconds (`timeout: 30000`)."""
 
 
 def decode_plan(raw: bytes | msgspec.Raw) -> Graph:
@@ -64,7 +64,7 @@ def read_plan(document: Mapping[str, Any], *, in_seconds: bool = False) -> Plan:
 
     Raises PlanInvalid: `unknown_key`, `said_twice`, `missing`, `invalid_value` (its `path` like `steps[2].priority`),
     `invalid_duration`, `ambiguous_duration`, `bad_queue`, `unknown_preset`, `unknown_dependency` (a position that does not
-    exist), `not_json`, `too_deep`, `too_large`.
+    exist), `not_json`, `too_deep`, `too_large`, and what `flow_reading` raises.
     """
     try:
         check_shape(document, path="plan", depth_max=limits.nesting_depth + _LEVELS_ABOVE_PARAMS)
@@ -143,7 +143,7 @@ def _plan(document: object, in_seconds: bool) -> Plan:
     fields = {field: written for field, written in found.items() if field in Plan.__struct_fields__}
     fields["steps"] = Written("steps", _steps(steps, in_seconds))
     fields["config"] = Written("config", _plan_config(found, in_seconds))
-    return _convert(Plan, fields, "")
+    return convert(Plan, fields, "")
 
 
 def _plan_config(found: dict[str, Written], in_seconds: bool) -> ExecutionConfig:
@@ -199,7 +199,7 @@ def _step(fields: dict[str, Written], names: list[str], position: int, in_second
     for field in ("params", "metadata"):
         if field in fields:
             key, value = fields[field]
-            fields[field] = Written(key, _json_value(value, joined(path, key)))
+            fields[field] = Written(key, json_value(value, joined(path, key)))
     return _settings(Step, fields, path, in_seconds)
 
 
@@ -256,39 +256,19 @@ def _preset(written: Written, path: str) -> dict[str, Written]:
 
 
 def _settings(kind: type[T], fields: dict[str, Written], path: str, in_seconds: bool) -> T:
-    """`fields` as a `kind`, with its durations in milliseconds."""
-    converted = dict(fields)
-    for field, (key, value) in fields.items():
-        if field.endswith("_ms"):
-            converted[field] = Written(key, _duration(value, joined(path, key), in_seconds))
-    return _convert(kind, converted, path)
-
-
-def _duration(value: Any, name: str, in_seconds: bool) -> int:
-    bare = isinstance(value, int | float) and not isinstance(value, bool) and not counts_milliseconds(name)
-    if bare and value >= _BARE_SECONDS_MAX and not in_seconds:
-        raise ValidationError(
-            f"{name}: {shown(value)} could mean seconds or milliseconds",
-            code="ambiguous_duration",
-            hint=f'write the unit: "{shown(value)}s" or "{shown(value)}ms"',
-            path=name,
-        )
-    return milliseconds(value, name=name)
-
-
-def _convert(kind: type[T], fields: dict[str, Written], path: str) -> T:
-    try:
-        return msgspec.convert({field: written.value for field, written in fields.items()}, type=kind)
-    except msgspec.ValidationError as error:
-        raise invalid_value(error, path=path, written={field: written.key for field, written in fields.items()}) from None
-
-
-def _json_value(value: object, path: str) -> Any:
-    """`value` as plain JSON values: dates become text, keys become text, tuples become lists."""
-    try:
-        return msgspec.to_builtins(value, str_keys=True)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValidationError(f"{path}: {shown(str(error))}", code="not_json", hint="use JSON's values", path=path) from None
+    """`fields` as a `kind`, with its durations in milliseconds, and what it says of flow control."""
+    converted = with_durations(fields, path, in_seconds)
+    if "rate_limit" in fields:
+        key, value = fields["rate_limit"]
+        converted["rate_limit"] = Written(key, read_rate_limit(value, joined(path, key), in_seconds=in_seconds))
+    if "concurrency" in fields:
+        key, value = fields["concurrency"]
+        counted: Counted = "executions" if issubclass(kind, ExecutionConfig) else "steps"
+        converted["concurrency"] = Written(key, read_key(value, joined(path, key), of=counted))
+    if "resources" in fields:
+        key, value = fields["resources"]
+        converted["resources"] = Written(key, read_requirements(value, joined(path, key), in_seconds=in_seconds))
+    return convert(kind, converted, path)
 
 
 def _bad_json(error: Exception) -> PlanInvalid:
