@@ -183,6 +183,9 @@ def _default(value: str | None) -> str:
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
     "Plans": ("Plan", "Step", "PlanWarning", "ExecutionConfig", "NamespaceConfig"),
+    "Rate limits, concurrency, resources": (
+        "RateLimit", "Key", "ResourceRequirement", "ResourcePool", "Resource", "ResourceUsage",
+    ),
     "Tasks": ("task", "Task", "Context", "current_context", "AttemptCancelled", "collect"),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",

@@ -23,6 +23,7 @@ from esexec.domain.errors import (
     ValidationError,
     WorkerLost,
 )
+from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceRequirement, ResourceUsage
 from esexec.domain.lint import PlanWarning
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
@@ -85,6 +86,7 @@ __all__ = [
     "Handle",
     "InternalError",
     "KeptPlan",
+    "Key",
     "NamespaceConfig",
     "NetworkTimeoutRecovery",
     "NotConfirmed",
@@ -96,12 +98,17 @@ __all__ = [
     "PlanInvalid",
     "PlanWarning",
     "Progress",
+    "RateLimit",
     "RateLimited",
     "RecoveryAction",
     "RecoveryContext",
     "RecoveryResult",
     "RecoveryStrategy",
     "Refused",
+    "Resource",
+    "ResourcePool",
+    "ResourceRequirement",
+    "ResourceUsage",
     "StartOptions",
     "Startable",
     "StateView",

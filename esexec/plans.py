@@ -16,6 +16,7 @@ from esexec.domain import plan as domain
 from esexec.domain.aliases import wrong_type
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, quoted
+from esexec.domain.flow_reading import SaidKey, SaidRateLimit, SaidResources, read_key, read_requirements
 from esexec.domain.graph import Graph, compile_plan
 from esexec.domain.lint import PlanWarning, undone_after_all, warnings_of
 from esexec.domain.reading import Config, read_config, read_plan, read_settings
@@ -58,6 +59,7 @@ class StepSettings(TypedDict, total=False):
     max_retry_after_ms: int | None
     queue: str | None
     priority: int | None
+    rate_limit: SaidRateLimit | None
 
 
 class PlanSettings(StepSettings, total=False):
@@ -76,6 +78,7 @@ class PlanSettings(StepSettings, total=False):
     checkpoint_interval: Duration | None
     checkpoint_interval_ms: int | None
     checkpoint_every: Literal["task", "never"] | None
+    concurrency: SaidKey | None
 
 
 Known = Tasks | Mapping[str, TaskInfo]
@@ -88,6 +91,7 @@ class Step:
     `id` defaults to the task's name, made unique within the plan. `depends_on`: ids, positions or `Step` objects; a reference
     (`${steps.NAME.output}`) in `params` implies the dependency. `parallel`: may overlap with other steps. `fallback`: the task
     that is tried in its place once it has failed. `compensate`: the task that undoes it, if not the one its task names itself.
+    `concurrency`: how many such steps may run at once, over all executions. `resources`: what each of its attempts needs.
     Raises PlanInvalid for a task without a name and for settings that cannot be.
     """
 
@@ -103,6 +107,8 @@ class Step:
         parallel: bool = False,
         fallback: "str | HasName | None" = None,
         compensate: "str | HasName | None" = None,
+        concurrency: SaidKey | None = None,
+        resources: SaidResources | None = None,
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
         **settings: Unpack[StepSettings],
@@ -112,6 +118,8 @@ class Step:
         self.depends_on = tuple(depends_on) if isinstance(depends_on, list | tuple) else (depends_on,)
         try:
             said: TaskSettings = read_settings(settings, in_seconds=True)
+            key = None if concurrency is None else read_key(concurrency, "concurrency", of="steps")
+            needs = None if resources is None else read_requirements(resources, "resources", in_seconds=True)
         except ValidationError as error:
             raise as_plan_invalid(error) from None
         self._fields: dict[str, Any] = {
@@ -119,6 +127,8 @@ class Step:
             "parallel": parallel,
             "fallback": None if fallback is None else _name_of(fallback, "fallback"),
             "compensate": None if compensate is None else _name_of(compensate, "compensate"),
+            "concurrency": key,
+            "resources": needs,
             "description": description,
             "metadata": None if metadata is None else dict(metadata),
             **msgspec.to_builtins(said),
@@ -241,6 +251,7 @@ class Plan:
         `no_compensation`: nothing undoes a step, while another can be undone (`on_missing_compensation` in the plan says that it
         is meant so). `needs_before_image`: it is undone by its name, so its task has to call `ctx.before`, and was not seen to.
         `rollback_with_continue_on_error`: both are on. `fallback_is_the_task`: it would only fail once more.
+        `limit_beyond_total`: a concurrency key lets more run with the same key than there may be in all.
         """
         return warnings_of(self._graph, *_known(tasks))
 

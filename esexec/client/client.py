@@ -358,7 +358,8 @@ class Client:
         """Set the namespace's level of the settings (`max_retries=5`, `timeout="1m"`, …); what is not given stays as it is.
 
         None takes back what was said. `queues={"background": {"timeout": "10m"}}`: for the attempts on that queue, above the
-        other settings of the namespace. Raises `ValidationError`, `NotConfirmed`.
+        other settings of the namespace. `rate_limit` and `concurrency` are said as a whole. Raises `ValidationError`,
+        `NotConfirmed`.
         """
         command = c.ConfigureNamespace(id=fresh_id(), config=read_change(settings, in_seconds=True), actor=self.owner)
         await self._tell_shared(SETTINGS_ENTITY, "configure", command)

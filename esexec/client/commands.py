@@ -10,6 +10,7 @@ from esexec.client import times
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
+from esexec.domain.flow_reading import SaidKey, SaidRateLimit
 from esexec.domain.ids import is_task_name, is_user_id
 from esexec.domain.kept_plans import is_plan_id
 from esexec.domain.reading import read_config
@@ -32,6 +33,7 @@ class StartOptions(TypedDict, total=False):
     `timeout` is one attempt's; how long the caller waits is `wait_timeout` elsewhere. `start_at`, or `delay` from now: not
     before then. `deadline`, a time or a duration from now: no run goes on past it. `execution_timeout`: of a whole run, from its
     first step. Times carry their offset from UTC. What is started inside a handler may not outlive the execution it belongs to.
+    `rate_limit`: of its steps' attempts. `concurrency`: how many executions with the same key may run at once.
     """
 
     context: Mapping[str, Any] | None
@@ -63,6 +65,8 @@ class StartOptions(TypedDict, total=False):
     execution_timeout: Duration
     checkpoint_interval: Duration
     checkpoint_every: Literal["task", "never"]
+    rate_limit: SaidRateLimit | None
+    concurrency: SaidKey | None
 
 
 _NO_SETTINGS = frozenset(

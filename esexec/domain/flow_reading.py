@@ -3,7 +3,7 @@
 What comes out obeys `flow_rules`. Wherever it stands, `null` says nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +19,11 @@ from esexec.domain.shape import check_shape
 from esexec.domain.values import convert, json_value, with_durations
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+SaidRateLimit = RateLimit | Mapping[str, Any]
+SaidKey = Key | Mapping[str, Any]
+SaidResources = Sequence[ResourceRequirement | Mapping[str, Any]] | Mapping[str, float | Mapping[str, Any]]
+"""Requirements, or by type an amount or what else is required: `{"gpu": 2}`, `{"memory": {"amount": 8, "constraints": {…}}}`."""
 
 
 def read_rate_limit(value: object, path: str, *, in_seconds: bool = False) -> RateLimit:

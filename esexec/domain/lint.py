@@ -72,7 +72,7 @@ def warnings_of(graph: Graph, known: Known, recording: Container[str] = ()) -> l
                 "config.enable_rollback",
             )
         )
-    found += _fallbacks(graph)
+    found += _fallbacks(graph) + _limits(graph)
     return found + _undoings(graph, known, recording) if merge_execution((config,)).enable_rollback else found
 
 
@@ -86,6 +86,21 @@ def _fallbacks(graph: Graph) -> list[PlanWarning]:
         )
         for position, step in enumerate(graph.steps)
         if step.fallback == step.task
+    ]
+
+
+def _limits(graph: Graph) -> list[PlanWarning]:
+    said = [("the plan", graph.plan.config.concurrency, "config.concurrency.limit")]
+    said += [(f"step `{step.id}`", step.concurrency, f"steps[{n}].concurrency.limit") for n, step in enumerate(graph.steps)]
+    return [
+        PlanWarning(
+            "limit_beyond_total",
+            f"{who}: {key.limit} at once with the same key, and {key.total} at once whatever their keys",
+            "one key can take all places; make `limit` smaller, or `total` larger",
+            path,
+        )
+        for who, key, path in said
+        if key is not None and key.total is not None and key.limit > key.total
     ]
 
 

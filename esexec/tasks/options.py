@@ -8,6 +8,7 @@ import msgspec
 
 from esexec.domain.durations import milliseconds
 from esexec.domain.errors import ValidationError
+from esexec.domain.flow_reading import SaidRateLimit, read_rate_limit
 from esexec.domain.settings import TaskSettings
 
 Duration = str | int | float | timedelta
@@ -30,13 +31,17 @@ class TaskOptions(TypedDict, total=False):
     retry_unknown: bool | None
     queue: str | None
     priority: int | None
+    rate_limit: SaidRateLimit | None
 
 
 _DURATIONS = ("timeout", "queue_timeout", "initial_retry_delay", "max_retry_delay", "max_retry_after")
 
 
 def read_options(options: TaskOptions | Mapping[str, Any]) -> TaskSettings:
-    """The settings that these options say. Raises ValidationError (`invalid_settings`, `invalid_duration`)."""
+    """The settings that these options say.
+
+    Raises ValidationError: `invalid_settings`, `invalid_duration`, and for a rate limit what `read_rate_limit` raises.
+    """
     said: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if "retry_delay" in said:
         if "initial_retry_delay" in said:
@@ -45,6 +50,8 @@ def read_options(options: TaskOptions | Mapping[str, Any]) -> TaskSettings:
     for name in _DURATIONS:
         if name in said:
             said[f"{name}_ms"] = milliseconds(said.pop(name), name=name)
+    if "rate_limit" in said:
+        said["rate_limit"] = read_rate_limit(said["rate_limit"], "rate_limit", in_seconds=True)
     try:
         return msgspec.convert(said, TaskSettings)
     except msgspec.ValidationError as error:

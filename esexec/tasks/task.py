@@ -11,6 +11,8 @@ import msgspec
 
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
+from esexec.domain.flow import Key, ResourceRequirement
+from esexec.domain.flow_reading import SaidKey, SaidRateLimit, SaidResources, read_key, read_requirements
 from esexec.domain.ids import is_task_name
 from esexec.domain.settings import TaskInfo, TaskSettings
 from esexec.tasks.binding import Binding
@@ -28,6 +30,7 @@ class Task(Generic[P, R]):
 
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
     `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
+    `concurrency`: how many steps of it may run at once; `resources`: what an attempt of it needs.
     """
 
     __name__: str
@@ -41,6 +44,8 @@ class Task(Generic[P, R]):
         settings: TaskSettings | None = None,
         description: str | None = None,
         compensate: "Task[..., Any] | str | None" = None,
+        concurrency: Key | None = None,
+        resources: tuple[ResourceRequirement, ...] = (),
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -52,6 +57,7 @@ class Task(Generic[P, R]):
         self.fn = fn
         self.name = _checked_name(name if name is not None else getattr(fn, "__name__", ""))
         self.settings = settings if settings is not None else TaskSettings()
+        self.concurrency, self.resources = concurrency, resources
         self.description = _checked_description(self.name, description if description is not None else _summary(fn))
         self.is_async = _is_async(self.name, fn)
         functools.update_wrapper(self, fn)
@@ -73,7 +79,12 @@ class Task(Generic[P, R]):
     def info(self) -> TaskInfo:
         """What a worker announces of the task."""
         undo = self.compensation
-        return TaskInfo(**msgspec.structs.asdict(self.settings), compensate=undo.name if isinstance(undo, Task) else undo)
+        return TaskInfo(
+            **msgspec.structs.asdict(self.settings),
+            compensate=undo.name if isinstance(undo, Task) else undo,
+            concurrency=self.concurrency,
+            resources=self.resources,
+        )
 
     @overload
     def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
@@ -166,6 +177,9 @@ def task(
     retry_unknown: bool | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    rate_limit: SaidRateLimit | None = None,
+    concurrency: SaidKey | None = None,
+    resources: SaidResources | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -187,13 +201,19 @@ def task(
     retry_unknown: bool | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    rate_limit: SaidRateLimit | None = None,
+    concurrency: SaidKey | None = None,
+    resources: SaidResources | None = None,
 ) -> Any:
     """Make a task of a function, async or sync: `@task`, or `@task(max_retries=5, timeout="30s")`.
 
-    Everything but the names and `compensate` is the task's level of the settings (see `TaskSettings`); what is not given is
-    left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is another name for `initial_retry_delay`.
-    `compensate`: what undoes the task, where it is a task of its own (else see `Task.compensate`), or its name.
-    Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings.
+    The names, `compensate`, `concurrency` and `resources` are the task's own; all else is its level of the settings (see
+    `TaskSettings`), and what is not given is left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is
+    another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own (else see
+    `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many steps of it
+    may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`.
+    Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings, and what is refused of rate
+    limits, keys and requirements by the codes that plans have for it.
     """
     settings = read_options(
         {
@@ -210,13 +230,23 @@ def task(
             "retry_unknown": retry_unknown,
             "queue": queue,
             "priority": priority,
+            "rate_limit": rate_limit,
         }
     )
+    key = None if concurrency is None else read_key(concurrency, "concurrency", of="steps")
+    needs = () if resources is None else read_requirements(resources, "resources", in_seconds=True)
     local_names = _local_names(sys._getframe(1))
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         return Task(
-            function, name=name, settings=settings, description=description, compensate=compensate, local_names=local_names
+            function,
+            name=name,
+            settings=settings,
+            description=description,
+            compensate=compensate,
+            concurrency=key,
+            resources=needs,
+            local_names=local_names,
         )
 
     return decorate if fn is None else decorate(fn)
