@@ -10,6 +10,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Key, RateLimit, ResourceRequirement
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig, QueueSettings, TaskInfo, TaskSettings
 from esexec.domain.strategies import RecoveryVerb, Strategy
 from tests.given import start, step
@@ -30,6 +31,34 @@ values = st.recursive(
 )
 objects = st.dictionaries(words, values, max_size=3)
 durations_ms = st.none() | st.integers(0, limits.delay_ms)
+rate_limits = st.builds(
+    RateLimit,
+    max_executions=st.integers(0, limits.grants_per_window),
+    window_ms=st.integers(1, limits.window_ms),
+    key=st.sampled_from([None, "k", "${input.a}/${params.b}"]),
+    on_limit=st.sampled_from(["wait", "reject"]),
+)
+_at_once = st.integers(1, limits.concurrency_limit)
+
+
+def keys(*policies: str) -> st.SearchStrategy[Key]:
+    """Concurrency keys, of executions or of steps."""
+    scope, total = st.none() | words, st.none() | _at_once
+    written = st.sampled_from(["k", "input.a", "${context.a}-${input}"])
+    return st.builds(Key, key=written, limit=_at_once, total=total, scope=scope, policy=st.sampled_from(policies))
+
+
+requirements = st.lists(
+    st.builds(
+        ResourceRequirement,
+        type=words,
+        amount=st.floats(0.001, 1e15),
+        duration_ms=st.none() | st.integers(0, limits.delay_ms),
+        priority=st.integers(0, limits.priority_max),
+        constraints=st.dictionaries(words, st.none() | st.booleans() | st.integers(0, 2**53 - 1) | words, max_size=2),
+    ),
+    max_size=2,
+).map(tuple)
 _of_tasks: dict[str, st.SearchStrategy[Any]] = {
     "timeout_ms": st.none() | st.integers(0, limits.timeout_ms),
     "timeout_growth": st.none() | st.floats(1, 1000),
@@ -43,9 +72,11 @@ _of_tasks: dict[str, st.SearchStrategy[Any]] = {
     "max_retry_after_ms": durations_ms,
     "queue": st.none() | st.sampled_from(["default", "q-1"]),
     "priority": st.none() | st.integers(0, limits.priority_max),
+    "rate_limit": st.none() | rate_limits,
 }
 settings_of_tasks = st.builds(TaskSettings, **_of_tasks)
-task_infos = st.builds(TaskInfo, **_of_tasks, compensate=st.none() | words)
+of_steps: dict[str, st.SearchStrategy[Any]] = {"concurrency": st.none() | keys("queue"), "resources": requirements}
+task_infos = st.builds(TaskInfo, **_of_tasks, **of_steps, compensate=st.none() | words)
 _of_executions = dict(
     **_of_tasks,
     parallel_execution_limit=st.none() | st.integers(1, limits.parallel_execution_limit),
@@ -55,6 +86,7 @@ _of_executions = dict(
     execution_timeout_ms=durations_ms,
     checkpoint_interval_ms=durations_ms,
     checkpoint_every=st.sampled_from([None, "task"]),
+    concurrency=st.none() | keys("queue", "skip", "replace"),
 )
 configs = st.builds(ExecutionConfig, **_of_executions)
 _of_queues = {name: values for name, values in _of_tasks.items() if name != "queue"}

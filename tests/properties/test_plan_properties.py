@@ -17,7 +17,7 @@ from esexec.domain.plan import Plan, Step
 from esexec.domain.reading import decode_plan, read_config, read_plan
 from esexec.domain.references import compile_params, resolve
 from esexec.domain.settings import PRESETS, ExecutionConfig, TaskSettings
-from tests.properties.strategies import configs, settings_of_tasks
+from tests.properties.strategies import configs, of_steps, settings_of_tasks
 
 names = st.text(alphabet="abcXYZ019_-", min_size=1, max_size=8)
 texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
@@ -66,6 +66,7 @@ def acyclic_plans(draw: st.DrawFn) -> Plan:
                 fallback=draw(st.none() | task_names),
                 compensate=draw(st.none() | task_names),
                 **said(draw(settings_of_tasks)),
+                **{name: draw(values) for name, values in of_steps.items()},
             )
         )
     shuffled = draw(st.permutations(steps))
@@ -177,10 +178,34 @@ keys = st.sampled_from(
         "x",
     ]
 )
+flow_keys = [
+    "max_executions",
+    "maxExecutions",
+    "window",
+    "window_ms",
+    "key",
+    "on_limit",
+    "limit",
+    "total",
+    "scope",
+    "policy",
+    "type",
+]
+flow_keys += ["amount", "duration", "durationMs", "priority", "constraints", "x"]
+flow_words = st.sampled_from(["a", "input.a", "${params.b}", "${steps.c.output}", "reject", "queue", "skip", "1m", "gpu", "${"])
+flow_values = st.dictionaries(st.sampled_from(flow_keys), flow_words | st.integers(-1, 9) | values, max_size=4)
+flow = st.dictionaries(
+    st.sampled_from(["rate_limit", "rateLimit", "concurrency", "resources"]),
+    flow_values | st.lists(flow_values, max_size=3) | st.dictionaries(flow_words, st.integers(-1, 9) | flow_values) | values,
+    max_size=3,
+)
+_steps = st.tuples(st.dictionaries(keys, values | names | st.just(["a"])) | st.just({"task": "t"}), flow).map(
+    lambda parts: parts[0] | parts[1]
+)
 documents = st.fixed_dictionaries(
-    {"name": names | values, "steps": st.lists(st.dictionaries(keys, values | names | st.just(["a"])), max_size=4) | values},
+    {"name": names | values, "steps": st.lists(_steps, max_size=4) | values},
     optional={
-        "config": st.dictionaries(keys, values),
+        "config": st.dictionaries(keys, values) | flow,
         "parallel": values,
         "metadata": values,
         "maxRetries": values,
