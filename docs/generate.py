@@ -148,7 +148,10 @@ def events_page() -> str:
         lines.append(f"- **{name}**: {value.replace(chr(39), '`')}. {cell(aliases[name].doc)}".rstrip())
     lines.append("- **ErrorInfo**: see [errors](errors.md#what-an-error-holds).")
     lines.append("- **ExecutionConfig**, **NamespaceConfig**: see [configuration](configuration.md).")
-    lines.append("- **TaskInfo**: the settings of a task, and as `compensate` the name of the task that undoes it.")
+    lines.append("- **TaskInfo**: the settings of a task, `concurrency` and `resources`, and as `compensate` what undoes it.")
+    lines.append("- **Gate**: what an attempt must be granted: `concurrency`, `resources`, `rate_limit`, in this order.")
+    flow = "python.md#rate-limits-concurrency-resources"
+    lines.append(f"- **Resource**, **ResourceUsage**, **ResourcePool**: see [Python]({flow}).")
     lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
 

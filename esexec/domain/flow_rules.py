@@ -74,17 +74,17 @@ def check_requirements(requirements: tuple[ResourceRequirement, ...], path: str)
         raise ValidationError(f"{path}: {len(requirements)} requirements", code="too_many_requirements", hint=hint, path=path)
     for number, requirement in enumerate(requirements):
         check_shape(requirement.constraints, path=f"{path}[{number}].constraints", size_max=limits.pool_bytes)
-    _check_bytes(requirements, "requirements", path)
+    _check_bytes(requirements, "requirements_too_large", path)
 
 
 def check_pool(pool: ResourcePool, path: str = "") -> None:
     """Raises ValidationError: `pool_too_large`, `too_deep`, `too_large`."""
     check_shape(pool.attributes, path=joined(path, "attributes"), size_max=limits.pool_bytes)
-    _check_bytes(pool, "pool", path)
+    _check_bytes(pool, "pool_too_large", path)
 
 
-def _check_bytes(value: object, what: str, path: str) -> None:
+def _check_bytes(value: object, code: str, path: str) -> None:
     if (size := len(msgspec.json.encode(value))) > limits.pool_bytes:
         where, named = (f"{path}: ", {"path": path}) if path else ("", {})
         hint = f"at most {limits.pool_bytes} (limits.pool_bytes)"
-        raise ValidationError(f"{where}{size} bytes", code=f"{what}_too_large", hint=hint, **named)
+        raise ValidationError(f"{where}{size} bytes", code=code, hint=hint, **named)

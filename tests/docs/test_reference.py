@@ -105,6 +105,8 @@ def test_every_setting_and_key_is_explained() -> None:
     assert [key for key in aliases.CONFIG if f"`{key}`" not in told] == []
     assert [name for name in ExecutionConfig.__struct_fields__ if f"| `{name}` |" not in told] == []
     assert "`queues`" in told
+    flow = [*aliases.RATE_LIMIT, *aliases.KEY, *aliases.REQUIREMENT, *aliases.POOL]
+    assert [key for key in flow if f"`{key}`" not in told] == []
     own = [key for key in {**aliases.STEP, **aliases.PLAN} if key not in aliases.CONFIG]
     assert [key for key in own if f"`{key}`" not in _text("plan.md")] == []
 
