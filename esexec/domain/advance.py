@@ -10,9 +10,12 @@ from typing import Literal
 
 from esexec.domain import events as e
 from esexec.domain import limits
+from esexec.domain.asking import ask_of_execution
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import usage_of
 from esexec.domain.rollback import can_undo, compensation_of
+from esexec.domain.sharing.requests import entity_of
 from esexec.domain.state import SETTLED, ExecutionState
 
 NAMED = 100
@@ -22,6 +25,8 @@ NAMED = 100
 def advance(decision: Decision) -> None:
     """Emit everything that follows from the state, in plan order where there is a choice."""
     state = decision.state
+    if state.leftover:
+        _release(decision)
     if state.ended:
         return
     if state.phase == "rolling_back":
@@ -33,16 +38,40 @@ def advance(decision: Decision) -> None:
         _sweep(decision)
     elif state.started_at is not None:
         _schedule(decision)
+    elif state.slot is not None and state.slot.granted and not state.paused:
+        begin_run(decision)
+        _schedule(decision)
     if not state.unsettled and not state.in_flight:
         _end(decision)
 
 
 def begin_run(decision: Decision) -> None:
-    """The first step may be scheduled, and the run's deadline begins to count."""
+    """The first step may be scheduled, and the run's deadline begins to count; before, it asks for its slot, if it needs one."""
+    if not has_slot(decision):
+        return
     decision.emit(e.ExecutionStarted())
     set_deadline(decision)
     if decision.state.deadline is not None and decision.state.deadline <= decision.time:
         exceed_deadline(decision)
+
+
+def has_slot(decision: Decision) -> bool:
+    """Whether the run has the slot of its concurrency key, or needs none; else it asks for it."""
+    state = decision.state
+    if state.execution_policy.concurrency is None or (state.slot is not None and state.slot.granted):
+        return True
+    if state.slot is None:
+        decision.emit(e.ExecutionQueued(entity=entity_of(ask_of_execution(state).ask), run=state.run))
+    return False
+
+
+def _release(decision: Decision) -> None:
+    """What resources were used for is told when they are given back."""
+    state = decision.state
+    while state.leftover:
+        left = state.leftover[0]
+        usage = tuple(usage_of(one, left.since, decision.time, busy_s=left.busy_s) for one in left.resources)
+        decision.emit(e.ResourceReleased(step=state.graph.steps[left.step].id, attempt=left.attempt, run=left.run, usage=usage))
 
 
 def exceed_deadline(decision: Decision) -> None:
@@ -111,6 +140,8 @@ def _schedule(decision: Decision) -> None:
     """Ready steps get the free slots: the earliest in the plan first, those not marked parallel one at a time."""
     state = decision.state
     limit = state.execution_policy.parallel_execution_limit
+    if state.slot is not None and not state.slot.granted:
+        return
     while len(state.in_flight) < limit and not state.paused:
         index = _next_ready(state)
         if index is None:
@@ -234,6 +265,8 @@ def has_more(state: ExecutionState) -> bool:
             state.cursor += 1
         return False
     if state.paused or state.started_at is None:
+        return False
+    if state.slot is not None and not state.slot.granted:
         return False
     return len(state.in_flight) < state.execution_policy.parallel_execution_limit and _next_ready(state) is not None
 

@@ -9,6 +9,8 @@ works on a closed attempt is told to stop.
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
+
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
@@ -74,6 +76,15 @@ def abandon(decision: Decision, index: int) -> None:
     """The grace is over and the attempt has not ended: it is closed, and left to itself, if anybody can have it."""
     step = decision.state.steps[index]
     _Attempt(decision, index, step).cancelled(None if step.held else "abandoned")
+
+
+def fail_attempt(decision: Decision, index: int, error: ErrorInfo) -> None:
+    """The attempt cannot be handed out."""
+    step = decision.state.steps[index]
+    named = msgspec.structs.replace(
+        error, task_id=decision.state.graph.steps[index].id, attempt=step.attempt, timestamp=decision.time
+    )
+    _Attempt(decision, index, step).failed(named, None)
 
 
 class _WhatNext(NamedTuple):

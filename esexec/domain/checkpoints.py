@@ -6,7 +6,7 @@ import msgspec
 
 from esexec.domain import events as e
 from esexec.domain import limits
-from esexec.domain.advance import set_deadline
+from esexec.domain.advance import has_slot, set_deadline
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.state import Checkpoint, ExecutionState
@@ -60,8 +60,15 @@ def view_of(state: ExecutionState, *, outputs: bool = True) -> StateView:
             )
             for step_id, step in steps
         },
+        resource_allocations=_allocations(state),
         variables=dict(state.variables),
     )
+
+
+def _allocations(state: ExecutionState) -> dict[str, Any]:
+    """What the open attempts have, by the resources' ids."""
+    gates = [step.gate for index in state.in_flight if (step := state.steps[index]).gate is not None]
+    return {one.id: msgspec.to_builtins(one) for gate in gates if gate is not None for one in gate.resources}
 
 
 def _in_brief(error: ErrorInfo | None) -> ErrorInfo | None:
@@ -104,5 +111,6 @@ def restore(
             vars=news or {},
         )
     )
+    has_slot(decision)
     if by == "command":
         set_deadline(decision)

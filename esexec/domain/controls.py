@@ -13,7 +13,7 @@ import msgspec
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
-from esexec.domain.advance import advance, set_deadline
+from esexec.domain.advance import advance, has_slot, set_deadline
 from esexec.domain.checkpoints import make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict, invalid, not_now, refused
 from esexec.domain.errors import ErrorInfo
@@ -143,6 +143,7 @@ def _retry(decision: Decision, command: c.RetryExecution, time: datetime) -> Ver
     if _overtaken(state, time):
         return Verdict("superseded")
     decision.emit(e.ExecutionRetried(run=state.run + 1, step=command.step))
+    has_slot(decision)
     set_deadline(decision)
     return APPLIED
 

@@ -86,7 +86,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
     )
     if decision.state.created.start_at is None:
         begin_run(decision)
-    elif deadline is not None:
+    if decision.state.started_at is None and deadline is not None:
         decision.emit(e.DeadlineSet(deadline=deadline))
     decision.cause(command.id, time)
     advance(decision)

@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple
 from esexec.domain import events as e
 from esexec.domain import limits, messages
 from esexec.domain.advance import has_more
+from esexec.domain.asking import ask_of, ask_of_execution
 from esexec.domain.commands import StartExecution
 from esexec.domain.dispatches import dispatch_of, start_of_fork
 from esexec.domain.errors import ErrorInfo, InternalError, ValidationError
+from esexec.domain.sharing.requests import WHOLE, Acquire
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 
 
@@ -75,6 +77,27 @@ class LookLater(NamedTuple):
     """Look, a little later, where everything is that is open."""
 
 
+class Ask(NamedTuple):
+    """Ask an entity that executions share for what an attempt must be granted. `message` an error: nothing can be asked for.
+
+    `step` `_`: for the execution as a whole. `queue`: of the attempt.
+    """
+
+    step: str
+    run: int
+    attempt: int
+    queue: str
+    message: Acquire | ErrorInfo
+
+
+class GiveBack(NamedTuple):
+    """Tell an entity that a grant is not needed any more, or that nobody waits for it."""
+
+    entity: str
+    step: str
+    attempt: str
+
+
 class ContinueLater(NamedTuple):
     """More is to be decided than fitted into commit `after`."""
 
@@ -88,7 +111,7 @@ class StartFork(NamedTuple):
     command: StartExecution
 
 
-Effect = DispatchAttempt | SetTimer | ClearTimer | TakeBack | LookLater | ContinueLater | StartFork
+Effect = DispatchAttempt | SetTimer | ClearTimer | TakeBack | LookLater | Ask | GiveBack | ContinueLater | StartFork
 
 
 def effects_of(
@@ -108,6 +131,8 @@ def effects_of(
         effects = _each_once(effects)
     if state.left:
         effects.extend(_give_up(state, lane) for lane in state.left.get(n, ()))
+    if state.given_back:
+        effects.extend(GiveBack(*holding) for holding in state.given_back.get(n, ()))
     if state.cleared:
         effects.extend(ClearTimer(version) for version in state.cleared.get(n, ()))
     if has_more(state) if unfinished is None else unfinished:
@@ -134,9 +159,9 @@ def open_effects(state: ExecutionState) -> list[Effect]:
     if state.stopping and not state.ended:
         effects.extend(_stops(state))
     elif not state.paused:
-        effects.extend(
-            _overdue(state, index) if state.steps[index].overdue else _hand_out_again(state, index) for index in _open(state)
-        )
+        effects.extend(_overdue(state, index) if state.steps[index].overdue else _go_on(state, index) for index in _open(state))
+    if state.slot is not None and not state.slot.granted:
+        effects.append(_ask_for_slot(state))
     effects.extend(_set(state, version) for version in state.timers)
     if has_more(state):
         effects.append(ContinueLater(state.n))
@@ -168,12 +193,32 @@ def _dispatch(
     is_open = step.open and step.attempt == event.attempt and event.run == state.run
     if not is_open or state.stopping:
         return
-    if not state.paused and not step.overdue:
+    if step.gate is not None:  # after the last grant it is that which hands it out
+        if step.asking and not state.paused:
+            effects.append(_ask(state, index))
+    elif not state.paused and not step.overdue:
         effects.append(_hand_out(state, index))
     if step.timer and step.delay_ms < limits.backstop_timer_ms:
         effects.append(ClearTimer(step.timer))  # a longer one has fired to get here, and is gone by itself
     if state.timers:
         _timer(effects, state, event, version)
+
+
+def _granted(effects: list[Effect], state: ExecutionState, event: e.TaskGranted | e.ResourceAllocated, version: int) -> None:
+    """It asks for the next, or is handed out."""
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if not step.open or step.attempt != event.attempt or event.run != state.run or state.stopping:
+        return
+    if not state.paused and not step.overdue:
+        effects.append(_ask(state, index) if step.asking else _hand_out(state, index))
+    if state.timers:
+        _timer(effects, state, event, version)
+
+
+def _queued(effects: list[Effect], state: ExecutionState, event: e.ExecutionQueued, version: int) -> None:
+    if state.slot is not None and state.slot.run == event.run and not state.slot.granted:
+        effects.append(_ask_for_slot(state))
 
 
 def _stop_all(effects: list[Effect], state: ExecutionState, event: e.Event, version: int) -> None:
@@ -257,6 +302,9 @@ _FOLLOW: dict[type, Callable[[list[Effect], ExecutionState, Any, int], None]] = 
     e.ExecutionPaused: _pause,
     e.ExecutionResumed: _resume,
     e.ExecutionForked: _forked,
+    e.TaskGranted: _granted,
+    e.ResourceAllocated: _granted,
+    e.ExecutionQueued: _queued,
 }
 """What an event asks for; one that is missing here asks for nothing."""
 
@@ -284,6 +332,28 @@ def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
     return DispatchAttempt(state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, message)
 
 
+def _ask(state: ExecutionState, index: int) -> Ask:
+    """Ask for the first that the open attempt of a step is missing."""
+    step, gate = state.steps[index], state.steps[index].gate
+    assert gate is not None
+    message: Acquire | ErrorInfo
+    try:
+        message = ask_of(state, index, gate.asks[0])
+    except ValidationError as error:
+        message = error.info
+    return Ask(state.graph.steps[index].id, state.run, step.attempt, state.attempt_policy(index).queue, message)
+
+
+def _ask_for_slot(state: ExecutionState) -> Ask:
+    assert state.slot is not None
+    return Ask(WHOLE, state.slot.run, 0, "", ask_of_execution(state))
+
+
+def _go_on(state: ExecutionState, index: int) -> Effect:
+    """An open attempt goes on, wherever it is: it asks once more for what it is missing, or is handed out if it is nowhere."""
+    return _ask(state, index) if state.steps[index].asking else _hand_out_again(state, index)
+
+
 def _hand_out_again(state: ExecutionState, index: int) -> DispatchAttempt:
     """Wherever it is: in TASKS, in INBOX or in a worker's hands, it is not handed out a second time."""
     return _hand_out(state, index)._replace(again=True, in_hand=True)
@@ -296,9 +366,11 @@ def _look_for_all(effects: list[Effect], state: ExecutionState, *, freed: frozen
     """
     found = _open(state)
     overdue = [index for index in found if state.steps[index].overdue]
-    effects.extend(
-        _hand_out_again(state, index)._replace(in_hand=index not in freed) for index in found if not state.steps[index].overdue
-    )
+    for index in found:
+        if state.steps[index].asking:
+            effects.append(_ask(state, index))
+        elif not state.steps[index].overdue:
+            effects.append(_hand_out_again(state, index)._replace(in_hand=index not in freed))
     if overdue:
         effects.append(LookLater())
 

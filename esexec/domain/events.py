@@ -328,12 +328,11 @@ class ExecutionGranted(_Event, tag="execution_granted", frozen=True, kw_only=Tru
     run: int = 1
 
 
-class ExecutionWaiting(_Event, tag="execution_waiting", frozen=True, kw_only=True):
-    """The run waits for a slot of its concurrency key. `ahead`: how many wait before it."""
+class ExecutionQueued(_Event, tag="execution_queued", frozen=True, kw_only=True):
+    """The run asks for a slot of its concurrency key: it begins, or goes on, once it is granted. `entity`: who grants it."""
 
     entity: str
     run: int = 1
-    ahead: int = 0
 
 
 class FallbackStarted(_TaskEvent, tag="task_fallback_started", frozen=True, kw_only=True):
@@ -577,7 +576,7 @@ ExecutionEvent = (
     | TaskRateLimited
     | TaskWaiting
     | ExecutionGranted
-    | ExecutionWaiting
+    | ExecutionQueued
 )
 SharedEvent = (
     KeyBound

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from esexec.domain import events as e
+from esexec.domain import evolve_admission as admission
 from esexec.domain import evolve_execution as execution
 from esexec.domain import evolve_rollback as undoing
 from esexec.domain import evolve_run as runs
@@ -105,4 +106,11 @@ _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.CompensationFailed: undoing.compensation_failed,
     e.CompensationRetryScheduled: step.task_retry_scheduled,
     e.CompensationSkipped: undoing.compensation_skipped,
+    e.TaskGranted: step.granted,
+    e.ResourceAllocated: step.granted,
+    e.ResourceReleased: admission.released,
+    e.TaskRateLimited: admission.rate_limited,
+    e.TaskWaiting: admission.waiting,
+    e.ExecutionQueued: admission.queued,
+    e.ExecutionGranted: admission.execution_granted,
 }

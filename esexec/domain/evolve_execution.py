@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from esexec.domain import events as e
 from esexec.domain.compiled import graph_of
+from esexec.domain.evolve_admission import give_slot_back
 from esexec.domain.evolve_run import find_ready, next_checkpoint
 from esexec.domain.evolve_step import close_attempt, hold_what_was_not_handed_out, make_ready
 from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, merge_execution
@@ -19,6 +20,7 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     if not silent or graph.plan.config is not EMPTY_CONFIG:
         state.execution_policy = merge_execution((event.namespace, graph.plan.config, event.config))
     state.bounded_waits = graph.bounded_waits or ((not silent or bool(event.tasks)) and _says_a_queue_timeout(event))
+    state.gated = graph.gated or ((not silent or bool(event.tasks)) and _says_flow_control(event))
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
     for step_id, output in event.kept.items():
@@ -37,6 +39,12 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
 def _says_a_queue_timeout(event: e.ExecutionCreated) -> bool:
     levels = (event.config, event.namespace, *event.namespace.queues.values(), *event.tasks.values())
     return any(level.queue_timeout_ms for level in levels)
+
+
+def _says_flow_control(event: e.ExecutionCreated) -> bool:
+    levels = (event.config, event.namespace, *event.namespace.queues.values(), *event.tasks.values())
+    of_tasks = any(task.concurrency is not None or task.resources for task in event.tasks.values())
+    return of_tasks or any(level.rate_limit is not None for level in levels)
 
 
 def started(state: ExecutionState, event: e.ExecutionStarted) -> None:
@@ -97,6 +105,8 @@ def _end(state: ExecutionState, status: ExecutionStatus) -> None:
         state.in_flight.clear()
     if state.timers:
         close_timers(state)
+    if state.slot is not None:
+        give_slot_back(state)
 
 
 def paused(state: ExecutionState, event: e.ExecutionPaused) -> None:
@@ -120,7 +130,8 @@ def _unpause(state: ExecutionState, *, hand_out: bool = True) -> None:
             waited_from = max(paused_at, timer.since or paused_at)
             state.timers[version] = timer._replace(due=timer.due + (state.time - waited_from))
     if hand_out:
-        state.freed = frozenset([index for index in state.in_flight if state.steps[index].held])
+        held = [index for index in state.in_flight if state.steps[index].held and not state.steps[index].asking]
+        state.freed = frozenset(held)
         for index in state.freed:
             state.steps[index].held, state.steps[index].opened = False, state.n
 

@@ -1,6 +1,7 @@
 """What the events of a rollback make of the state: one step after the other is undone."""
 
 from esexec.domain import events as e
+from esexec.domain.evolve_admission import ask
 from esexec.domain.evolve_step import close_attempt, leave, open_attempt, set_vars, wait_in_queue
 from esexec.domain.rollback import order_of_undoing
 from esexec.domain.state import ExecutionState, Rollback, StepState, table
@@ -31,6 +32,8 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
     state.in_flight[index] = None
     if step.timer:
         close_timer(state, step.timer, fired=True)
+    if state.gated and ask(state, index, step):
+        return
     if wait := state.attempt_policy(index).queue_timeout_ms:
         wait_in_queue(state, index, step, wait)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from esexec.domain import events as e
 from esexec.domain import limits
+from esexec.domain.evolve_admission import let_go
 from esexec.domain.evolve_step import hold_what_was_not_handed_out, it_stands, leave, make_ready, perhaps_done
 from esexec.domain.state import NOBODY, Checkpoint, ExecutionState, StepState, Timer, table
 from esexec.domain.timers import close_timers
@@ -113,6 +114,8 @@ def checkpoint_restored(state: ExecutionState, event: e.CheckpointRestored) -> N
     hold_what_was_not_handed_out(state)
     for index in state.in_flight:
         step = state.steps[index]
+        if step.gate is not None:
+            let_go(state, step, None)
         if step.open and not step.held:
             leave(state, index)
             if step.purpose != "recovery":

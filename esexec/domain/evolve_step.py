@@ -6,6 +6,7 @@ from heapq import heappush
 from typing import Any
 
 from esexec.domain import events as e
+from esexec.domain import evolve_admission as admission
 from esexec.domain.state import Deed, ExecutionState, Lane, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
@@ -30,7 +31,17 @@ def task_scheduled(state: ExecutionState, event: e.TaskScheduled) -> None:
             close_timer(state, step.timer, fired=True)
     if uses := state.graph.uses[index]:
         step.inputs = tuple([state.steps[other].output for other in uses])
+    if state.gated and admission.ask(state, index, step):
+        return
     if state.bounded_waits and (wait := state.policy_of(index).queue_timeout_ms):
+        wait_in_queue(state, index, step, wait)
+
+
+def granted(state: ExecutionState, event: e.TaskGranted | e.ResourceAllocated) -> None:
+    """After the last grant the attempt waits for a worker."""
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if admission.granted(state, index, step, event) and (wait := state.attempt_policy(index).queue_timeout_ms):
         wait_in_queue(state, index, step, wait)
 
 
@@ -264,6 +275,8 @@ def close_attempt(state: ExecutionState, step: StepState, ended_at: datetime | N
     if step.purpose != "compensation":
         step.ended_at = ended_at or state.time
     step.closed.append(state.n)
+    if step.gate is not None:
+        admission.let_go(state, step, ended_at)
     if step.queue_timer:
         _close_queue_timer(state, step)
 

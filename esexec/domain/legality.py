@@ -21,6 +21,7 @@ _UNDOING = (
     e.CompensationRetryScheduled,
     e.CompensationSkipped,
 )
+_OF_GRANTS = (e.TaskGranted, e.ResourceAllocated, e.TaskRateLimited, e.TaskWaiting)
 _AFTER_THE_END = (e.ExecutionRetried, e.CheckpointRestored, e.RollbackStarted, e.ExecutionForked, e.DeadlineSet)
 
 
@@ -79,6 +80,10 @@ def _about_execution(state: ExecutionState, event: e.ExecutionEvent) -> str | No
             return "rolled back although nothing was done"
         case e.DeadlineExceeded() if state.stopping or state.deadline is None:
             return "there is no deadline to exceed"
+        case e.ExecutionQueued() if state.slot is not None or event.run != state.run:
+            return f"queued as run {event.run} although it is"
+        case e.ExecutionGranted() if state.slot is None or state.slot.granted or event.run != state.slot.run:
+            return "granted what it did not ask for"
         case e.ExecutionForked() if not state.ended:
             return "forked before its end"
         case e.DeadlineSet() if state.ended:
@@ -106,11 +111,17 @@ def _about_step(state: ExecutionState, event: Any) -> str | None:
         return f"there is no step {event.step}"
     step = state.steps[index]
     where = f"{e.type_of(event)} of {event.step} ({event.run}-{event.attempt})"
+    if isinstance(event, e.ResourceReleased):
+        left = state.leftover[0] if state.leftover else None
+        due = left is not None and (left.step, left.run, left.attempt) == (index, event.run, event.attempt)
+        return None if due else f"{where}: it has no resources to release"
     if event.run != state.run:
         return f"{where}: this is run {state.run}"
     if isinstance(event, e.TaskHeld | e.TaskOverdue):
         waits = step.open and event.attempt == step.attempt and step.started_at is None
         return None if waits else f"{where}: that attempt waits for no worker"
+    if isinstance(event, _OF_GRANTS):
+        return _about_grant(step, event, where)
     if isinstance(event, _UNDOING):
         return _about_undoing(state, index, event, where)
     if state.started_at is None and not (isinstance(event, e.TaskCancelled | e.TaskSkipped) and state.ending):
@@ -145,6 +156,20 @@ def _about_task(state: ExecutionState, index: int, event: Any, where: str) -> st
         return f"{where}: that attempt is not open"
     of_a_recovery = isinstance(event, e.RecoveryStarted | e.RecoveryCompleted)
     return None if of_a_recovery == (step.purpose == "recovery") else f"{where}: the attempt is for something else"
+
+
+def _about_grant(step: StepState, event: Any, where: str) -> str | None:
+    """Who answers, answers to the attempt that asked, about what it asked for."""
+    if not step.open or event.attempt != step.attempt or step.gate is None or not step.gate.asks:
+        return f"{where}: that attempt asked for nothing"
+    match event:
+        case e.ResourceAllocated():
+            about = "resources"
+        case e.TaskRateLimited():
+            about = "rate_limit"
+        case _:
+            about = event.by
+    return None if step.gate.asks[0] == about else f"{where}: it did not ask for that"
 
 
 def _wants_more(state: ExecutionState, step: StepState, attempt: int) -> bool:

@@ -14,6 +14,8 @@ StepLife = dict[type[e.Event], dict[StepStatus, tuple[StepStatus, ...]]]
 
 EXECUTION: Final[ExecutionLife] = {
     e.ExecutionStarted: {"pending": ("running",)},
+    e.ExecutionQueued: {"pending": ("pending",), "running": ("running",)},
+    e.ExecutionGranted: {"pending": ("pending",), "running": ("running",), "paused": ("paused",)},
     e.ExecutionPaused: {"pending": ("paused",), "running": ("paused",)},
     e.ExecutionResumed: {"paused": ("pending", "running")},
     e.ExecutionCancelRequested: {"pending": ("pending",), "running": ("running",), "paused": ("pending", "running")},
@@ -54,7 +56,9 @@ STEP: Final[StepLife] = {
     e.FallbackStarted: {"pending": ("pending",)},
     e.BeforeImageRecorded: {"pending": ("pending",), "running": ("running",)},
     e.TaskSkipped: {"pending": ("skipped",)},
-    e.TaskCancelled: {"pending": ("cancelled",), "running": ("cancelled",)},
+    e.TaskCancelled: {"pending": ("cancelled",), "running": ("cancelled",), "rate_limited": ("cancelled",)},
+    e.TaskRateLimited: {"pending": ("rate_limited",), "rate_limited": ("rate_limited",)},
+    e.TaskGranted: {"pending": ("pending",), "rate_limited": ("pending",)},
 }
 """What an event makes of a step's status; `pending` where a further attempt, a strategy or a fallback follows a failed one.
 

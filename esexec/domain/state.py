@@ -15,6 +15,7 @@ import msgspec
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Resource
 from esexec.domain.graph import Graph
 from esexec.domain.messages import Purpose
 from esexec.domain.settings import (
@@ -27,6 +28,7 @@ from esexec.domain.settings import (
     TaskSettings,
     merge_in,
 )
+from esexec.domain.sharing.requests import Gate
 
 ExecutionStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled", "rolled_back"]
 Phase = Literal["queued", "executing", "failing", "cancelling", "rolling_back", "ended"]
@@ -81,6 +83,49 @@ class Lane(NamedTuple):
     priority: int
 
 
+class Admission(msgspec.Struct, gc=False):
+    """What the open attempt of `step` must be granted. `asks`: what is missing, in order; the first of it was asked for.
+
+    `granted`: the commits of the grants that it was given. `held`: the entities that are to be told when it is done. `resources`:
+    what it was allocated, at `since`. `waiting`: it is known to wait for a slot, or for resources.
+    """
+
+    step: int
+    asks: tuple[Gate, ...]
+    granted: dict[Gate, int] = {}
+    held: tuple[str, ...] = ()
+    resources: tuple[Resource, ...] = ()
+    since: datetime | None = None
+    waiting: bool = False
+
+
+class Slot(msgspec.Struct, gc=False):
+    """The slot of a concurrency key that a run asked for. `granted`: the commit that says so; 0 = it waits."""
+
+    entity: str
+    run: int
+    granted: int = 0
+
+
+class Holding(NamedTuple):
+    """A grant that is to be given back, or a request to be withdrawn: of which entity, and who asked (`_` = the execution)."""
+
+    entity: str
+    step: str
+    attempt: str
+
+
+class Leftover(NamedTuple):
+    """Resources of an attempt that is over: they are to be released, and their use told."""
+
+    step: int
+    run: int
+    attempt: int
+    resources: tuple[Resource, ...]
+    since: datetime
+    busy_s: float
+
+
 DeedKey = tuple[int, str | None, int]
 """What is undone at most once: what a step, or its fallback (its task), did in a run."""
 
@@ -115,8 +160,8 @@ class StepState(msgspec.Struct, gc=False):
     that is over, and the attempt is being taken back. `held`: nobody has it, and nobody gets it: it was scheduled during a pause,
     or a pause took it back, or the commit that was to hand it out also stopped it. `inputs`: the outputs of other steps that
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
-    version that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it,
-    `undo_error`: why that failed.
+    version that settled it. `gate`: what the open attempt must be granted; None: nothing. `fallback`: the task that does its
+    work since its own failed. `compensator`: the task that undoes it, `undo_error`: why that failed.
     """
 
     waiting: int = 0
@@ -153,6 +198,13 @@ class StepState(msgspec.Struct, gc=False):
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
     compensator: str | None = None
     undo_error: ErrorInfo | None = None
+    gate: Admission | None = None
+    was_rate_limited: bool = False
+
+    @property
+    def asking(self) -> bool:
+        """Whether the open attempt waits for a grant."""
+        return self.gate is not None and bool(self.gate.asks)
 
     def closed_by(self, attempt: int) -> int:
         """The commit that closed an attempt; 0 = none did."""
@@ -194,7 +246,9 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     that can never run, and the failed step they depend on. `cancel`, `expired`: the version of the cancel request, and of the
     deadline that passed, which also name their grace timers; 0 = neither. `closed_timers`: the commits that closed timers;
     `cleared`: by commit, the timers that it closed before they fired. `left`: by commit, the attempts it gave up. `applied`:
-    client commands that were carried out and decisions that were continued, and in which commit. `last_control`: the time of the
+    client commands that were carried out and decisions that were continued, and in which commit. `gated`: whether anybody says a
+    rate limit, a concurrency key or resources of a step. `slot`: of the run's own concurrency key. `given_back`: by commit, the
+    grants that it gave back. `leftover`: resources whose release is to be told. `last_control`: the time of the
     last wish that set the course (a wish from before it is out of date when it comes), `turned` its commit.
 
     For all runs: `standing`: what was done and nobody undid, in order of completion; `images`: what was before, by step; `past`:
@@ -219,6 +273,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     graph: Graph = None  # type: ignore[assignment]
     execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION
     bounded_waits: bool = False
+    gated: bool = False
+    slot: Slot | None = None
     steps: list[StepState] = []
     unsettled: int = 0
     in_flight: dict[int, None] = {}
@@ -243,6 +299,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     closed_timers: dict[int, int] = NOTHING
     cleared: dict[int, list[int]] = NOTHING
     left: dict[int, list[Lane]] = NOTHING
+    given_back: dict[int, list[Holding]] = NOTHING
+    leftover: list[Leftover] = []
     applied: dict[str, int] = {}
     last_control: datetime | None = None
     turned: int = 0
@@ -357,6 +415,8 @@ def table(state: ExecutionState, name: str) -> dict[Any, Any]:
 
 def phase_of(state: ExecutionState) -> str:
     """The phase as it is shown: the state's own, `scheduled` before a start time, `recovering` while a strategy is asked."""
+    if state.slot is not None and not state.slot.granted:
+        return "queued"
     if state.phase == "queued" and state.exists and state.created.start_at is not None:
         return "scheduled"
     return "recovering" if state.phase == "executing" and state.recovering else state.phase

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from esexec.domain import admission, limits
 from esexec.domain import commands as c
 from esexec.domain import effects as fx
-from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
@@ -24,6 +24,7 @@ from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
+from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
 from esexec.executor.mailbox import Batch, Mailbox
@@ -73,7 +74,9 @@ class Outbox(Protocol):
     """Where effects go. Each method returns once the message is on its way; `done` is called when it stands."""
 
     async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done, still_open: StillOpen) -> None: ...
-    async def report(self, entity: str, about: fx.DispatchAttempt, report: r.Report, done: Done) -> None: ...
+    async def ask(self, requester: s.Requester, acquire: s.Acquire, done: Done) -> None: ...
+    async def give_back(self, entity: str, requester: s.Requester, done: Done) -> None: ...
+    async def report(self, entity: str, about: fx.DispatchAttempt | fx.Ask, report: r.Report, done: Done) -> None: ...
     async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None: ...
     async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None: ...
     async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None: ...
@@ -160,10 +163,23 @@ class Desk:
                 await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
             case fx.LookLater():
                 await self.outbox.look_later(entity, done)
+            case fx.Ask():
+                await self._ask(entity, effect, done)
+            case fx.GiveBack():
+                await self.outbox.give_back(effect.entity, s.Requester(entity, effect.step, effect.attempt), done)
             case fx.ContinueLater(after):
                 await self.outbox.continue_later(entity, after, done)
             case fx.StartFork(new_id, command):
                 await self.outbox.start(new_id, command, done)
+
+    async def _ask(self, entity: str, effect: fx.Ask, done: Done) -> None:
+        """An attempt of which it cannot be told what it asks for (a reference to nothing) has failed."""
+        message = effect.message
+        if isinstance(message, ErrorInfo):
+            info = msgspec.structs.replace(message, retryable=False, task_id=effect.step, attempt=effect.attempt)
+            await self.outbox.report(entity, effect, r.Failed(error=info), done)
+        else:
+            await self.outbox.ask(s.Requester(entity, effect.step, f"{effect.run}-{effect.attempt}"), message, done)
 
     async def _dispatch(self, entity: str, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
@@ -210,6 +226,12 @@ class Desk:
                 await self.let_go(envelope, verdict)
             case "duplicate" if type(envelope.content) is not c.CancelExecution:  # of which the end makes something else
                 await self.let_go(envelope, verdict)  # the effects are owed to the first of its meaning, which is still held
+            case "stale" if isinstance(envelope.content, s.Answered):
+                if isinstance(envelope.content, s.Granted):  # nobody waits for it any more
+                    requester = s.Requester(envelope.entity, envelope.step, envelope.attempt)
+                    await self.outbox.give_back(envelope.content.entity, requester, envelope.ack)
+                else:
+                    await envelope.ack()
             case "repeated" | "stale":
                 if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost | r.Before):
                     await self.outbox.stop_attempt(envelope.entity, envelope.step, envelope.attempt)
@@ -436,6 +458,8 @@ def _cause_of(envelope: Envelope) -> str:
     content = envelope.content
     if isinstance(content, r.AnyReport):
         return f"{content.__struct_config__.tag}/{envelope.step}/{envelope.attempt}"
+    if isinstance(content, s.Answered):
+        return admission.cause_of(content, envelope.step, envelope.attempt)
     if isinstance(content, r.Due):
         return f"due/{content.name}"
     if isinstance(content, r.Continue):

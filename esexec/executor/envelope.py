@@ -4,23 +4,39 @@ An envelope is acknowledged only when all that it caused stands; until then a cr
 """
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import reports as r
+from esexec.domain.sharing import requests as s
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.pull import Tap, delivery_of, sequence_of
 
 DELIVERIES_OF_UNKNOWN = 20
 """What speaks of something that no history knows is looked for this often before it is parked."""
 
-Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge
+
+class Asked(NamedTuple):
+    """Somebody asks an entity that executions share, under this id."""
+
+    request_id: str
+    acquire: s.Acquire
+
+
+class GivenBack(NamedTuple):
+    """Who asked under this id is done."""
+
+    request_id: str
+
+
+Content = c.Command | r.Report | r.Due | r.Continue | r.Nudge | s.Granted | s.Waiting | s.Denied | Asked | GivenBack
 
 
 class Envelope:
-    """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`); `step` and
-    `attempt` only in a report's. `deliveries` counts from 1. `ready`: what had to be done before it could be
+    """`entity` and `verb` stand in the subject (`verb`: a command's verb, `report`, `due`, `continue`, `nudge`, `grant`); `step`
+    and `attempt` only in a report's and a grant's. `deliveries` counts from 1. `ready`: what had to be done before it could be
     decided is done (a start's key is ours; it is a command's turn). `in_line_mono`: since when it stood in line for its turn."""
 
     __slots__ = (

@@ -15,12 +15,15 @@ from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.sharing.requests import POOLS_ENTITY
 from esexec.executor.desk import Desk
 from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
 from esexec.executor.plans import PlansDesk
 from esexec.executor.settings import SettingsDesk
+from esexec.executor.shared import SharedDesk
 from esexec.log.jetstream import JetStreamLog
+from esexec.nats.clock import ServerClock
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.dead import dead_headers
 from esexec.nats.direct import DirectReader, first_from, read_leader
@@ -93,17 +96,21 @@ class Executor(Role):
             plan_of=self._plans.plan_of,
             first_command=partial(_first_command, connection, subjects),
         )
+        self._clock = ServerClock(connection)
+        await self._clock.look(subjects.tasks_stream)
+        self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now)
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
         undo.push_async_callback(self._settings.close)
         undo.push_async_callback(self._plans.close)
+        undo.push_async_callback(self._sharing.close)
         await self._settings.start()
         await self._open_taps(connection)
 
     async def _open_taps(self, connection: Connection) -> None:
         subjects = self._subjects
         shared = {SETTINGS_ENTITY: self._settings.take, PLANS_ENTITY: self._plans.take}
-        intake = Intake(connection, subjects, self._desk, shared)
+        intake = Intake(connection, subjects, self._desk, {**shared, POOLS_ENTITY: self._sharing.take}, self._sharing.take)
         self._puller = Puller(connection)
         self._command_taps = []
         for partition in range(limits.partitions):
@@ -156,7 +163,7 @@ class Executor(Role):
             if self._puller.missing and self._connection.is_connected:
                 await self._make_sure()
             try:
-                info = await self._connection.api(f"STREAM.INFO.{self._subjects.tasks_stream}")
+                info = await self._clock.look(self._subjects.tasks_stream)
             except EsexecError:
                 continue
             deep = info["state"]["messages"] > limits.tasks_waiting
@@ -174,10 +181,15 @@ class Executor(Role):
             self._watch.cancel()
         until = time.monotonic() + deadline_s
         await self._puller.stop()
-        while connection.is_connected and time.monotonic() < until and not (self._desk.idle and not self._publisher.in_flight):
+        while (
+            connection.is_connected
+            and time.monotonic() < until
+            and not (self._desk.idle and self._sharing.idle and not self._publisher.in_flight)
+        ):
             await asyncio.sleep(0.005)
         await self._settings.close()
         await self._plans.close()
+        await self._sharing.close()
         await self._outbox.close()
         await self._publisher.close()
         await connection.close()

@@ -6,6 +6,7 @@ failure, because somebody waits for that attempt.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -18,8 +19,10 @@ from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.shape import check_shape
+from esexec.domain.sharing import requests as s
+from esexec.domain.sharing.requests import POOLS_ENTITY, is_shared
 from esexec.executor.desk import Desk
-from esexec.executor.envelope import Content, Envelope
+from esexec.executor.envelope import Asked, Content, Envelope, GivenBack
 from esexec.nats.connection import Connection, Msg
 from esexec.nats.pull import Tap
 from esexec.nats.subjects import Subjects
@@ -32,9 +35,13 @@ _COMMANDS = {verb: msgspec.json.Decoder(kind).decode for verb, kind in c.VERBS.i
 _HOMES = {
     **dict.fromkeys(("configure", "announce", "add_strategy", "remove_strategy"), SETTINGS_ENTITY),
     "put_plan": PLANS_ENTITY,
+    **dict.fromkeys(("declare_pool", "remove_pool", "allocate", "renew", "release"), POOLS_ENTITY),
 }
 """Which entity a verb belongs to; all others belong to executions."""
 _report = msgspec.json.Decoder(r.Report).decode
+_answer = msgspec.json.Decoder(s.Granted | s.Waiting | s.Denied).decode
+_acquire = msgspec.json.Decoder(s.Acquire).decode
+_NO_ACQUIRE: Any = None
 _anything = msgspec.json.Decoder().decode
 _UNREADABLE = (msgspec.MsgspecError, ValidationError, UnicodeDecodeError, RecursionError, OverflowError)
 _SHALLOW_BYTES = 2 * limits.nesting_depth
@@ -51,10 +58,11 @@ _encode = msgspec.json.encode
 
 
 class Intake:
-    """See the module. `shared`: who takes the commands of each entity that executions share."""
+    """See the module. `shared`: who takes the commands of each entity that executions share; `sharing`: other messages."""
 
-    def __init__(self, connection: Connection, subjects: Subjects, desk: Desk, shared: Mapping[str, Take]) -> None:
+    def __init__(self, connection: Connection, subjects: Subjects, desk: Desk, shared: Mapping[str, Take], sharing: Take) -> None:
         self._connection, self._subjects, self._desk, self._shared = connection, subjects, desk, shared
+        self._sharing = sharing
 
     async def on_command(self, message: Msg, tap: Tap) -> None:
         """A message of COMMANDS: `…commands.<partition>.<execution>.<verb>`."""
@@ -107,6 +115,19 @@ class Intake:
             await self._desk.outbox.answer(refusal)
             await envelope.ack()
 
+    async def _read(self, envelope: Envelope, decode: Callable[[bytes], Any]) -> bool:
+        """Whether a message among executors could be read; else it is buried."""
+        try:
+            read = decode(envelope.data)
+        except _UNREADABLE as error:
+            info = ErrorInfo(type="internal_error", code="undecodable", message=_message_of(error))
+            logger.warning("buried an unreadable %s for %s: %s", envelope.verb, envelope.entity, info.message)
+            await self._desk.outbox.bury(envelope, info)
+            return False
+        asked = envelope.content
+        envelope.content = asked._replace(acquire=read) if isinstance(asked, Asked) else read
+        return True
+
     async def on_stray(self, message: Msg, tap: Tap) -> None:
         """A message whose subject holds a literal wildcard: it belongs to no partition and means nothing."""
         envelope = Envelope(self._connection, tap, message, "invalid", "invalid")
@@ -128,6 +149,16 @@ class Intake:
             envelope.content = r.Continue(int(rest[0]))
         elif kind == "nudge" and is_user_id(entity):
             envelope.content = r.Nudge()
+        elif kind == "grant" and len(rest) == 2 and is_user_id(entity):
+            envelope.step, envelope.attempt = rest
+            if not await self._read(envelope, _answer):
+                return
+        elif is_shared(entity) and (content := _of_shared(kind, rest)) is not None:
+            envelope.content = content
+            if kind == "acquire" and not await self._read(envelope, _acquire):
+                return
+            await self._sharing(envelope)
+            return
         else:
             info = ErrorInfo(type="validation_error", code="bad_subject", message=f"{message.subject[:200]} means nothing here")
             logger.warning("buried: %s", info.message)
@@ -135,6 +166,16 @@ class Intake:
             await self._desk.outbox.bury(envelope, info)
             return
         await self._desk.take(envelope)
+
+
+def _of_shared(kind: str, rest: list[str]) -> Content | None:
+    """What an entity that executions share is told; of an `acquire` who asks. None: nothing that means anything."""
+    if kind in ("acquire", "release") and len(rest) == 3 and all(map(is_token, rest)):
+        request_id = "/".join(rest)
+        return GivenBack(request_id) if kind == "release" else Asked(request_id, _NO_ACQUIRE)
+    if kind == "due" and len(rest) == 1:
+        return r.Due(rest[0])
+    return r.Nudge() if kind == "nudge" else None
 
 
 def _read_report(data: bytes) -> r.Report:

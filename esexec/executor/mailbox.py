@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
+from esexec.domain.admission import decide_grant
 from esexec.domain.attempts import decide_report
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.decider import decide_continue, decide_control, decide_due, decide_start
 from esexec.domain.decision import Decision, Verdict
 from esexec.domain.effects import DispatchAttempt, Effect, effects_of, open_effects
+from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import Envelope
 from esexec.log import codec
@@ -152,6 +154,8 @@ class Mailbox:
                 return decide_continue(decision, content.after, envelope.time)
             case r.Nudge():
                 return Verdict("open")
+            case s.Answered():
+                return decide_grant(decision, content, envelope.step, envelope.attempt, envelope.time)
         if isinstance(content, c.ControlCommand):
             return decide_control(decision, content, envelope.time)
         raise TypeError("not a command of an execution")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, Unavailable
 from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal, WhoHas
+from esexec.domain.sharing import requests as s
 from esexec.domain.strategies import own_lane
 from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope, backoff_s
@@ -186,7 +188,25 @@ class NatsOutbox:
         self._lanes.add(lane)
         await done()
 
-    async def report(self, entity: str, about: fx.DispatchAttempt | fx.TakeBack, report: r.Report, done: Done) -> None:
+    async def ask(self, requester: s.Requester, acquire: s.Acquire, done: Done) -> None:
+        entity = s.entity_of(acquire.ask)
+        await self._store(self._subjects.acquire(entity, *requester.parts), _encode(acquire), None, done)
+
+    async def give_back(self, entity: str, requester: s.Requester, done: Done) -> None:
+        await self._store(self._subjects.release(entity, *requester.parts), b"", None, done)
+
+    async def grant(self, to: s.Requester, answer: s.Answer, done: Done) -> None:
+        await self._store(self._subjects.grant(*to.parts), _encode(answer), None, done)
+
+    async def make_room(self, execution: str, by: str, done: Done) -> None:
+        """The same wish each time: it is applied once."""
+        other = by.split("/")[0]
+        wish = c.CancelExecution(
+            id=f"room-{sha256(by.encode()).hexdigest()[:40]}", confirm=False, reason=f"{other} takes its place"
+        )
+        await self._store(self._subjects.command(execution, "cancel"), _encode(wish), None, done)
+
+    async def report(self, entity: str, about: fx.DispatchAttempt | fx.TakeBack | fx.Ask, report: r.Report, done: Done) -> None:
         subject = self._subjects.report(entity, about.queue, about.step, about.run, about.attempt)
         await self._store(subject, _encode(report), None, done)
 

@@ -79,7 +79,11 @@ class JetStreamLog:
                 more = len(found) == len(names) and names[0][-1] != "*"
             except TooMany as part:
                 found, more = part.messages, True
-            commits += self._in_order(entity, found, after + len(commits) + 1)
+            first = after + len(commits) + 1
+            if first == 1 and found and entity[0] == "_":  # what was before may have been compacted
+                first = after = _number(found[0].subject)
+                after -= 1
+            commits += self._in_order(entity, found, first)
             if not more:
                 return commits
             names = self._names(entity, after + len(commits) + 1, _PAGE)
@@ -114,6 +118,14 @@ class JetStreamLog:
     async def read(self, entity: str, n: int) -> Stored | None:
         found = await read_leader(self._connection, self._stream, f"{self._prefix}.{entity}.{n}")
         return None if found is None else Stored(n, found.sequence, found.data)
+
+    async def last(self, entity: str) -> Stored | None:
+        found = await read_leader(self._connection, self._stream, f"{self._prefix}.{entity}.*")
+        return None if found is None else Stored(_number(found.subject), found.sequence, found.data)
+
+    async def forget(self, entity: str, first: Stored) -> None:
+        body = {"filter": f"{self._prefix}.{entity}.*", "seq": first.position}
+        await self._connection.api(f"STREAM.PURGE.{self._stream}", body)
 
     async def entities(self) -> AsyncIterator[str]:
         # All subjects are asked for, not only those of first commits: a history whose first was dropped is to be found as well.

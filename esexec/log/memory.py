@@ -14,9 +14,10 @@ class MemoryLog:
 
     async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
         history = self.histories.get(entity, [])
-        if n <= len(history) and history[n - 1].data == data:
-            await done(history[n - 1].position)
-        elif n != len(history) + 1 or after != (history[-1].position if history else 0):
+        there, last = await self.read(entity, n), history[-1] if history else Stored(0, 0, b"")
+        if there is not None and there.data == data:
+            await done(there.position)
+        elif n != last.n + 1 or after != last.position:
             await done(None)
         else:
             self.position += 1
@@ -24,11 +25,19 @@ class MemoryLog:
             await done(self.position)
 
     async def load(self, entity: str, after: int = 0) -> list[Stored]:
-        return self.histories.get(entity, [])[after:]
+        return [one for one in self.histories.get(entity, []) if one.n > after]
 
     async def read(self, entity: str, n: int) -> Stored | None:
         history = self.histories.get(entity, [])
-        return history[n - 1] if 0 < n <= len(history) else None
+        place = n - history[0].n if history else -1
+        return history[place] if 0 <= place < len(history) else None
+
+    async def last(self, entity: str) -> Stored | None:
+        history = self.histories.get(entity, [])
+        return history[-1] if history else None
+
+    async def forget(self, entity: str, first: Stored) -> None:
+        self.histories[entity] = await self.load(entity, first.n - 1)
 
     async def entities(self) -> AsyncIterator[str]:
         for entity in list(self.histories):

@@ -34,12 +34,21 @@ class Log(Protocol):
     async def load(self, entity: str, after: int = 0) -> list[Stored]:
         """The commits numbered above `after`, in order, gapless: complete as of some recent moment (a follower may answer).
 
+        The whole history of an entity that executions share may begin later than with commit 1, see `forget`.
         Raises `CorruptHistory` on a gap, `Unavailable` if the log does not answer.
         """
         ...
 
     async def read(self, entity: str, n: int) -> Stored | None:
         """Commit `n` as the leader knows it now; None: it certainly does not exist at this moment."""
+        ...
+
+    async def last(self, entity: str) -> Stored | None:
+        """Its last commit as the leader knows it now; None: it has none."""
+        ...
+
+    async def forget(self, entity: str, first: Stored) -> None:
+        """Let go what stands before this commit, which holds all of it: the history begins there from now on."""
         ...
 
     def entities(self) -> AsyncIterator[str]:

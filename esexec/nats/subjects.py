@@ -156,6 +156,18 @@ class Subjects:
         """Where an executor asks for the rest of the decision that was cut in commit `after`."""
         return f"{self._prefix}.in.{execution}.continue.{after}"
 
+    def acquire(self, entity: str, execution: str, step: str, attempt: str) -> str:
+        """Where an attempt asks an entity that executions share for a grant."""
+        return f"{self._prefix}.in.{entity}.acquire.{execution}.{step}.{attempt}"
+
+    def release(self, entity: str, execution: str, step: str, attempt: str) -> str:
+        """Where it says that it needs the grant no more."""
+        return f"{self._prefix}.in.{entity}.release.{execution}.{step}.{attempt}"
+
+    def grant(self, execution: str, step: str, attempt: str) -> str:
+        """Where it is answered."""
+        return f"{self._prefix}.in.{execution}.grant.{step}.{attempt}"
+
     def nudge_in(self, execution: str) -> str:
         """Where anyone asks that everything open of an execution be repeated."""
         return f"{self._prefix}.in.{execution}.nudge"

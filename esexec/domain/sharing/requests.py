@@ -110,6 +110,10 @@ class Requester(msgspec.Struct, frozen=True, gc=False):
     def id(self) -> str:
         return f"{self.execution}/{self.step}/{self.attempt}"
 
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        return self.execution, self.step, self.attempt
+
 
 def requester_of(request_id: str) -> Requester | None:
     """Who asked under this id; None for a client's command."""

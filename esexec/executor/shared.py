@@ -1,0 +1,377 @@
+"""The entities that executions share, as an executor keeps them: what gathers while a commit is under way is decided in the next.
+
+    take → (load) → decide what has gathered → append one commit → tell → ack
+
+One task per entity that has something to do. Any executor may decide any message; who was not first finds that out when it
+appends, and decides again upon what stands. A message that is delivered again may have been decided by somebody who died before
+telling, so then everything that follows from the entity's state is told once more.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from esexec.domain import commands as c
+from esexec.domain import limits
+from esexec.domain import reports as r
+from esexec.domain.commit import Commit, hash_of
+from esexec.domain.effects import SetTimer
+from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
+from esexec.domain.messages import Answer
+from esexec.domain.sharing import requests as s
+from esexec.domain.sharing.decide import SharedDecision, Verdict
+from esexec.domain.sharing.fold import end, fold_shared, next_due, snapshot
+from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, told_again
+from esexec.domain.sharing.state import SharedState, remember
+from esexec.executor.desk import Done
+from esexec.executor.envelope import Asked, Envelope, GivenBack, backoff_s
+from esexec.log import codec
+from esexec.log.port import Log, Stored, append_and_wait
+from esexec.world import chance
+
+logger = logging.getLogger("esexec.executor")
+
+_GATHERED = 200
+"""So many messages are decided in one commit at most."""
+_KEPT = 1_000
+"""So many entities are kept in memory."""
+_DELIVERIES_OF_POISON = 5
+_RIVAL_S = 0.02
+"""Who was overtaken by another executor lets it go on for up to so long."""
+
+Clock = Callable[[], datetime]
+"""The server's time, as nearly as it is known here."""
+
+
+class SharedOutbox(Protocol):
+    """Where that goes which an entity has to say. `done` is called when it stands; an answer to a client is not stored."""
+
+    async def grant(self, to: s.Requester, answer: s.Answer, done: Done) -> None: ...
+    async def set_timer(self, entity: str, timer: SetTimer, done: Done) -> None: ...
+    async def make_room(self, execution: str, by: str, done: Done) -> None: ...
+    async def answer(self, answer: Answer) -> None: ...
+    async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
+
+
+class _Known(NamedTuple):
+    """An entity as of its last commit."""
+
+    state: SharedState
+    last: Stored | None
+
+
+class _Box:
+    """What waits for an entity, and what is known of it."""
+
+    __slots__ = ("at_work", "known", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Envelope] = []
+        self.known: _Known | None = None
+        self.at_work = False
+
+
+class SharedDesk:
+    """See the module."""
+
+    def __init__(self, name: str, log: Log, outbox: SharedOutbox, clock: Clock) -> None:
+        self._name, self._log, self._outbox, self._clock = name, log, outbox, clock
+        self._boxes: OrderedDict[str, _Box] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        return not self._tasks
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def take(self, envelope: Envelope) -> None:
+        """A message for an entity."""
+        box = self._boxes.setdefault(envelope.entity, _Box())
+        box.waiting.append(envelope)
+        if not box.at_work:
+            box.at_work = True
+            self._run(self._serve(envelope.entity, box))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, entity: str, box: _Box) -> None:
+        try:
+            while box.waiting:
+                batch, box.waiting = box.waiting[:_GATHERED], box.waiting[_GATHERED:]
+                await self._guarded(entity, box, batch)
+        finally:
+            box.at_work = False
+            self._boxes.move_to_end(entity)
+            for name in [name for name, other in self._boxes.items() if not other.at_work][: max(0, len(self._boxes) - _KEPT)]:
+                del self._boxes[name]
+
+    async def _guarded(self, entity: str, box: _Box, batch: list[Envelope]) -> None:
+        """Whatever goes wrong, these messages come again, or are buried, and the others go on."""
+        try:
+            await self._decide(entity, box, batch)
+        except CorruptHistory as error:
+            box.known = None
+            for envelope in batch:
+                await self._bury(envelope, "corrupt_history", error)
+        except EsexecError as error:
+            logger.warning("%s: %s", entity, error)
+            box.known = None
+            for envelope in batch:
+                await envelope.nak(backoff_s(envelope.deliveries))
+        except Exception as error:
+            logger.exception("a fault of ours")
+            box.known = None
+            if len(batch) > 1:  # one of them is to blame: each on its own
+                for envelope in batch:
+                    await self._guarded(entity, box, [envelope])
+            elif batch[0].deliveries < _DELIVERIES_OF_POISON:
+                await batch[0].nak(backoff_s(batch[0].deliveries))
+            else:
+                await self._bury(batch[0], "poison", error)
+
+    async def _decide(self, entity: str, box: _Box, batch: list[Envelope]) -> None:
+        while True:
+            known = box.known or await self._load(entity)
+            box.known = None  # what follows consumes it
+            decision = SharedDecision(known.state, max([self._clock(), *(envelope.time for envelope in batch)]))
+            verdicts = [_decide_one(decision, envelope) for envelope in batch]
+            decision.settle()
+            if not decision.events:
+                if _is_last(known, await self._log.last(entity)):  # else there are news, and all may be different
+                    box.known = known
+                    break
+                continue
+            stands = await self._append(entity, known, decision, batch, verdicts)
+            if stands is not None:
+                box.known = stands
+                break
+            await asyncio.sleep(chance() * _RIVAL_S)
+        await self._go_on(entity, box.known, decision, batch, verdicts)
+        box.known = await self._compacted(entity, box.known)
+
+    async def _load(self, entity: str) -> _Known:
+        """As the leader knows it."""
+        stored, last = await self._log.load(entity), await self._log.last(entity)
+        while last is not None and (not stored or stored[-1].n < last.n):
+            stored = await self._log.load(entity)
+        commits = [codec.decode(one.data) for one in stored]
+        for commit, before in zip(commits[1:], stored, strict=False):
+            if commit.prev != hash_of(before.data):
+                raise CorruptHistory(f"{entity}: commit {commit.n} does not follow the one before: one of them was replaced")
+        return _Known(fold_shared(entity, commits), stored[-1] if stored else None)
+
+    # The commit ----------------------------------------------------------------------------------------------------------
+
+    async def _append(
+        self, entity: str, known: _Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
+    ) -> _Known | None:
+        """The entity once the commit stands; None: somebody else's does."""
+        state, actor = decision.state, None
+        for envelope, verdict in zip(batch, verdicts, strict=True):
+            content = envelope.content
+            if isinstance(content, c.AnyCommand) and verdict.kind == "done" and content.id not in decision.denied:
+                decision.cause(content.id, envelope.time)
+                remember(state.applied, content.id, state.n)
+                actor = actor or content.actor
+        end(state, len(decision.events))
+        return await self._store(known, state, decision.first_version, decision.events, tuple(decision.causes), actor)
+
+    async def _store(
+        self,
+        known: _Known,
+        state: SharedState,
+        version: int,
+        events: list[Any],
+        causes: tuple[Any, ...],
+        actor: str | None = None,
+    ) -> _Known | None:
+        assert state.time is not None
+        commit = Commit(
+            v=codec.VERSION,
+            execution_id=state.entity,
+            n=state.n,
+            version=version,
+            time=state.time,
+            commands=causes,
+            actor=actor,
+            executor=self._name,
+            prev=hash_of(known.last.data) if known.last is not None else "",
+            events=tuple(events),
+        )
+        data = codec.encode(commit)
+        position = await append_and_wait(self._log, state.entity, state.n, data, known.last.position if known.last else 0)
+        return None if position is None else _Known(state, Stored(state.n, position, data))
+
+    async def _compacted(self, entity: str, known: _Known) -> _Known | None:
+        """Now and then the whole state is written down, and what was before it is forgotten."""
+        state = known.state
+        if state.n - state.compacted < limits.commits_before_compaction:
+            return known
+        decision = SharedDecision(state, self._clock())
+        decision.emit(snapshot(state))
+        end(state, 1)
+        stands = await self._store(known, state, decision.first_version, decision.events, (), None)
+        if stands is not None:
+            assert stands.last is not None
+            await self._log.forget(entity, stands.last)
+        return stands
+
+    # What follows --------------------------------------------------------------------------------------------------------
+
+    async def _go_on(
+        self, entity: str, known: _Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
+    ) -> None:
+        """Tell who is to be told; once all of that stands, let the messages go."""
+        state, todo = known.state, list[Follow]()
+        if decision.events:
+            todo = follow(decision.events, state, state.n)
+        if any(envelope.deliveries > 1 for envelope in batch):
+            todo = everything(state) + todo
+        for envelope, verdict in zip(batch, verdicts, strict=True):
+            if verdict.kind == "known":
+                todo += told_again(state, _asker_of(envelope))
+        todo += [Tell(name, denied) for name, denied in decision.denied.items()]
+        todo += [Tell(asked, denied) for asked, denied in _misdirected(batch, verdicts)]
+        distinct = _distinct(todo)
+        standing = _Standing(len(distinct))
+        for one in distinct:
+            await self._say(entity, one, standing.one_more)
+        await standing.all
+        for envelope, verdict in zip(batch, verdicts, strict=True):
+            await self._let_go(envelope, verdict, state, decision)
+
+    async def _say(self, entity: str, one: Follow, done: Done) -> None:
+        match one:
+            case Tell(request_id, answer, until):
+                if (requester := s.requester_of(request_id)) is not None:
+                    await self._outbox.grant(requester, answer, done)
+                else:
+                    await self._outbox.answer(_answer_to_client(entity, request_id, answer, until))
+                    await done()
+            case SetWake(name, due):
+                await self._outbox.set_timer(entity, SetTimer(name, due, (due - self._clock()).total_seconds()), done)
+            case MakeRoom(request_id, by):
+                holder = s.requester_of(request_id)
+                if holder is not None and holder.step == s.WHOLE:
+                    await self._outbox.make_room(holder.execution, by, done)
+                else:
+                    await done()
+
+    async def _let_go(self, envelope: Envelope, verdict: Verdict, state: SharedState, decision: SharedDecision) -> None:
+        content = envelope.content
+        if verdict.kind == "later":
+            await envelope.nak(backoff_s(envelope.deliveries))
+            return
+        if isinstance(content, r.Due) and not decision.events and (due := next_due(state)) is not None and due > decision.time:
+            await envelope.nak(max(0.001, (due - decision.time).total_seconds()))  # it is early
+            return
+        if isinstance(content, c.AnyCommand) and not isinstance(content, c.AllocateResources):
+            refused = verdict.kind == "refused"
+            if refused or content.confirm or not verdict.effective:
+                answer = Answer(
+                    command_id=content.id,
+                    execution_id=envelope.entity,
+                    status="refused" if refused else "accepted",
+                    effective=verdict.effective,
+                    error=verdict.error,
+                    until=_until(state, content),
+                )
+                await self._outbox.answer(answer)
+        elif isinstance(content, c.AllocateResources) and verdict.kind == "known" and not state.knows(content.id):
+            gone = Answer(command_id=content.id, execution_id=envelope.entity, status="accepted", effective=False)
+            await self._outbox.answer(gone)
+        await envelope.ack()
+
+    async def _bury(self, envelope: Envelope, code: str, error: Exception) -> None:
+        reason = ErrorInfo(
+            type="internal_error",
+            code=code,
+            message=f"{envelope.verb} for {envelope.entity} could not be decided: {error}",
+            hint="it is kept in DEAD and can be redriven once the cause is gone",
+        )
+        if isinstance(envelope.content, c.AnyCommand):
+            answer = Answer(
+                command_id=envelope.content.id, execution_id=envelope.entity, status="refused", effective=False, error=reason
+            )
+            await self._outbox.answer(answer)
+        await self._outbox.bury(envelope, reason)
+
+
+class _Standing:
+    """How many of the things that were sent on their way do not stand yet; `all` is done when every one does."""
+
+    def __init__(self, count: int) -> None:
+        self._open = count
+        self.all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not count:
+            self.all.set_result(None)
+
+    async def one_more(self) -> None:
+        self._open -= 1
+        if not self._open and not self.all.done():
+            self.all.set_result(None)
+
+
+def _until(state: SharedState, command: c.Command) -> datetime | None:
+    """Until when a lease was renewed."""
+    grant = state.held.get(command.allocation) if isinstance(command, c.RenewResources) else None
+    return grant.until if grant is not None else None
+
+
+def _is_last(known: _Known, last: Stored | None) -> bool:
+    return (last.n if last is not None else 0) == known.state.n
+
+
+def _distinct(todo: list[Follow]) -> list[Follow]:
+    """Each thing is said once, the last time that it would have been."""
+    last = {(type(one), one[0]): one for one in todo}
+    return list(last.values())
+
+
+def _misdirected(batch: list[Envelope], verdicts: list[Verdict]) -> Iterator[tuple[str, s.Denied]]:
+    """Who asked for what the entity does not decide upon."""
+    for envelope, verdict in zip(batch, verdicts, strict=True):
+        content: Any = envelope.content
+        if verdict.kind == "denied" and verdict.error is not None and isinstance(content, Asked):
+            yield content.request_id, s.Denied(entity=envelope.entity, gate=s.gate_of(content.acquire.ask), error=verdict.error)
+
+
+def _decide_one(decision: SharedDecision, envelope: Envelope) -> Verdict:
+    content: Any = envelope.content
+    match content:
+        case Asked(request_id, acquire):
+            return decision.acquire(request_id, acquire)
+        case GivenBack(request_id):
+            return decision.release(request_id)
+        case r.Due():
+            return decision.due()
+        case r.Nudge():
+            return Verdict("done")
+    return decision.command(content)
+
+
+def _asker_of(envelope: Envelope) -> str:
+    content: Any = envelope.content
+    return content.request_id if isinstance(content, Asked) else content.id
+
+
+def _answer_to_client(entity: str, command_id: str, answer: s.Answer, until: datetime | None) -> Answer:
+    """What a client hears of its `allocate`."""
+    of_client = partial(Answer, command_id=command_id, execution_id=entity)
+    match answer:
+        case s.Granted():
+            return of_client(status="accepted", resources=answer.resources, until=until)
+        case s.Waiting():
+            return of_client(status="accepted", waiting=True)
+        case s.Denied():
+            return of_client(status="refused", effective=False, error=answer.error)
