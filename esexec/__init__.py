@@ -1,5 +1,6 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
+from esexec import telemetry
 from esexec.client import Checkpoint, Client, Handle, KeptPlan, Startable, StartOptions
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
@@ -125,4 +126,5 @@ __all__ = [
     "recovery",
     "remove_classifier",
     "task",
+    "telemetry",
 ]

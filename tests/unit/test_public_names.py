@@ -12,7 +12,7 @@ Executor Handle InternalError KeptPlan NamespaceConfig NetworkTimeoutRecovery No
 Pending Plan PlanInvalid PlanWarning Progress RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy
 Refused StartOptions Startable StateView Step Task TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo
 ValidationError Verification Worker WorkerLost
-classifier collect connect current_context local recovery remove_classifier task
+classifier collect connect current_context local recovery remove_classifier task telemetry
 """
 
 
