@@ -188,6 +188,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
+    "All verbs on one object": ("Engine",),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
         "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",

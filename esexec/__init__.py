@@ -27,6 +27,7 @@ from esexec.domain.errors import (
 from esexec.domain.lint import PlanWarning
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
+from esexec.engine import Engine
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
 from esexec.local import connect, local
@@ -73,6 +74,7 @@ __all__ = [
     "Context",
     "CorruptHistory",
     "EmbeddedServer",
+    "Engine",
     "Err",
     "ErrorInfo",
     "EsexecError",

@@ -6,7 +6,7 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err
+AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Engine Err
 ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate
 Executor Handle InternalError KeptPlan NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded
 Pending Plan PlanInvalid PlanWarning Progress RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy
