@@ -42,7 +42,7 @@ class Engine:
 
     @classmethod
     def of(cls, client: Client) -> Self:
-        """An engine on a client that is open."""
+        """An engine on a client that is open. For a subclass whose constructor wants more: `Mine(…, client=client)`."""
         return cls(client=client)
 
     async def __aenter__(self) -> Self:
