@@ -194,11 +194,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
+    "All verbs on one object": ("Engine",),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
         "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
     ),
     "Processes": ("Executor", "Worker"),
+    "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
         "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited", "ExecutionCancelled",
@@ -237,6 +239,11 @@ def _name(name: str) -> list[str]:
         module: ModuleType = sys.modules["esexec.client.commands"]
         alias = next(one for one in said(tree_of(module).body) if one.name == name)
         return [*lines, _code(f"Startable = {alias.value}"), "", markdown(alias.doc)]
+    if isinstance(thing, ModuleType):
+        body = tree_of(thing).body
+        values = [f"- **`{one.name}`** = `{one.value}`: {cell(one.doc)}" for one in said(body) if one.name in thing.__all__]
+        functions = [node for node in body if isinstance(node, Definition) and node.name in thing.__all__]
+        return [*lines, markdown(thing.__doc__), "", *values, *(line for node in functions for line in _method(node))]
     node = definition(inspect.unwrap(thing), name)
     if isinstance(node, Definition):
         return [*lines, _code(_signature(node)), "", markdown(ast.get_docstring(node))]

@@ -1,5 +1,6 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
+from esexec import telemetry
 from esexec.client import Checkpoint, Client, Handle, KeptPlan, Startable, StartOptions
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
@@ -27,6 +28,7 @@ from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceR
 from esexec.domain.lint import PlanWarning
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
+from esexec.engine import Engine
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
 from esexec.local import connect, local
@@ -73,6 +75,7 @@ __all__ = [
     "Context",
     "CorruptHistory",
     "EmbeddedServer",
+    "Engine",
     "Err",
     "ErrorInfo",
     "EsexecError",
@@ -132,4 +135,5 @@ __all__ = [
     "recovery",
     "remove_classifier",
     "task",
+    "telemetry",
 ]

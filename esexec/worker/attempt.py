@@ -11,6 +11,7 @@ from esexec.tasks import Context
 
 if TYPE_CHECKING:
     from esexec.worker.images import Images
+    from esexec.worker.telling import Tale
 
 Why = Literal["timeout", "cancelled", "draining"]
 
@@ -24,7 +25,7 @@ class Attempt:
 
     __slots__ = (
         "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "queue",
-        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "why",
+        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "tale", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
@@ -40,6 +41,8 @@ class Attempt:
         self.why: Why | None = None
         self.images: Images | None = None
         """Where before-images go; None: nowhere."""
+        self.tale: Tale | None = None
+        """What hooks are told of it, from its handler's beginning to its end; None: nobody listens."""
         self.asking: set[Future[Any]] | None = None
         """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
@@ -25,8 +26,9 @@ from esexec.failures import describe
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
-from esexec.worker.attempt import Attempt
+from esexec.worker.attempt import Attempt, Why
 from esexec.worker.images import Images
+from esexec.worker.telling import Tale
 from esexec.world import now
 
 logger = logging.getLogger("esexec.worker")
@@ -111,6 +113,8 @@ class Runner:
 
     async def _await(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
         make_current(attempt.context)
+        if telemetry.of_attempts:
+            self._tell(attempt)
         try:
             output = await call(**arguments)
         except BaseException as error:  # also `sys.exit()`: it would end this worker, and each that is given the attempt after it
@@ -132,10 +136,16 @@ class Runner:
 
         context = contextvars.copy_context()
         context.run(make_current, attempt.context)
+        if telemetry.of_attempts:
+            context.run(self._tell, attempt)
         try:
             threading.Thread(target=work, name=f"esexec {attempt.key}", daemon=True).start()
         except RuntimeError as error:  # no further thread can be had
             await self._raised(attempt, error)
+
+    def _tell(self, attempt: Attempt) -> None:
+        """Within the handler's context: it sees what hooks set there."""
+        attempt.tale = Tale(telemetry.of_attempts, attempt, self._worker)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -172,7 +182,7 @@ class Runner:
         news = _news_of_a_failure(attempt)
         report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info, vars=news)
         _log(logging.INFO, attempt, "failed", info)
-        await self._over(attempt, _encode(report))
+        await self._over(attempt, _encode(report), error=info)
 
     async def told_to_stop(self, attempt: Attempt, ended: Any) -> None:
         """The handler was told to end; `ended` says how it did, or that it did not."""
@@ -186,7 +196,7 @@ class Runner:
             report = r.Stopped(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
         if ended == "abandoned":
             logger.warning("%s does not end although it was told to (%s): left to itself", attempt.key, attempt.why)
-        await self._over(attempt, _encode(report))
+        await self._over(attempt, _encode(report), why=attempt.why)
 
     async def look_after(self, attempt: Attempt, now_mono: float) -> None:
         """Called now and then for each attempt: ends what is late, gives up on what does not end."""
@@ -203,10 +213,24 @@ class Runner:
         info = msgspec.structs.replace(info, retryable=False, task_id=dispatch.step, attempt=dispatch.attempt, timestamp=ended_at)
         await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=ended_at, error=info)))
 
-    async def _over(self, attempt: Attempt, data: bytes) -> None:
+    def let_go(self, attempt: Attempt, why: Why) -> None:
+        """Somebody else ended it, or nobody: its handler counts no more, and that is the end of what is told of it."""
+        tale, attempt.tale = attempt.tale, None
+        if tale is not None:
+            tale.end(time.monotonic(), why=why)
+
+    async def _over(self, attempt: Attempt, data: bytes, *, error: ErrorInfo | None = None, why: Why | None = None) -> None:
         attempt.over = True
         attempt.context = attempt.end = None  # both lead back to the attempt: it would be left to the collector
-        await self._report(attempt, data)
+        tale, attempt.tale = attempt.tale, None
+        if tale is None:
+            await self._report(attempt, data)
+            return
+        ended_mono = time.monotonic()
+        try:
+            await self._report(attempt, data)  # first: nothing waits for hooks
+        finally:
+            tale.end(ended_mono, error=error, why=why)
 
 
 def _cancel(attempt: Attempt, running: asyncio.Task[None]) -> None:

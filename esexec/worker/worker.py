@@ -161,6 +161,7 @@ class Worker(Role):
             await asyncio.sleep(0.005)
         for attempt in list(self._attempts.values()):
             await self._hand_back(connection, attempt)
+            self._runner.let_go(attempt, "draining")
         for task in self._background:
             task.cancel()
         await self._leases.stop()
@@ -329,6 +330,7 @@ class Worker(Role):
             asyncio.run_coroutine_threadsafe(self._forget(attempt), loop)
 
     async def _forget(self, attempt: Attempt) -> None:
+        self._runner.let_go(attempt, "timeout")
         if self._attempts.pop(attempt.key, None) is not None:
             await self._queues[attempt.queue].freed()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -110,3 +111,29 @@ class Engine:
         if not self.errors_expected:
             assert self.complaints.of_level(logging.ERROR) == []
             assert self.complaints.tracebacks == []
+
+
+class WorkerThread(threading.Thread):
+    """A worker on a loop of its own, as in a process of its own: so that a test survives a handler that blocks it."""
+
+    def __init__(self, engine: Engine, *tasks: Task[..., Any], **options: Any) -> None:
+        super().__init__(daemon=True)
+        self.engine, self.tasks, self.options = engine, tasks, options
+        self.ready, self.end = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        async with Worker(self.engine.url, tasks=self.tasks, namespace=self.engine.namespace, drain_s=0.5, **self.options):
+            self.ready.set()
+            await asyncio.to_thread(self.end.wait)
+
+    async def __aenter__(self) -> "WorkerThread":
+        self.start()
+        await until(self.ready.is_set)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end.set()
+        await until(lambda: not self.is_alive())

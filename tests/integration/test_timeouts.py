@@ -9,7 +9,7 @@ import pytest
 import esexec
 from esexec import ExecutionStatus
 from esexec.domain.events import TaskTimedOut
-from tests.integration.engine import Engine, until
+from tests.integration.engine import Engine, WorkerThread, until
 
 
 def timed_out(events: list) -> list[TaskTimedOut]:
@@ -153,40 +153,6 @@ async def test_a_timeout_is_the_attempts_not_the_callers(engine: Engine) -> None
         await engine.client.run("slow", timeout=0.05, max_retries=0, wait_timeout=8)
 
 
-class Worker(threading.Thread):
-    """A worker on a loop of its own, as in a process of its own: so that a test survives a handler that blocks it."""
-
-    def __init__(self, engine: Engine, *tasks: esexec.Task, **options: object) -> None:
-        super().__init__(daemon=True)
-        self.engine, self.tasks, self.options = engine, tasks, options
-        self.ready, self.end = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        asyncio.run(self._work())
-
-    async def _work(self) -> None:
-        async with esexec.Worker(self.engine.url, tasks=self.tasks, namespace=self.engine.namespace, drain_s=0.5, **self.options):
-            self.ready.set()
-            await asyncio.to_thread(self.end.wait)
-
-    async def __aenter__(self) -> "Worker":
-        self.start()
-        await until(self.ready.is_set)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.end.set()
-        await until(lambda: not self.is_alive())
-
-
-@pytest.fixture
-def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The times of leases, five times as fast."""
-    for name, value in {"lease_ms": 1_000, "heartbeat_ms": 200, "timeout_grace_ms": 400}.items():
-        monkeypatch.setattr(f"esexec.domain.limits.{name}", value)
-    monkeypatch.setattr("esexec.worker.leases._BLOCKED_S", 0.3)
-
-
 @pytest.mark.usefixtures("quick_leases")
 async def test_a_handler_that_blocks_the_loop_is_closed_and_costs_nobody_else_anything(engine: Engine) -> None:
     """Design §4: past timeout and grace its attempt is closed; the other attempts of that worker keep their leases."""
@@ -210,7 +176,7 @@ async def test_a_handler_that_blocks_the_loop_is_closed_and_costs_nobody_else_an
         await until(lambda: len(calls) == 2, 4)
         return len(calls)
 
-    async with Worker(engine, blocks, innocent, together, queues={"default": 2}, lease_ms=1_000):
+    async with WorkerThread(engine, blocks, innocent, together, queues={"default": 2}, lease_ms=1_000):
         good = await engine.client.start("innocent")
         await until(lambda: calls)
         bad = await engine.execute("blocks")
