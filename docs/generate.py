@@ -190,7 +190,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
-        "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
+        "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "Metric",
     ),
     "Processes": ("Executor", "Worker"),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),

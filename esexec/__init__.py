@@ -24,6 +24,7 @@ from esexec.domain.errors import (
     WorkerLost,
 )
 from esexec.domain.lint import PlanWarning
+from esexec.domain.measures import Metric
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.executor import Executor
@@ -85,6 +86,7 @@ __all__ = [
     "Handle",
     "InternalError",
     "KeptPlan",
+    "Metric",
     "NamespaceConfig",
     "NetworkTimeoutRecovery",
     "NotConfirmed",

@@ -12,6 +12,7 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event, ExecutionCreated
+from esexec.domain.measures import Metric
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -55,6 +56,9 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     again of the work itself, by the task or by its fallback; `attempt` also attempts to undo it, and questions to recovery
     strategies (`recoveries`). `timed_out`: attempts that ran past their timeout. `compensation`: how far its undoing is, in a
     rollback; `undone_by` the task for that, `compensation_error` why it failed.
+
+    `quality` (0 to 1) and `metrics`: the last that its handlers said. `cost`: of all its attempts in this run, those to undo it
+    included. `cached_from`: no handler ran, the output is that of this `execution/step`.
     """
 
     task_id: str
@@ -78,6 +82,10 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
     compensation_error: ErrorInfo | None = None
     undone_by: str | None = None
+    quality: float | None = None
+    cost: float = 0.0
+    metrics: tuple[Metric, ...] = ()
+    cached_from: str | None = None
 
     @property
     def step(self) -> str:
@@ -304,6 +312,10 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         if step.compensation is not None:
             result.compensation, result.compensation_error = step.compensation, step.undo_error
             result.undone_by = step.compensator if step.compensation != "skipped" else None
+    if step.measured is not None:
+        result.quality, result.cost, result.metrics = step.measured.quality, step.measured.cost, step.measured.metrics
+    if step.cached is not None:
+        result.cached_from = f"{step.cached.source_execution}/{step.cached.source_step}"
     return result
 
 

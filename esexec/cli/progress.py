@@ -114,6 +114,8 @@ class StepLine:
                 self.state, self.attempt, self.due = "queued", event.attempt, None
             case e.TaskStarted():
                 self.state, self.began = "running", self.began or event.started_at
+            case e.TaskCacheHit():
+                self.state, self.began = "running", self.began or event.found_at
             case e.TaskCompleted():
                 self.state, self.ended = "completed", event.ended_at
             case e.TaskFailed() | e.TaskTimedOut():

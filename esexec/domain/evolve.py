@@ -105,4 +105,5 @@ _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.CompensationFailed: undoing.compensation_failed,
     e.CompensationRetryScheduled: step.task_retry_scheduled,
     e.CompensationSkipped: undoing.compensation_skipped,
+    e.TaskCacheHit: step.task_cache_hit,
 }

@@ -55,6 +55,7 @@ STEP: Final[StepLife] = {
     e.BeforeImageRecorded: {"pending": ("pending",), "running": ("running",)},
     e.TaskSkipped: {"pending": ("skipped",)},
     e.TaskCancelled: {"pending": ("cancelled",), "running": ("cancelled",)},
+    e.TaskCacheHit: {"pending": ("running",), "running": ("running",)},
 }
 """What an event makes of a step's status; `pending` where a further attempt, a strategy or a fallback follows a failed one.
 

@@ -10,11 +10,25 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
+from esexec.domain.measures import Measured
 
 Time = Annotated[datetime, Meta(tz=True)]
 """With its offset from UTC: two times without one could not be compared with those that have it."""
+
+
+_Id = Annotated[str, Meta(min_length=1, max_length=limits.id_chars)]
+
+
+class CachedFrom(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where a cached output is from: the execution and step whose handler returned it, and when. `key`: what it was found by."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    execution_id: _Id
+    step: _Id
+    time: Time
 
 
 class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):
@@ -30,21 +44,27 @@ class Started(AnyReport, tag="started", frozen=True, kw_only=True):
 
 
 class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
-    """The handler returned. `vars`: the execution's variables that it set."""
+    """The handler returned. `vars`: the execution's variables that it set. `measured`: what it measured of itself.
+
+    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`.
+    """
 
     started_at: Time
     ended_at: Time
     output: Any = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
+    cached: CachedFrom | None = None
 
 
 class Failed(AnyReport, tag="failed", frozen=True, kw_only=True):
-    """The handler raised, or could not be called (then without `started_at`). `vars`: as in `Completed`."""
+    """The handler raised, or could not be called (then without `started_at`). `vars`, `measured`: as in `Completed`."""
 
     error: ErrorInfo
     started_at: Time | None = None
     ended_at: Time | None = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
 
 
 class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
@@ -53,6 +73,7 @@ class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
     started_at: Time
     ended_at: Time
     ended: Ending
+    measured: Measured | None = None
 
 
 class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
@@ -65,6 +86,7 @@ class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
     started_at: Time | None = None
     ended_at: Time | None = None
     ended: Ending | None = None
+    measured: Measured | None = None
 
 
 class Lost(AnyReport, tag="lost", frozen=True, kw_only=True):

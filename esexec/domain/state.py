@@ -16,6 +16,7 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.graph import Graph
+from esexec.domain.measures import Measured
 from esexec.domain.messages import Purpose
 from esexec.domain.settings import (
     BUILT_IN,
@@ -116,7 +117,8 @@ class StepState(msgspec.Struct, gc=False):
     or a pause took it back, or the commit that was to hand it out also stopped it. `inputs`: the outputs of other steps that
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
     version that settled it. `fallback`: the task that does its work since its own failed. `compensator`: the task that undoes it,
-    `undo_error`: why that failed.
+    `undo_error`: why that failed. `measured`: by its attempts, in this run. `cached`: where its output is from, if no
+    handler ran.
     """
 
     waiting: int = 0
@@ -153,6 +155,8 @@ class StepState(msgspec.Struct, gc=False):
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
     compensator: str | None = None
     undo_error: ErrorInfo | None = None
+    measured: Measured | None = None
+    cached: e.TaskCacheHit | None = None
 
     def closed_by(self, attempt: int) -> int:
         """The commit that closed an attempt; 0 = none did."""

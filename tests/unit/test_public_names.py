@@ -8,7 +8,7 @@ import esexec
 NAMES = """
 AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Err
 ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate
-Executor Handle InternalError KeptPlan NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded
+Executor Handle InternalError KeptPlan Metric NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded
 Pending Plan PlanInvalid PlanWarning Progress RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy
 Refused StartOptions Startable StateView Step Task TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo
 ValidationError Verification Worker WorkerLost
