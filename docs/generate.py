@@ -189,8 +189,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "What comes back": (
-        "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
-        "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "Metric",
+        "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
+        "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo",
+        "KeptPlan",
     ),
     "Processes": ("Executor", "Worker"),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),

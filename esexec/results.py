@@ -13,6 +13,7 @@ import msgspec
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event, ExecutionCreated
 from esexec.domain.measures import Metric
+from esexec.domain.messages import Level
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -227,8 +228,36 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return self.total_tasks
 
 
+class LogMessage(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """A line that a handler told (`ctx.log`). `context`: what it said besides, by name. `left_out`: lines of the same attempt
+    just before this one that were too many to be sent."""
+
+    level: Level
+    message: str
+    time: datetime
+    task_id: str
+    attempt: int = 1
+    run: int = 1
+    context: dict[str, Any] = {}
+    worker_id: str | None = None
+    left_out: int = 0
+
+
+class TaskProgress(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """How far a running attempt says it is (`ctx.progress`). `fraction`: 0 to 1."""
+
+    fraction: float
+    text: str = ""
+    time: datetime
+    attempt: int = 1
+
+
 class ExecutionUpdate(msgspec.Struct, kw_only=True):
-    """What a watcher hears: the state after a commit, and the events that led there since the update before."""
+    """What a watcher hears: the state after a commit, and the events that led there since the update before.
+
+    `messages`: lines that handlers told since then; the first update has the last ones that are kept. `task_progress`: how far
+    the steps that run say they are, by step id. An update with news of these may have no events.
+    """
 
     execution_id: str
     timestamp: datetime
@@ -236,6 +265,8 @@ class ExecutionUpdate(msgspec.Struct, kw_only=True):
     progress: Progress
     current_task: str | None = None
     events: list[Event] = []
+    messages: list[LogMessage] = []
+    task_progress: dict[str, TaskProgress] = {}
 
 
 def result_of(state: ExecutionState) -> ExecutionResult:

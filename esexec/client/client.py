@@ -15,6 +15,8 @@ from esexec.client.commands import Startable, StartOptions, checked_id, start_co
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
+from esexec.client.live import Live, LiveOf
+from esexec.client.monitor import not_found, updates_of
 from esexec.client.plans import Planner, Plans
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
@@ -24,10 +26,7 @@ from esexec.domain.errors import (
     AwaitTimeout,
     Conflict,
     NotConfirmed,
-    NotFound,
 )
-from esexec.domain.events import Event
-from esexec.domain.evolve import fold
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.reading import read_change
 from esexec.domain.rollback import Undo, rollback_plan
@@ -41,7 +40,7 @@ from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of, update_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
 CONFIRM_S = 5.0
@@ -81,6 +80,7 @@ class Client:
             self._publisher = await Publisher(connection).start()
             reader = await DirectReader(connection).start()
             self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
+            self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
             self._sender = Sender(
@@ -193,29 +193,13 @@ class Client:
                     raise _too_late(watch.state, wait_timeout) from None
         return watch.state
 
-    async def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
-        """Its updates: first one for all that has happened, then one per commit; ends when the execution has ended.
+    def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
+        """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
+        `ctx.progress`); ends when the execution has ended.
 
         Raises `NotFound` if there is no such execution.
         """
-        watch = await self._feed.open(checked_id(execution_id))
-        news: asyncio.Queue[Commit] = asyncio.Queue()
-        watch.heard.append(news.put_nowait)
-        try:
-            past = await self._read_commits(execution_id)
-            if not past:
-                raise not_found(execution_id)
-            state = ExecutionState(execution_id)
-            yield _advanced(state, past)
-            await self._feed.catch_up(watch)
-            while not state.ended:
-                commit = await news.get()
-                missed = await self._log.load(execution_id, after=state.n) if commit.n > state.n + 1 else []
-                if commits := [codec.decode(stored.data) for stored in missed] or ([commit] if commit.n == state.n + 1 else []):
-                    yield _advanced(state, commits)
-        finally:
-            watch.heard.remove(news.put_nowait)
-            await self._feed.release(watch)
+        return updates_of(checked_id(execution_id), self._feed, self._log, self._live_of)
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 
@@ -385,11 +369,6 @@ class Client:
             await self._feed.release(watch)
 
 
-def not_found(execution_id: str) -> NotFound:
-    """What to raise for an execution that has no history."""
-    return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
-
-
 def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
     """What to raise for an execution that has not ended when the caller's patience has."""
     if not state.exists:
@@ -397,9 +376,3 @@ def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout
         return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
     message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
     return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")
-
-
-def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:
-    fold(state.execution_id, commits, state)
-    events: list[Event] = [event for commit in commits for event in commit.events]
-    return update_of(state, events)

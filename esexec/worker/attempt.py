@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from esexec.domain import limits
+from esexec.domain.measures import Measured
 from esexec.domain.messages import Dispatch
 from esexec.tasks import Context
 
@@ -51,6 +52,12 @@ class Attempt:
         if not self.dispatch.timeout_ms or not self.started_mono:
             return float("inf")
         return self.started_mono + self.dispatch.timeout_ms / 1000
+
+    @property
+    def measured(self) -> Measured | None:
+        """What its handler has measured so far."""
+        context = self.context
+        return None if context is None else context.measured
 
     def stop(self, why: Why, now_mono: float) -> None:
         """Tell the handler to end. The first reason stands."""

@@ -25,6 +25,7 @@ from esexec.failures import describe
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
+from esexec.tasks.live import Outlet
 from esexec.worker.attempt import Attempt
 from esexec.worker.images import Images
 from esexec.world import now
@@ -45,7 +46,7 @@ _OF_THE_GRACE = 0.9
 class Runner:
     """Runs attempts of a worker's tasks, and asks its strategies. `report` hears of each attempt exactly once.
 
-    `images` takes the before-images of handlers; without it they are kept nowhere.
+    `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Runner:
         *,
         strategies: Mapping[str, RecoveryStrategy] | None = None,
         images: Images | None = None,
+        outlet: Outlet | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
-        self._strategies, self._images = strategies or {}, images
+        self._strategies, self._images, self._outlet = strategies or {}, images, outlet
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -99,7 +101,8 @@ class Runner:
     def _started(self, attempt: Attempt, now_mono: float) -> Context:
         attempt.started_at, attempt.started_mono = now(), now_mono
         attempt.images = self._images
-        attempt.context = context = Context(attempt.dispatch, attempt.started_at, attempt if self._images is not None else None)
+        keeper = attempt if self._images is not None else None
+        attempt.context = context = Context(attempt.dispatch, attempt.started_at, keeper, self._outlet)
         return context
 
     def _on_loop(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -149,7 +152,14 @@ class Runner:
         assert attempt.context is not None
         try:
             news = attempt.context.changed_vars()
-            report = r.Completed(worker=self._worker, started_at=attempt.started_at, ended_at=now(), output=output, vars=news)
+            report = r.Completed(
+                worker=self._worker,
+                started_at=attempt.started_at,
+                ended_at=now(),
+                output=output,
+                vars=news,
+                measured=attempt.context.measured,
+            )
             data = encode_with_output(report, output)
         except ExecutionError as error:
             await self._raised(attempt, error)
@@ -169,8 +179,14 @@ class Runner:
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
         info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
-        news = _news_of_a_failure(attempt)
-        report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info, vars=news)
+        report = r.Failed(
+            worker=self._worker,
+            started_at=attempt.started_at,
+            ended_at=ended_at,
+            error=info,
+            vars=_news_of_a_failure(attempt),
+            measured=attempt.measured,
+        )
         _log(logging.INFO, attempt, "failed", info)
         await self._over(attempt, _encode(report))
 
@@ -179,11 +195,8 @@ class Runner:
         if attempt.over:
             return
         assert attempt.started_at is not None
-        report: r.Report
-        if attempt.why == "timeout":
-            report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
-        else:
-            report = r.Stopped(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
+        kind = r.TimedOut if attempt.why == "timeout" else r.Stopped
+        report = kind(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended, measured=attempt.measured)
         if ended == "abandoned":
             logger.warning("%s does not end although it was told to (%s): left to itself", attempt.key, attempt.why)
         await self._over(attempt, _encode(report))
@@ -192,6 +205,8 @@ class Runner:
         """Called now and then for each attempt: ends what is late, gives up on what does not end."""
         if attempt.over or not attempt.started_mono:
             return
+        if attempt.context is not None and attempt.context.voice is not None:
+            attempt.context.voice.look_after(now_mono)
         if attempt.why is None and now_mono >= attempt.deadline_mono:
             attempt.stop("timeout", now_mono)
         elif attempt.why in ("timeout", "cancelled") and now_mono >= _patience_ends(attempt):
@@ -205,6 +220,8 @@ class Runner:
 
     async def _over(self, attempt: Attempt, data: bytes) -> None:
         attempt.over = True
+        if attempt.context is not None and attempt.context.voice is not None:
+            attempt.context.voice.end()
         attempt.context = attempt.end = None  # both lead back to the attempt: it would be left to the collector
         await self._report(attempt, data)
 

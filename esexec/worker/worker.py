@@ -34,6 +34,7 @@ from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.images import Images
 from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
+from esexec.worker.outlet import LiveOutlet
 from esexec.worker.running import Runner
 from esexec.world import new_id, now
 
@@ -121,7 +122,14 @@ class Worker(Role):
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
         self._images = Images(self.name, self._publisher.send)
-        self._runner = Runner(self.name, self._callable, self._report, strategies=self.strategies, images=self._images)
+        self._runner = Runner(
+            self.name,
+            self._callable,
+            self._report,
+            strategies=self.strategies,
+            images=self._images,
+            outlet=LiveOutlet(connection.client, self._subjects, self.name),
+        )
         self._leases = LeaseKeeper(
             self._url,
             dict(self._auth),

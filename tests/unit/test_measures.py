@@ -18,7 +18,6 @@ from tests.given import (
     fatal,
     found,
     given,
-    lost,
     start,
     started,
     step,
