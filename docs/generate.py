@@ -183,7 +183,9 @@ def _default(value: str | None) -> str:
 GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
     "Plans": ("Plan", "Step", "PlanWarning", "ExecutionConfig", "NamespaceConfig"),
-    "Tasks": ("task", "Task", "Context", "current_context", "AttemptCancelled", "collect"),
+    "Tasks": (
+        "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "Resource", "Resources", "collect",
+    ),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),

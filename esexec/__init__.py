@@ -48,16 +48,20 @@ from esexec.results import (
 )
 from esexec.tasks import (
     AttemptCancelled,
+    Cache,
     Context,
     NetworkTimeoutRecovery,
     RecoveryAction,
     RecoveryContext,
     RecoveryResult,
     RecoveryStrategy,
+    Resource,
+    Resources,
     Task,
     collect,
     current_context,
     recovery,
+    resource,
     task,
 )
 from esexec.worker import Worker
@@ -67,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptCancelled",
     "AwaitTimeout",
+    "Cache",
     "Checkpoint",
     "Classification",
     "Client",
@@ -107,6 +112,8 @@ __all__ = [
     "RecoveryResult",
     "RecoveryStrategy",
     "Refused",
+    "Resource",
+    "Resources",
     "StartOptions",
     "Startable",
     "StateView",
@@ -130,5 +137,6 @@ __all__ = [
     "local",
     "recovery",
     "remove_classifier",
+    "resource",
     "task",
 ]

@@ -15,6 +15,7 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import reports as r
+from esexec.domain.cached import CachedFrom
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Message as Decidable
 from esexec.domain.decider import decide, decide_message
@@ -118,7 +119,7 @@ def completed(
 def found(step: str, output: Any = None, attempt: int = 1, *, run: int = 1, source: str = "e0/s0", since: float = -60) -> Report:
     """An output that was found in the cache; `source`: execution and step that returned it."""
     execution, _, of_step = source.partition("/")
-    cached = r.CachedFrom(key="f00d", execution_id=execution, step=of_step, time=at(since))
+    cached = CachedFrom(key="f00d", execution_id=execution, step=of_step, time=at(since))
     report = r.Completed(started_at=at(0), ended_at=at(0), output=output, worker="w", cached=cached)
     return report, step, f"{run}-{attempt}"
 

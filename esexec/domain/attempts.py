@@ -13,6 +13,7 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import advance
+from esexec.domain.cached import CachedFrom
 from esexec.domain.checkpoints import make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict
 from esexec.domain.errors import ErrorInfo, ValidationError
@@ -152,7 +153,7 @@ class _Attempt:
         kind: Any = _STARTED[self.step.purpose]
         self.decision.emit(kind(step=self.step_id, attempt=self.attempt, run=self.run, started_at=started_at, worker=worker))
 
-    def found(self, source: r.CachedFrom, report: r.Completed) -> None:
+    def found(self, source: CachedFrom, report: r.Completed) -> None:
         """The output was returned before, and no handler ran."""
         self.emit(
             e.TaskCacheHit,

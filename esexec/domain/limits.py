@@ -140,8 +140,8 @@ log_lines_per_second: Final = 100
 # Resources of a worker, cached results -----------------------------------------------------------------------------------
 pool_size: Final = 1_000
 """Most items of one resource of a worker."""
-cached_output_bytes: Final = 64 * 1024
-"""Largest output that is cached."""
+cached_result_bytes: Final = 64 * 1024
+"""Largest output that is cached, as JSON and with what is kept beside it."""
 cache_key_bytes: Final = 256 * 1024
 """Largest value that a cached result is found by, as JSON."""
 cache_bytes: Final = 256 * 1024 * 1024

@@ -10,25 +10,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from esexec.domain import limits
+from esexec.domain.cached import CachedFrom
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
 from esexec.domain.measures import Measured
 
 Time = Annotated[datetime, Meta(tz=True)]
 """With its offset from UTC: two times without one could not be compared with those that have it."""
-
-
-_Id = Annotated[str, Meta(min_length=1, max_length=limits.id_chars)]
-
-
-class CachedFrom(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where a cached output is from: the execution and step whose handler returned it, and when. `key`: what it was found by."""
-
-    key: Annotated[str, Meta(min_length=1, max_length=128)]
-    execution_id: _Id
-    step: _Id
-    time: Time
 
 
 class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True, frozen=True, gc=False):

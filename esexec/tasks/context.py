@@ -13,6 +13,7 @@ from esexec.domain.messages import Dispatch, Purpose
 from esexec.tasks.live import Outlet, Voice
 from esexec.tasks.measuring import Measures
 from esexec.tasks.outputs import IMAGE, encode_value
+from esexec.tasks.resources import NO_RESOURCES, Resources
 from esexec.tasks.variables import Variables
 
 
@@ -43,11 +44,12 @@ class Context:
     """One attempt, as its handler sees it. Made by the worker; in tests of a handler: `Context(Dispatch(…))`.
 
     `started_at` (aware, UTC) is when the handler began; without it there is no deadline of the attempt's own. Without `keeper`
-    a before-image is only kept here; without `outlet` nothing is told live.
+    a before-image is only kept here; without `outlet` nothing is told live. `resources`: what the handler is to have, by name.
     """
 
     __slots__ = (
-        "_cancelled", "_dispatch", "_image", "_keeper", "_measures", "_outlet", "_started_at", "_variables", "_voice",
+        "_cancelled", "_dispatch", "_image", "_keeper", "_measures", "_outlet", "_resources", "_started_at", "_variables",
+        "_voice",
     )  # fmt: skip
 
     def __init__(
@@ -56,10 +58,12 @@ class Context:
         started_at: datetime | None = None,
         keeper: ImageKeeper | None = None,
         outlet: Outlet | None = None,
+        resources: Mapping[str, Any] | None = None,
     ) -> None:
         self._dispatch = dispatch
         self._started_at = started_at
         self._keeper, self._outlet = keeper, outlet
+        self._resources = resources
         self._measures: Measures | None = None
         self._voice: Voice | None = None
         self._image: Any = dispatch.before
@@ -263,6 +267,19 @@ class Context:
     def measured(self) -> Measured | None:
         """What the handler has measured so far; None: nothing. Goes into the attempt's report."""
         return None if self._measures is None else self._measures.result()
+
+    # Resources -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def resources(self) -> Resources:
+        """What the handler has of its worker's resources, by name: one of each that its task uses, for itself until it ends.
+
+        `discard("db")` says that the item is broken. Raises ExecutionError (`resource_not_used`) for one that it does not use.
+        """
+        found = self._resources
+        if found is None:
+            return NO_RESOURCES
+        return found if isinstance(found, Resources) else Resources(found)
 
     # Its end ---------------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
@@ -14,8 +14,10 @@ from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_task_name
 from esexec.domain.settings import TaskInfo, TaskSettings
 from esexec.tasks.binding import Binding
+from esexec.tasks.caching import Cache
 from esexec.tasks.context import Context
 from esexec.tasks.options import Duration, TaskOptions, read_options
+from esexec.tasks.resources import checked_uses
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +29,8 @@ class Task(Generic[P, R]):
     """A named handler. Called, it is its function; a worker calls `fn` with what `bind` makes of a dispatch's params.
 
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
-    `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
+    `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said. `uses`: the
+    resources of its worker that it needs; `cache`: for whom its outputs serve again.
     """
 
     __name__: str
@@ -41,6 +44,8 @@ class Task(Generic[P, R]):
         settings: TaskSettings | None = None,
         description: str | None = None,
         compensate: "Task[..., Any] | str | None" = None,
+        uses: Iterable[str] = (),
+        cache: Cache | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -54,6 +59,10 @@ class Task(Generic[P, R]):
         self.settings = settings if settings is not None else TaskSettings()
         self.description = _checked_description(self.name, description if description is not None else _summary(fn))
         self.is_async = _is_async(self.name, fn)
+        self.uses = checked_uses(self.name, uses)
+        self.cache = _checked_cache(self.name, cache)
+        self.is_prepared = bool(self.uses) or self.cache is not None
+        """Whether something has to be done before the handler is called."""
         functools.update_wrapper(self, fn)
         self.compensation = _checked_compensation(self.name, compensate)
         self._binding: Binding | None = None
@@ -79,7 +88,14 @@ class Task(Generic[P, R]):
     def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
     @overload
     def compensate(
-        self, fn: None = None, /, *, name: str | None = None, description: str | None = None, **settings: Unpack[TaskOptions]
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        uses: Iterable[str] = (),
+        **settings: Unpack[TaskOptions],
     ) -> "Callable[[Callable[Q, S]], Task[Q, S]]": ...
     def compensate(
         self,
@@ -88,6 +104,7 @@ class Task(Generic[P, R]):
         *,
         name: str | None = None,
         description: str | None = None,
+        uses: Iterable[str] = (),
         **settings: Unpack[TaskOptions],
     ) -> Any:
         """Make a function the one that undoes this task: `@create.compensate`, or `@create.compensate(max_retries=10)`.
@@ -107,6 +124,7 @@ class Task(Generic[P, R]):
                 name=f"{self.name}.compensate" if name is None else name,
                 settings=said,
                 description=description,
+                uses=uses,
                 local_names=local_names,
             )
             self.compensation = undo
@@ -153,6 +171,8 @@ def task(
     name: str | None = None,
     description: str | None = None,
     compensate: Task[..., Any] | str | None = None,
+    uses: Iterable[str] = (),
+    cache: Cache | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -174,6 +194,8 @@ def task(
     name: str | None = None,
     description: str | None = None,
     compensate: Task[..., Any] | str | None = None,
+    uses: Iterable[str] = (),
+    cache: Cache | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -190,9 +212,10 @@ def task(
 ) -> Any:
     """Make a task of a function, async or sync: `@task`, or `@task(max_retries=5, timeout="30s")`.
 
-    Everything but the names and `compensate` is the task's level of the settings (see `TaskSettings`); what is not given is
-    left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is another name for `initial_retry_delay`.
-    `compensate`: what undoes the task, where it is a task of its own (else see `Task.compensate`), or its name.
+    Everything but the names, `compensate`, `uses` and `cache` is the task's level of the settings (see `TaskSettings`); what is
+    not given is left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is another name for
+    `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own (else see `Task.compensate`), or its
+    name. `uses`: names of the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
     Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings.
     """
     settings = read_options(
@@ -216,7 +239,14 @@ def task(
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         return Task(
-            function, name=name, settings=settings, description=description, compensate=compensate, local_names=local_names
+            function,
+            name=name,
+            settings=settings,
+            description=description,
+            compensate=compensate,
+            uses=uses,
+            cache=cache,
+            local_names=local_names,
         )
 
     return decorate if fn is None else decorate(fn)
@@ -245,6 +275,12 @@ def _checked_compensation(name: str, compensate: Any) -> Task[..., Any] | str | 
         code="invalid_task",
         hint="give a task, or the name of one; a function: @my_task.compensate",
     )
+
+
+def _checked_cache(name: str, cache: Any) -> Cache | None:
+    if cache is None or isinstance(cache, Cache):
+        return cache
+    raise ValidationError(f"task `{name}`: {cache!r:.80} is no cache", code="invalid_task", hint='cache=Cache(ttl="1h")')
 
 
 def _checked_description(name: str, description: str) -> str:

@@ -12,6 +12,7 @@ from esexec.tasks import Context
 
 if TYPE_CHECKING:
     from esexec.worker.images import Images
+    from esexec.worker.results import ToKeep
 
 Why = Literal["timeout", "cancelled", "draining"]
 
@@ -25,7 +26,7 @@ class Attempt:
 
     __slots__ = (
         "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "queue",
-        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "why",
+        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "to_keep", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
@@ -41,6 +42,8 @@ class Attempt:
         self.why: Why | None = None
         self.images: Images | None = None
         """Where before-images go; None: nowhere."""
+        self.to_keep: ToKeep | None = None
+        """What its output is to be found by again; None: nobody looks for it."""
         self.asking: set[Future[Any]] | None = None
         """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None

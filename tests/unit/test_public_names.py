@@ -6,13 +6,13 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
+AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
 Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus
 ExecutionUpdate Executor Handle InternalError KeptPlan LogMessage Metric NamespaceConfig NetworkTimeoutRecovery
 NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning Progress RateLimited RecoveryAction
-RecoveryContext RecoveryResult RecoveryStrategy Refused StartOptions Startable StateView Step Task TaskProgress
+RecoveryContext RecoveryResult RecoveryStrategy Refused Resource Resources StartOptions Startable StateView Step Task TaskProgress
 TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo ValidationError Verification Worker WorkerLost
-classifier collect connect current_context local recovery remove_classifier task
+classifier collect connect current_context local recovery remove_classifier resource task
 """
 
 
