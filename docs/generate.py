@@ -149,6 +149,7 @@ def events_page() -> str:
     lines.append("- **ErrorInfo**: see [errors](errors.md#what-an-error-holds).")
     lines.append("- **ExecutionConfig**, **NamespaceConfig**: see [configuration](configuration.md).")
     lines.append("- **TaskInfo**: the settings of a task, and as `compensate` the name of the task that undoes it.")
+    lines.append("- **Measured**: what the handler measured, as in its [report](protocol.md#work).")
     lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
 
