@@ -10,8 +10,8 @@ from esexec.cli.terminal import text
 from esexec.results import ExecutionUpdate, LogMessage, TaskProgress
 
 _LOOKS: Final = {"debug": "bright_black", "info": "", "warning": "yellow", "error": "red"}
-_MOVED: Final = 0.1
-"""Progress is told again when it has moved by so much."""
+_MOVED: Final = 10
+"""Progress is told again when it has moved by so many per cent."""
 _VALUE_CHARS: Final = 200
 
 
@@ -37,7 +37,8 @@ class Telling:
 
     def __init__(self, *, debug: bool = False) -> None:
         self._debug = debug
-        self._told: dict[str, tuple[int, float]] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+        """By step: the attempt, and the per cent that were told last."""
 
     def messages(self, update: ExecutionUpdate) -> Iterator[Text]:
         return (log_line(one) for one in update.messages if self._debug or one.level != "debug")
@@ -45,7 +46,8 @@ class Telling:
     def progress(self, update: ExecutionUpdate) -> Iterator[Text]:
         """The progress that has moved noticeably, or is an attempt's first."""
         for step, progress in update.task_progress.items():
-            attempt, fraction = self._told.get(step, (0, 0.0))
-            if attempt != progress.attempt or abs(progress.fraction - fraction) >= _MOVED:
-                self._told[step] = progress.attempt, progress.fraction
+            attempt, told = self._told.get(step, (0, 0))
+            percent = round(100 * progress.fraction)
+            if attempt != progress.attempt or abs(percent - told) >= _MOVED:
+                self._told[step] = progress.attempt, percent
                 yield text(f"         {step}: {progress_words(progress)}")
