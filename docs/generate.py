@@ -152,6 +152,7 @@ def events_page() -> str:
     lines.append("- **Gate**: what an attempt must be granted: `concurrency`, `resources`, `rate_limit`, in this order.")
     flow = "python.md#rate-limits-concurrency-resources"
     lines.append(f"- **Resource**, **ResourceUsage**, **ResourcePool**: see [Python]({flow}).")
+    lines.append("- **Measured**: what the handler measured, as in its [report](protocol.md#work).")
     lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
 
@@ -189,15 +190,19 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Rate limits, concurrency, resources": (
         "RateLimit", "Key", "ResourceRequirement", "ResourcePool", "Resource", "ResourceUsage",
     ),
-    "Tasks": ("task", "Task", "Context", "current_context", "AttemptCancelled", "collect"),
+    "Tasks": (
+        "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "WorkerResource",
+        "WorkerResources", "collect",
+    ),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "All verbs on one object": ("Engine",),
     "What comes back": (
-        "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "Pending", "Ok", "Err",
-        "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
+        "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
+        "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo",
+        "KeptPlan",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),

@@ -19,6 +19,7 @@ from esexec.domain.errors import (
     PlanInvalid,
     RateLimited,
     Refused,
+    ResourceUnavailable,
     TaskTimeout,
     Unavailable,
     ValidationError,
@@ -26,6 +27,7 @@ from esexec.domain.errors import (
 )
 from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceRequirement, ResourceUsage
 from esexec.domain.lint import PlanWarning
+from esexec.domain.measures import Metric
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.engine import Engine
@@ -40,14 +42,17 @@ from esexec.results import (
     ExecutionResult,
     ExecutionStatus,
     ExecutionUpdate,
+    LogMessage,
     Ok,
     Pending,
     Progress,
+    TaskProgress,
     TaskResult,
     TaskStatus,
 )
 from esexec.tasks import (
     AttemptCancelled,
+    Cache,
     Context,
     NetworkTimeoutRecovery,
     RecoveryAction,
@@ -55,9 +60,12 @@ from esexec.tasks import (
     RecoveryResult,
     RecoveryStrategy,
     Task,
+    WorkerResource,
+    WorkerResources,
     collect,
     current_context,
     recovery,
+    resource,
     task,
 )
 from esexec.worker import Worker
@@ -67,6 +75,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptCancelled",
     "AwaitTimeout",
+    "Cache",
     "Checkpoint",
     "Classification",
     "Client",
@@ -90,6 +99,8 @@ __all__ = [
     "InternalError",
     "KeptPlan",
     "Key",
+    "LogMessage",
+    "Metric",
     "NamespaceConfig",
     "NetworkTimeoutRecovery",
     "NotConfirmed",
@@ -111,12 +122,14 @@ __all__ = [
     "Resource",
     "ResourcePool",
     "ResourceRequirement",
+    "ResourceUnavailable",
     "ResourceUsage",
     "StartOptions",
     "Startable",
     "StateView",
     "Step",
     "Task",
+    "TaskProgress",
     "TaskResult",
     "TaskStatus",
     "TaskTimeout",
@@ -127,6 +140,8 @@ __all__ = [
     "Verification",
     "Worker",
     "WorkerLost",
+    "WorkerResource",
+    "WorkerResources",
     "classifier",
     "collect",
     "connect",
@@ -134,6 +149,7 @@ __all__ = [
     "local",
     "recovery",
     "remove_classifier",
+    "resource",
     "task",
     "telemetry",
 ]

@@ -12,7 +12,7 @@ from esexec.client import Client, Planner
 from esexec.executor import Executor
 from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
-from esexec.tasks import Tasks
+from esexec.tasks import Tasks, WorkerResource
 from esexec.worker import Worker
 
 
@@ -34,6 +34,7 @@ async def local(
     *,
     tasks: Tasks = (),
     strategies: Iterable[Any] = (),
+    resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
     queues: Mapping[str, int] | None = None,
     namespace: str = "default",
     store: str | Path = ".esexec",
@@ -41,7 +42,8 @@ async def local(
     url: str | None = None,
     planner: Planner | None = None,
 ) -> AsyncIterator[Client]:
-    """A client beside an embedded server, an executor and a worker with `tasks` and `strategies`, all ended with the block.
+    """A client beside an embedded server, an executor and a worker with `tasks`, `strategies` and `resources`, all ended with the
+    block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
     `planner`: makes plans from queries (`client.plans.create`).
@@ -52,6 +54,6 @@ async def local(
             url = server.url
         await stack.enter_async_context(Executor(url, namespace=namespace))
         if tasks or strategies:
-            worker = Worker(url, tasks=tasks, strategies=strategies, queues=queues, namespace=namespace)
+            worker = Worker(url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace)
             await stack.enter_async_context(worker)
         yield await stack.enter_async_context(Client(url, namespace=namespace, planner=planner))

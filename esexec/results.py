@@ -12,6 +12,8 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event, ExecutionCreated
+from esexec.domain.measures import Metric
+from esexec.domain.messages import Level
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 
 
@@ -55,6 +57,9 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     again of the work itself, by the task or by its fallback; `attempt` also attempts to undo it, and questions to recovery
     strategies (`recoveries`). `timed_out`: attempts that ran past their timeout. `compensation`: how far its undoing is, in a
     rollback; `undone_by` the task for that, `compensation_error` why it failed.
+
+    `quality` (0 to 1) and `metrics`: the last that its handlers said. `cost`: of all its attempts in this run, those to undo it
+    included. `cached_from`: no handler ran, the output is that of this `execution/step`.
     """
 
     task_id: str
@@ -78,6 +83,10 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     compensation: Literal["running", "completed", "failed", "skipped"] | None = None
     compensation_error: ErrorInfo | None = None
     undone_by: str | None = None
+    quality: float | None = None
+    cost: float = 0.0
+    metrics: tuple[Metric, ...] = ()
+    cached_from: str | None = None
 
     @property
     def step(self) -> str:
@@ -219,8 +228,36 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return self.total_tasks
 
 
+class LogMessage(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """A line that a handler told (`ctx.log`). `context`: what it said besides, by name. `left_out`: lines of the same attempt
+    just before this one that were too many to be sent."""
+
+    level: Level
+    message: str
+    time: datetime
+    task_id: str
+    attempt: int = 1
+    run: int = 1
+    context: dict[str, Any] = {}
+    worker_id: str | None = None
+    left_out: int = 0
+
+
+class TaskProgress(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """How far a running attempt says it is (`ctx.progress`). `fraction`: 0 to 1."""
+
+    fraction: float
+    text: str = ""
+    time: datetime
+    attempt: int = 1
+
+
 class ExecutionUpdate(msgspec.Struct, kw_only=True):
-    """What a watcher hears: the state after a commit, and the events that led there since the update before."""
+    """What a watcher hears: the state after a commit, and the events that led there since the update before.
+
+    `messages`: lines that handlers told since then; the first update has the last ones that are kept. `task_progress`: how far
+    the steps that run say they are, by step id. An update with news of these may have no events.
+    """
 
     execution_id: str
     timestamp: datetime
@@ -228,6 +265,8 @@ class ExecutionUpdate(msgspec.Struct, kw_only=True):
     progress: Progress
     current_task: str | None = None
     events: list[Event] = []
+    messages: list[LogMessage] = []
+    task_progress: dict[str, TaskProgress] = {}
 
 
 def result_of(state: ExecutionState) -> ExecutionResult:
@@ -297,6 +336,7 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         completed_at=ended_at,
         duration_ms=_between(step.first_started_at, ended_at),
         next_retry_at=step.next_retry_at,
+        was_rate_limited=step.was_rate_limited,
         skip_reason=step.skip_reason,
     )
     if step.timed_out or step.fallback is not None or step.recoveries or step.compensation is not None:
@@ -304,6 +344,10 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
         if step.compensation is not None:
             result.compensation, result.compensation_error = step.compensation, step.undo_error
             result.undone_by = step.compensator if step.compensation != "skipped" else None
+    if step.measured is not None:
+        result.quality, result.cost, result.metrics = step.measured.quality, step.measured.cost, step.measured.metrics
+    if step.cached is not None:
+        result.cached_from = f"{step.cached.source_execution}/{step.cached.source_step}"
     return result
 
 

@@ -69,6 +69,9 @@ class Teller:
             case e.TaskStarted():
                 self._begins(event)
                 return f"{_attempt(event)} started{_on(event.worker)}"
+            case e.TaskCacheHit():
+                source = f"{_line(event.source_step)} in execution {_line(event.source_execution)}"
+                return f"{_attempt(event)} found in the cache: the output of {source}, {duration(event.age_ms)} old"
             case e.TaskCompleted():
                 return f"{_attempt(event)} completed{self._took(event, event.ended_at, 'in')}"
             case e.TaskFailed():
@@ -237,7 +240,14 @@ def _of_namespace(event: e.Event) -> str | None:
 
 
 def _attempt(
-    event: e.TaskScheduled | e.TaskStarted | e.TaskCompleted | e.TaskFailed | e.TaskTimedOut | e.TaskHeld | e.TaskOverdue,
+    event: e.TaskScheduled
+    | e.TaskStarted
+    | e.TaskCompleted
+    | e.TaskFailed
+    | e.TaskTimedOut
+    | e.TaskHeld
+    | e.TaskOverdue
+    | e.TaskCacheHit,
 ) -> str:
     return f"{event.step} (attempt {event.attempt})" if event.attempt > 1 else event.step
 

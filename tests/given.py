@@ -15,6 +15,7 @@ from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import reports as r
+from esexec.domain.cached import CachedFrom
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.decider import Message as Decidable
 from esexec.domain.decider import decide, decide_message
@@ -23,6 +24,7 @@ from esexec.domain.effects import Effect, effects_of
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.evolve import begin, evolve, fold, note_cause
 from esexec.domain.legality import objection
+from esexec.domain.measures import Measured
 from esexec.domain.state import ExecutionState, TimerKind
 from esexec.log import codec
 from esexec.log.port import Stored
@@ -106,8 +108,19 @@ def completed(
     began: float = 0,
     ended: float = 1,
     vars: Mapping[str, Any] | None = None,
+    measured: Measured | None = None,
 ) -> Report:
-    report = r.Completed(started_at=at(began), ended_at=at(ended), output=output, worker="w", vars=dict(vars or {}))
+    report = r.Completed(
+        started_at=at(began), ended_at=at(ended), output=output, worker="w", vars=dict(vars or {}), measured=measured
+    )
+    return report, step, f"{run}-{attempt}"
+
+
+def found(step: str, output: Any = None, attempt: int = 1, *, run: int = 1, source: str = "e0/s0", since: float = -60) -> Report:
+    """An output that was found in the cache; `source`: execution and step that returned it."""
+    execution, _, of_step = source.partition("/")
+    cached = CachedFrom(key="f00d", execution_id=execution, step=of_step, time=at(since))
+    report = r.Completed(started_at=at(0), ended_at=at(0), output=output, worker="w", cached=cached)
     return report, step, f"{run}-{attempt}"
 
 
@@ -119,11 +132,12 @@ def failed(
     code: str = "BROKEN",
     retryable: bool | None = None,
     vars: Mapping[str, Any] | None = None,
+    measured: Measured | None = None,
     **error: Any,
 ) -> Report:
     """A failure; `retryable=False` makes it the step's end."""
     told = failure(code, retryable=retryable, **error)
-    report = r.Failed(error=told, started_at=at(0), ended_at=at(1), worker="w", vars=dict(vars or {}))
+    report = r.Failed(error=told, started_at=at(0), ended_at=at(1), worker="w", vars=dict(vars or {}), measured=measured)
     return report, step, f"{run}-{attempt}"
 
 

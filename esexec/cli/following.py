@@ -25,7 +25,7 @@ async def follow_to_end(
     from esexec.cli.terminal import show, terminal
 
     console = terminal()
-    following = asyncio.ensure_future(follow(client.monitor(execution_id), console, again=again))
+    following = asyncio.ensure_future(follow(client.monitor(execution_id), console, again=again, debug=call.verbose))
     waiting = asyncio.ensure_future(client.wait(execution_id, wait_timeout=wait_timeout))
     try:
         # Whichever fails first: who follows what is not there is told at once, and not waited for by the other.

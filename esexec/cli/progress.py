@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from esexec.cli.telling import Telling, progress_words
 from esexec.cli.terminal import columns, is_live, show, text
 from esexec.domain import events as e
 from esexec.domain.evolve import begin, evolve
 from esexec.domain.state import ExecutionState, StepState
-from esexec.results import ExecutionUpdate, progress_of
+from esexec.results import ExecutionUpdate, TaskProgress, progress_of
 from projections.timeline import Teller, duration, not_undone
 
 NARROW: Final = 84
@@ -56,20 +57,25 @@ _NEW_RUNS: Final = (e.ExecutionRetried, e.CheckpointRestored)
 _ACTIVE: Final = ("running", "retrying", "queued", "recovering", "undoing")
 
 
-async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, again: bool = False) -> None:
-    """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event.
+async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, again: bool = False, debug: bool = False) -> None:
+    """Show an execution until it has ended: a picture that is redrawn where that is possible, else a line for each event; and
+    what its handlers tell (with `debug` also the lines of that level).
 
     `again`: it had ended or stood before; only lines for what follows the command that set it going again.
     """
+    telling = Telling(debug=debug)
     if is_live(console):
         progress = Progress()
         with Live(progress, console=console, refresh_per_second=10, vertical_overflow="crop"):
             async for update in updates:
+                show(console, *telling.messages(update))
                 for event in update.events:
                     progress.apply(event)
+                progress.told = update.task_progress
         return
     teller, past, state = Teller(), again, ExecutionState("")
     async for update in updates:
+        show(console, *telling.messages(update))
         skipped = _last_beginning(update.events) if past else 0
         past = False
         over = {(event.step, event.run, event.attempt) for event in update.events if isinstance(event, _ATTEMPT_ENDS)}
@@ -81,6 +87,7 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, a
             told_with_end = isinstance(event, _STARTS) and (event.step, event.run, event.attempt) in over
             if not isinstance(event, _SCHEDULED) and not told_with_end:
                 show(console, text(f"{progress_of(state).percentage:>3.0f} %  {words}"))
+        show(console, *telling.progress(update))
 
 
 def take(state: ExecutionState, event: e.Event) -> None:
@@ -114,6 +121,8 @@ class StepLine:
                 self.state, self.attempt, self.due = "queued", event.attempt, None
             case e.TaskStarted():
                 self.state, self.began = "running", self.began or event.started_at
+            case e.TaskCacheHit():
+                self.state, self.began = "running", self.began or event.found_at
             case e.TaskCompleted():
                 self.state, self.ended = "completed", event.ended_at
             case e.TaskFailed() | e.TaskTimedOut():
@@ -180,6 +189,8 @@ class Progress:
     def __init__(self) -> None:
         self._lines: dict[str, StepLine] = {}
         self._state = ExecutionState("")
+        self.told: dict[str, TaskProgress] = {}
+        """How far the steps that run say they are."""
 
     def apply(self, event: e.Event) -> None:
         state = self._state
@@ -206,7 +217,10 @@ class Progress:
             cells = [text(sign, style), text(line.id, "bold" if line.state in ("running", "retrying") else "")]
             if wide:
                 cells.append(text(line.description, "bright_black" if line.state == "pending" else ""))
-            rows.append((*cells, text(line.words(now), "bright_black" if line.state == "completed" else style)))
+            words = line.words(now)
+            if line.state == "running" and (told := self.told.get(line.id)) is not None:
+                words = f"{words}: {progress_words(told)}"
+            rows.append((*cells, text(words, "bright_black" if line.state == "completed" else style)))
         yield ""
         yield columns(*rows, wrap_last=False)
         if hidden := len(self._lines) - len(shown):

@@ -7,7 +7,7 @@ import asyncio
 import inspect
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 import typer
 
@@ -17,11 +17,17 @@ from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_t
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
-from esexec.tasks import Task, collect_strategies
+from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
 
 T = TypeVar("T")
 Role = Executor | Worker
+
+
+class _BesideTasks(TypedDict):
+    strategies: list[RecoveryStrategy]
+    resources: list[WorkerResource]
+
 
 _FOR_EVER_S = 10.0 * 365 * 24 * 3600
 _SILENT_S = 1.0
@@ -46,10 +52,10 @@ async def executor(call: Call) -> None:
 async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
     """Run a worker: it runs the tasks and recovery strategies of a module. As many as you like; SIGTERM drains it."""
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
-    strategies = collect_strategies(tasks).values()
+    others = _beside_tasks(tasks)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
+        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
         await _up(call, server, stack, role)
         _ready(call, server, _said_of(role, found, queues))
         await asyncio.Event().wait()
@@ -65,19 +71,24 @@ async def dev(
 ) -> None:
     """Run everything for development: the embedded server, an executor, and a worker if there are --tasks."""
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
-    strategies = collect_strategies(tasks or ()).values()
+    others = _beside_tasks(tasks or ())
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         decider = Executor(server.url, namespace=call.namespace)
         await _up(call, server, stack, decider)
         roles: dict[str, Any] = {"executor": decider.name}
-        if found or strategies:
-            role = Worker(server.url, tasks=found.values(), strategies=strategies, queues=queues, namespace=call.namespace)
+        if found or others["strategies"]:
+            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
             await _up(call, server, stack, role)
             roles |= _said_of(role, found, queues)
         _ready(call, server, roles)
         _what_to_try(call, found)
         await asyncio.Event().wait()
+
+
+def _beside_tasks(places: Iterable[str]) -> _BesideTasks:
+    """What modules have for a worker besides their tasks."""
+    return {"strategies": [*collect_strategies(places).values()], "resources": [*collect_resources(places).values()]}
 
 
 async def _up(call: Call, server: Server, stack: AsyncExitStack, role: Role) -> None:

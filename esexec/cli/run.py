@@ -33,7 +33,7 @@ from esexec.cli.notes import say_warnings
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.plans import Plan
-from esexec.tasks import collect_strategies
+from esexec.tasks import collect_resources, collect_strategies
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +75,14 @@ async def run(
     slots = dict.fromkeys(queues_of(what, found) | {one.queue for one in strategies if one.queue}, concurrency)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        opened = local(tasks=found.values(), strategies=strategies, queues=slots, namespace=call.namespace, url=server.url)
+        opened = local(
+            tasks=found.values(),
+            strategies=strategies,
+            resources=collect_resources(tasks).values(),
+            queues=slots,
+            namespace=call.namespace,
+            url=server.url,
+        )
         client = await stack.enter_async_context(opened)
         handle = await client.start(what, given, execution_id=execution_id, **options)
         try:

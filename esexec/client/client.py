@@ -6,16 +6,22 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Self, Unpack
+
+import msgspec
 
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
+from esexec.client.live import Live, LiveOf
+from esexec.client.monitor import not_found, updates_of
 from esexec.client.plans import Planner, Plans
+from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.domain import commands as c
@@ -24,10 +30,8 @@ from esexec.domain.errors import (
     AwaitTimeout,
     Conflict,
     NotConfirmed,
-    NotFound,
 )
-from esexec.domain.events import Event
-from esexec.domain.evolve import fold
+from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.reading import read_change
 from esexec.domain.rollback import Undo, rollback_plan
@@ -36,12 +40,12 @@ from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
 from esexec.log.verify import Verification, verify
-from esexec.nats.connection import Auth, Connection, connect
+from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of, update_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
 CONFIRM_S = 5.0
@@ -69,7 +73,7 @@ class Client:
         self.url = url or os.environ.get("NATS_URL") or "nats://127.0.0.1:4222"
         self.owner = owner
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
-        self.plans, self.strategies = Plans(self, planner), Strategies(self)
+        self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -81,6 +85,7 @@ class Client:
             self._publisher = await Publisher(connection).start()
             reader = await DirectReader(connection).start()
             self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
+            self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
             self._sender = Sender(
@@ -193,29 +198,13 @@ class Client:
                     raise _too_late(watch.state, wait_timeout) from None
         return watch.state
 
-    async def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
-        """Its updates: first one for all that has happened, then one per commit; ends when the execution has ended.
+    def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
+        """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
+        `ctx.progress`); ends when the execution has ended.
 
         Raises `NotFound` if there is no such execution.
         """
-        watch = await self._feed.open(checked_id(execution_id))
-        news: asyncio.Queue[Commit] = asyncio.Queue()
-        watch.heard.append(news.put_nowait)
-        try:
-            past = await self._read_commits(execution_id)
-            if not past:
-                raise not_found(execution_id)
-            state = ExecutionState(execution_id)
-            yield _advanced(state, past)
-            await self._feed.catch_up(watch)
-            while not state.ended:
-                commit = await news.get()
-                missed = await self._log.load(execution_id, after=state.n) if commit.n > state.n + 1 else []
-                if commits := [codec.decode(stored.data) for stored in missed] or ([commit] if commit.n == state.n + 1 else []):
-                    yield _advanced(state, commits)
-        finally:
-            watch.heard.remove(news.put_nowait)
-            await self._feed.release(watch)
+        return updates_of(checked_id(execution_id), self._feed, self._log, self._live_of)
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 
@@ -376,7 +365,7 @@ class Client:
         """See `Strategies.remove`."""
         return await self.strategies.remove(strategy_id)
 
-    async def _tell_shared(self, entity: str, verb: str, command: c.SettingsCommand | c.PutPlan) -> bool:
+    async def _tell_shared(self, entity: str, verb: str, command: c.SettingsCommand | c.PutPlan | c.PoolsCommand) -> bool:
         """Give a command to what executions share: whether it changed anything. Raises as `_tell`."""
         watch = await self._feed.open(entity)
         try:
@@ -385,10 +374,24 @@ class Client:
         finally:
             await self._feed.release(watch)
 
+    @asynccontextmanager
+    async def _answers_to(self, entity: str, command_id: str, hear: Callable[[Answer], None]) -> AsyncIterator[None]:
+        """Hear every answer to a command, also those behind the first."""
+        assert self._connection is not None
 
-def not_found(execution_id: str) -> NotFound:
-    """What to raise for an execution that has no history."""
-    return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")
+        async def heard(message: Msg) -> None:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                hear(_answer(message.data))
+
+        subscription = await self._connection.subscribe(self._subjects.reply(entity, command_id), heard)
+        try:
+            yield
+        finally:
+            if not self._connection.is_closed:
+                await subscription.unsubscribe()
+
+
+_answer = msgspec.json.Decoder(Answer).decode
 
 
 def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
@@ -398,9 +401,3 @@ def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout
         return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
     message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
     return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")
-
-
-def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:
-    fold(state.execution_id, commits, state)
-    events: list[Event] = [event for commit in commits for event in commit.events]
-    return update_of(state, events)

@@ -15,9 +15,11 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.advance import advance
+from esexec.domain.cached import CachedFrom
 from esexec.domain.checkpoints import make_checkpoint, restore
 from esexec.domain.decision import APPLIED, Decision, Verdict
 from esexec.domain.errors import ErrorInfo, ValidationError
+from esexec.domain.measures import Measured
 from esexec.domain.recovery import outcome_of, vars_too_large
 from esexec.domain.retry import delay_ms, may_retry
 from esexec.domain.state import StepState
@@ -127,16 +129,19 @@ class _Attempt:
     def observe(self, report: r.Report) -> None:
         match report:
             case r.Completed():
-                self.started(report.started_at, report.worker)
+                if report.cached is not None and self.step.purpose in ("task", "fallback"):
+                    self.found(report.cached, report)
+                else:
+                    self.started(report.started_at, report.worker)
                 self.completed(report)
             case r.Started():
                 self.started(report.started_at, report.worker)
             case r.Failed():
                 self.started(report.started_at, report.worker)
-                self.failed(report.error, report.ended_at, report.vars)
+                self.failed(report.error, report.ended_at, report.vars, report.measured)
             case r.TimedOut():
                 self.started(report.started_at, report.worker)
-                self.timed_out(report.ended_at, report.ended)
+                self.timed_out(report.ended_at, report.ended, report.measured)
             case r.Stopped():
                 self.stopped(report)
             case r.Lost():
@@ -159,15 +164,27 @@ class _Attempt:
         kind: Any = _STARTED[self.step.purpose]
         self.decision.emit(kind(step=self.step_id, attempt=self.attempt, run=self.run, started_at=started_at, worker=worker))
 
+    def found(self, source: CachedFrom, report: r.Completed) -> None:
+        """The output was returned before, and no handler ran."""
+        self.emit(
+            e.TaskCacheHit,
+            key=source.key,
+            source_execution=source.execution_id,
+            source_step=source.step,
+            age_ms=max(0, round((report.started_at - source.time).total_seconds() * 1000)),
+            found_at=report.started_at,
+            worker=report.worker,
+        )
+
     def completed(self, report: r.Completed) -> None:
         match self.step.purpose:
             case "recovery":
                 self.advised(report.output, report.ended_at)
             case "compensation":
                 news = report.vars if not report.vars or not vars_too_large(self.state, report.vars) else {}
-                self.emit(e.CompensationCompleted, ended_at=report.ended_at, vars=news)
+                self.emit(e.CompensationCompleted, ended_at=report.ended_at, vars=news, measured=report.measured)
             case _ if report.vars and vars_too_large(self.state, report.vars):
-                self.failed(_vars_too_large(self.step_id, self.attempt), report.ended_at)
+                self.failed(_vars_too_large(self.step_id, self.attempt), report.ended_at, measured=report.measured)
             case _:
                 self.decision.emit(
                     e.TaskCompleted(
@@ -177,18 +194,25 @@ class _Attempt:
                         ended_at=report.ended_at,
                         output=report.output,
                         vars=report.vars,
+                        measured=report.measured,
                     )
                 )
                 if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
                     make_checkpoint(self.decision, "task")
 
-    def timed_out(self, ended_at: datetime | None, ended: e.Ending | None) -> None:
+    def timed_out(self, ended_at: datetime | None, ended: e.Ending | None, measured: Measured | None = None) -> None:
         timeout_ms = self.state.timeout_of(self.index)
         message = f"{self.what} ran longer than its timeout of {timeout_ms} ms"
-        self._timed_out("task_timeout", message, timeout_ms, ended_at, ended)
+        self._timed_out("task_timeout", message, timeout_ms, ended_at, ended, measured)
 
     def _timed_out(
-        self, code: str, message: str, timeout_ms: int, ended_at: datetime | None = None, ended: e.Ending | None = None
+        self,
+        code: str,
+        message: str,
+        timeout_ms: int,
+        ended_at: datetime | None = None,
+        ended: e.Ending | None = None,
+        measured: Measured | None = None,
     ) -> None:
         error = ErrorInfo(
             type="timeout_error",
@@ -199,7 +223,7 @@ class _Attempt:
             timestamp=self.decision.time,
         )
         if self.step.purpose not in ("task", "fallback"):
-            self.failed(error, ended_at)
+            self.failed(error, ended_at, measured=measured)
             return
         following = self.failure(error)
         self.emit(
@@ -211,6 +235,7 @@ class _Attempt:
             will_retry=following.retry,
             retries_exhausted=following.exhausted,
             instead=following.instead,
+            measured=measured,
         )
         self.go_on(following, error)
 
@@ -218,7 +243,7 @@ class _Attempt:
         """Its worker ended the handler because it was told to: the end of a cancelled attempt, else a failure to retry."""
         self.started(report.started_at, report.worker)
         if self.state.stopping:
-            self.cancelled(report.ended or ("abandoned" if report.losses else None))
+            self.cancelled(report.ended or ("abandoned" if report.losses else None), report.measured)
         else:
             stopped = ErrorInfo(
                 type="execution_error",
@@ -227,7 +252,7 @@ class _Attempt:
                 retryable=True,
                 task_id=self.step_id,
             )
-            self.failed(stopped, report.ended_at)
+            self.failed(stopped, report.ended_at, measured=report.measured)
 
     def lost(self, report: r.Lost) -> None:
         """The attempt's holder was lost and another has it. Too many losses, or a start too long ago, end the attempt."""
@@ -259,25 +284,31 @@ class _Attempt:
             wait = policy.queue_timeout_ms
             self._timed_out("queue_timeout", f"no worker of queue {policy.queue} began {self.what} within {wait} ms", wait)
 
-    def cancelled(self, ended: e.Ending | None) -> None:
+    def cancelled(self, ended: e.Ending | None, measured: Measured | None = None) -> None:
         if self.step.purpose == "compensation":
             error = ErrorInfo(
                 type="execution_error", code="cancelled", message="the rollback was cancelled", task_id=self.step_id
             )
-            self.emit(e.CompensationFailed, error=error)
+            self.emit(e.CompensationFailed, error=error, measured=measured)
         else:
-            self.emit(e.TaskCancelled, ended=ended)
+            self.emit(e.TaskCancelled, ended=ended, measured=measured)
 
     # Failures --------------------------------------------------------------------------------------------------------
 
-    def failed(self, error: ErrorInfo, ended_at: datetime | None, news: dict[str, Any] | None = None) -> None:
+    def failed(
+        self,
+        error: ErrorInfo,
+        ended_at: datetime | None,
+        news: dict[str, Any] | None = None,
+        measured: Measured | None = None,
+    ) -> None:
         match self.step.purpose:
             case "recovery":
                 # A question that nobody was asked is no advice: the rest of the failure order follows.
                 action: RecoveryVerb = "retry" if error.code in ("params_too_large", "queue_timeout") else "abort"
                 self.recovered(RecoveryOutcome(False, action, f"the strategy failed: {error.message}"), ended_at)
             case "compensation":
-                self.compensation_failed(error, ended_at)
+                self.compensation_failed(error, ended_at, measured)
             case _:
                 following = self.failure(error)
                 self.emit(
@@ -288,6 +319,7 @@ class _Attempt:
                     retries_exhausted=following.exhausted,
                     instead=following.instead,
                     vars=news if news and not vars_too_large(self.state, news) else {},
+                    measured=measured,
                 )
                 self.go_on(following, error)
 
@@ -350,13 +382,20 @@ class _Attempt:
         self.decision.emit(e.FallbackStarted(step=self.step_id, attempt=following, run=self.run, task=task))
         self.decision.emit(e.TaskScheduled(step=self.step_id, attempt=following, run=self.run))
 
-    def compensation_failed(self, error: ErrorInfo, ended_at: datetime | None) -> None:
+    def compensation_failed(self, error: ErrorInfo, ended_at: datetime | None, measured: Measured | None) -> None:
         """An undoing has its retries, and nothing else; the rollback goes on with the next step in any case."""
         state, step = self.state, self.step
         policy = state.attempt_policy(self.index)
         can = not state.stopping and may_retry(policy, error)
         again = can and step.tries <= policy.max_retries
-        self.emit(e.CompensationFailed, error=error, ended_at=ended_at, will_retry=again, retries_exhausted=can and not again)
+        self.emit(
+            e.CompensationFailed,
+            error=error,
+            ended_at=ended_at,
+            will_retry=again,
+            retries_exhausted=can and not again,
+            measured=measured,
+        )
         if again:
             self._retry_later(e.CompensationRetryScheduled, delay_ms(policy, step.tries, error, self.decision.chance))
 

@@ -46,6 +46,7 @@ def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None)
         deadline=state.deadline,
         vars=state.variables,
         before=state.images.get(index, msgspec.UNSET) if state.images else msgspec.UNSET,
+        allocated=step.gate.resources if step.gate is not None else (),
     )
 
 

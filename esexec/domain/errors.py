@@ -133,6 +133,12 @@ class RateLimited(ExecutionError):
     default_code = "rate_limited"
 
 
+class ResourceUnavailable(ExecutionError):
+    """The resources that were asked for do not exist, or were not free in time."""
+
+    default_code = "resource_unavailable"
+
+
 class ExecutionCancelled(ExecutionError):
     """The execution whose output was awaited was cancelled."""
 
@@ -218,12 +224,16 @@ class CorruptHistory(EsexecError):
 
 
 _BY_CODE: dict[str, type[EsexecError]] = {
-    kind.default_code: kind for kind in (RateLimited, ExecutionCancelled, WorkerLost, NotFound, Conflict, Overloaded)
+    kind.default_code: kind
+    for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, NotFound, Conflict, Overloaded)
 } | {
     "unknown_plan": NotFound,
     "plan_not_ready": Refused,
     "too_many_plans": Refused,
     "too_many_queues": Refused,
+    "too_many_pools": Refused,
+    "pool_in_use": Refused,
+    "unknown_allocation": NotFound,
     "too_many_strategies": Refused,
 }
 _BY_TYPE: dict[str, type[EsexecError]] = {

@@ -11,6 +11,7 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
+from esexec.domain.measures import Measured
 from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, ExecutionConfig, NamespaceConfig, TaskInfo
 from esexec.domain.sharing.requests import Ask, Gate
 from esexec.domain.strategies import RecoveryVerb, Strategy
@@ -213,11 +214,12 @@ class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
 
 
 class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
-    """The attempt returned `output`, and set these of the execution's variables."""
+    """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured."""
 
     ended_at: datetime
     output: Any = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
 
 
 class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
@@ -229,6 +231,7 @@ class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
     retries_exhausted: bool = False
     instead: Instead | None = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
 
 
 class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
@@ -244,6 +247,7 @@ class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
     will_retry: bool = False
     retries_exhausted: bool = False
     instead: Instead | None = None
+    measured: Measured | None = None
 
 
 class TaskRetryScheduled(_TaskEvent, tag="task_retry_scheduled", frozen=True, kw_only=True):
@@ -267,6 +271,7 @@ class TaskCancelled(_TaskEvent, tag="task_cancelled", frozen=True, kw_only=True)
     """
 
     ended: Ending | None = None
+    measured: Measured | None = None
 
 
 class TaskHeld(_TaskEvent, tag="task_held", frozen=True, kw_only=True):
@@ -397,6 +402,7 @@ class CompensationCompleted(_TaskEvent, tag="compensation_completed", frozen=Tru
 
     ended_at: datetime
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
 
 
 class CompensationFailed(_TaskEvent, tag="compensation_failed", frozen=True, kw_only=True):
@@ -406,6 +412,7 @@ class CompensationFailed(_TaskEvent, tag="compensation_failed", frozen=True, kw_
     ended_at: datetime | None = None
     will_retry: bool = False
     retries_exhausted: bool = False
+    measured: Measured | None = None
 
 
 class CompensationRetryScheduled(_TaskEvent, tag="compensation_retry_scheduled", frozen=True, kw_only=True):
@@ -419,6 +426,24 @@ class CompensationSkipped(_TaskEvent, tag="compensation_skipped", frozen=True, k
     """The step is not undone, because nothing is known that undoes it, or what it was before was not recorded."""
 
     reason: Literal["no_compensation", "no_before_image"]
+
+
+# Cached results ----------------------------------------------------------------------------------------------------------
+
+
+class TaskCacheHit(_TaskEvent, tag="task_cache_hit", frozen=True, kw_only=True):
+    """No handler ran: the output that follows was returned before, in `source_step` of `source_execution`, `age_ms` ago.
+
+    It takes the place of `task_started`. `found_at` is its worker's clock's, `key` what it was found by. A rollback undoes
+    nothing of it.
+    """
+
+    key: str
+    source_execution: str
+    source_step: str
+    age_ms: int
+    found_at: datetime
+    worker: str = ""
 
 
 # What executions share ---------------------------------------------------------------------------------------------------
@@ -594,6 +619,7 @@ SharedEvent = (
     | PoolDeclared
     | PoolRemoved
     | Compacted
+    | TaskCacheHit
 )
 Event = ExecutionEvent | SharedEvent
 

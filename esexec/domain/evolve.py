@@ -113,4 +113,5 @@ _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.TaskWaiting: admission.waiting,
     e.ExecutionQueued: admission.queued,
     e.ExecutionGranted: admission.execution_granted,
+    e.TaskCacheHit: step.task_cache_hit,
 }

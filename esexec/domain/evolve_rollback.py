@@ -1,6 +1,7 @@
 """What the events of a rollback make of the state: one step after the other is undone."""
 
 from esexec.domain import events as e
+from esexec.domain import measures
 from esexec.domain.evolve_admission import ask
 from esexec.domain.evolve_step import close_attempt, leave, open_attempt, set_vars, wait_in_queue
 from esexec.domain.rollback import order_of_undoing
@@ -40,6 +41,8 @@ def compensation_scheduled(state: ExecutionState, event: e.CompensationScheduled
 
 def compensation_completed(state: ExecutionState, event: e.CompensationCompleted) -> None:
     index, step, rollback = _undoing(state, event.step)
+    if event.measured is not None:
+        step.measured = measures.after(step.measured, measures.cost_of(event.measured))
     close_attempt(state, step, None)
     if index in rollback.failed:  # of two things that the step did, the other could not be undone
         step.compensation = "failed"
@@ -57,6 +60,8 @@ def compensation_completed(state: ExecutionState, event: e.CompensationCompleted
 
 def compensation_failed(state: ExecutionState, event: e.CompensationFailed) -> None:
     index, step, rollback = _undoing(state, event.step)
+    if event.measured is not None:
+        step.measured = measures.after(step.measured, measures.cost_of(event.measured))
     if event.error.code == "cancelled" and not step.held:
         leave(state, index)
     close_attempt(state, step, None)

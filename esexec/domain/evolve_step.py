@@ -7,6 +7,7 @@ from typing import Any
 
 from esexec.domain import events as e
 from esexec.domain import evolve_admission as admission
+from esexec.domain import measures
 from esexec.domain.state import Deed, ExecutionState, Lane, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
@@ -96,9 +97,12 @@ def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     step.output, step.error = event.output, None
     if event.vars:
         set_vars(state, event.vars)
+    if event.measured is not None:
+        step.measured = measures.after(step.measured, event.measured)
     close_attempt(state, step, event.ended_at)
-    step.deed = Deed(index, step.fallback, state.run, state.version, True, event.output, step.inputs)
-    it_stands(state, step.deed)
+    if step.cached is None:  # else it did nothing that could be undone
+        step.deed = Deed(index, step.fallback, state.run, state.version, True, event.output, step.inputs)
+        it_stands(state, step.deed)
     _settle(state, index, step, "completed")
     _release_dependents(state, index)
 
@@ -133,6 +137,8 @@ def task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) -> 
     index = state.graph.index[event.step]
     step = state.steps[index]
     step.error = event.error
+    if event.measured is not None:
+        step.measured = measures.after(step.measured, event.measured)
     close_attempt(state, step, event.ended_at)
     if isinstance(event, e.TaskTimedOut):
         if event.error.code not in NEVER_BEGAN:
@@ -199,6 +205,8 @@ def task_cancelled(state: ExecutionState, event: e.TaskCancelled) -> None:
     step = state.steps[index]
     if step.timer:
         close_timer(state, step.timer)
+    if event.measured is not None:
+        step.measured = measures.after(step.measured, event.measured)
     if event.ended == "abandoned":
         state.abandoned.append(event.step)
         leave(state, index)
@@ -228,6 +236,18 @@ def fallback_started(state: ExecutionState, event: e.FallbackStarted) -> None:
 
 def image_recorded(state: ExecutionState, event: e.BeforeImageRecorded) -> None:
     table(state, "images")[state.graph.index[event.step]] = event.image
+
+
+def task_cache_hit(state: ExecutionState, event: e.TaskCacheHit) -> None:
+    """It is as if the attempt had begun now; if one that was lost had begun before, nobody knows what that one did."""
+    index = state.graph.index[event.step]
+    step = state.steps[index]
+    if step.started_at is not None:
+        perhaps_done(state, index)
+    step.status, step.cached = "running", event
+    if step.first_started_at is None:
+        step.first_started_at = event.found_at
+    _begun(state, step, event.worker, event.found_at)
 
 
 # Recovery --------------------------------------------------------------------------------------------------------------

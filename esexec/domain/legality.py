@@ -148,6 +148,8 @@ def _about_task(state: ExecutionState, index: int, event: Any, where: str) -> st
         case e.TaskCancelled():
             legal = event.attempt == step.attempt and state.ending
             return None if legal else f"{where}: nobody cancelled it"
+        case e.TaskCacheHit() if step.cached is not None:
+            return f"{where}: found in the cache twice"
         case e.TaskStarted() | e.RecoveryStarted() if step.started_at is not None:
             return f"{where}: started twice"
         case e.BeforeImageRecorded() if index in state.images:

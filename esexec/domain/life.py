@@ -59,6 +59,7 @@ STEP: Final[StepLife] = {
     e.TaskCancelled: {"pending": ("cancelled",), "running": ("cancelled",), "rate_limited": ("cancelled",)},
     e.TaskRateLimited: {"pending": ("rate_limited",), "rate_limited": ("rate_limited",)},
     e.TaskGranted: {"pending": ("pending",), "rate_limited": ("pending",)},
+    e.TaskCacheHit: {"pending": ("running",), "running": ("running",)},
 }
 """What an event makes of a step's status; `pending` where a further attempt, a strategy or a fallback follows a failed one.
 

@@ -132,3 +132,41 @@ cached_plans: Final = 1_000
 """Compiled plans of up to 4 KB that a process keeps in memory."""
 cached_large_plans: Final = 64
 """Compiled plans of more than 4 KB that a process keeps in memory."""
+
+# What handlers tell and measure ------------------------------------------------------------------------------------------
+metric_name_chars: Final = 128
+"""Longest name of a metric, of one of its values or of a tag."""
+metric_tag_chars: Final = 256
+"""Longest value of a tag."""
+metric_parts: Final = 32
+"""Most values of one metric, and most of its tags."""
+metrics_per_attempt: Final = 100
+"""Most metrics of one attempt."""
+measured_bytes: Final = 16 * 1024
+"""Largest metrics of one attempt, all together, as JSON."""
+cost_max: Final = 1e12
+"""Highest cost of an attempt, and of all attempts of a step."""
+live_text_chars: Final = 2_000
+"""Longest text of a log line or of progress; a longer one is cut."""
+live_fields_bytes: Final = 4 * 1024
+"""Largest fields of a log line, as JSON; larger ones are left out, and their names told."""
+live_kept: Final = 50
+"""Log lines, and reports of progress, that are kept of an execution."""
+live_kept_ms: Final = 3600 * 1000
+"""How long they are kept: 1 hour."""
+live_bytes: Final = 16 * 1024 * 1024
+"""Memory of the server for what is kept of log lines and progress of a namespace."""
+progress_interval_ms: Final = 100
+"""Shortest time between two reports of progress of an attempt; of those between, the last is sent."""
+log_lines_per_second: Final = 100
+"""Log lines that an attempt may tell in a second; further ones are left out, and counted."""
+
+# Resources of a worker, cached results -----------------------------------------------------------------------------------
+pool_size: Final = 1_000
+"""Most items of one resource of a worker."""
+cached_result_bytes: Final = 64 * 1024
+"""Largest output that is cached, as JSON and with what is kept beside it."""
+cache_key_bytes: Final = 256 * 1024
+"""Largest value that a cached result is found by, as JSON."""
+cache_bytes: Final = 256 * 1024 * 1024
+"""Cached results of a namespace, all together; the oldest give way."""

@@ -1,9 +1,10 @@
 """What the engine tells others: a dispatch for a worker, an answer for a client, a signal for whoever runs an attempt."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import ErrorInfo
@@ -31,7 +32,8 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     variables. `before`: the step's before-image, absent if there is none. For a compensation `params` are those of the step it
     undoes with its output's fields over them, bound by name as far as the task has parameters; `output` is that output (left out
     where the whole would not fit into one message), and `undoes` names what is undone within the step: the run, and whether its
-    fallback did it. For a recovery `task` is the strategy's id. Unknown fields are ignored by workers.
+    fallback did it. `allocated`: the resources that the attempt was
+    granted. For a recovery `task` is the strategy's id. Unknown fields are ignored by workers.
     """
 
     execution_id: str
@@ -51,6 +53,7 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     output: Any = None
     before: Any = msgspec.UNSET
     undoes: str = ""
+    allocated: tuple[Resource, ...] = ()
     recovery: RecoveryRequest | None = None
 
 
@@ -106,3 +109,36 @@ class ImageSignal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempt: int
     run: int = 1
     image: Any = None
+
+
+# Told live, not in the log -----------------------------------------------------------------------------------------------
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class _Live(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
+    execution_id: str
+    step: str
+    attempt: int
+    run: int = 1
+    time: Annotated[datetime, Meta(tz=True)]
+    worker: str = ""
+
+
+class ProgressSignal(_Live, frozen=True, kw_only=True, gc=False):
+    """How far an attempt is, from 0 to 1: sent on `live.<execution>.progress`; the last ones are kept for a while."""
+
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    text: str = ""
+
+
+class LogSignal(_Live, frozen=True, kw_only=True, gc=False):
+    """A line that a handler tells: sent on `live.<execution>.log`; the last ones are kept for a while.
+
+    `left_out`: lines of the same attempt before this one that were too many to be sent.
+    """
+
+    level: Level
+    message: str
+    fields: dict[str, Any] = {}
+    left_out: int = 0

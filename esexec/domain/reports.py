@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from esexec.domain.cached import CachedFrom
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
+from esexec.domain.measures import Measured
 
 Time = Annotated[datetime, Meta(tz=True)]
 """With its offset from UTC: two times without one could not be compared with those that have it."""
@@ -30,21 +32,27 @@ class Started(AnyReport, tag="started", frozen=True, kw_only=True):
 
 
 class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
-    """The handler returned. `vars`: the execution's variables that it set."""
+    """The handler returned. `vars`: the execution's variables that it set. `measured`: what it measured of itself.
+
+    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`.
+    """
 
     started_at: Time
     ended_at: Time
     output: Any = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
+    cached: CachedFrom | None = None
 
 
 class Failed(AnyReport, tag="failed", frozen=True, kw_only=True):
-    """The handler raised, or could not be called (then without `started_at`). `vars`: as in `Completed`."""
+    """The handler raised, or could not be called (then without `started_at`). `vars`, `measured`: as in `Completed`."""
 
     error: ErrorInfo
     started_at: Time | None = None
     ended_at: Time | None = None
     vars: dict[str, Any] = {}
+    measured: Measured | None = None
 
 
 class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
@@ -53,6 +61,7 @@ class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
     started_at: Time
     ended_at: Time
     ended: Ending
+    measured: Measured | None = None
 
 
 class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
@@ -65,6 +74,7 @@ class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
     started_at: Time | None = None
     ended_at: Time | None = None
     ended: Ending | None = None
+    measured: Measured | None = None
 
 
 class Lost(AnyReport, tag="lost", frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource
 from esexec.domain.graph import Graph
+from esexec.domain.measures import Measured
 from esexec.domain.messages import Purpose
 from esexec.domain.settings import (
     BUILT_IN,
@@ -161,7 +162,8 @@ class StepState(msgspec.Struct, gc=False):
     or a pause took it back, or the commit that was to hand it out also stopped it. `inputs`: the outputs of other steps that
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
     version that settled it. `gate`: what the open attempt must be granted; None: nothing. `fallback`: the task that does its
-    work since its own failed. `compensator`: the task that undoes it, `undo_error`: why that failed.
+    work since its own failed. `compensator`: the task that undoes it, `undo_error`: why that failed. `measured`: by its attempts,
+    in this run. `cached`: where its output is from, if no handler ran.
     """
 
     waiting: int = 0
@@ -200,6 +202,8 @@ class StepState(msgspec.Struct, gc=False):
     undo_error: ErrorInfo | None = None
     gate: Admission | None = None
     was_rate_limited: bool = False
+    measured: Measured | None = None
+    cached: e.TaskCacheHit | None = None
 
     @property
     def asking(self) -> bool:

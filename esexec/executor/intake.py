@@ -54,6 +54,7 @@ _MAY_SWELL = 64 * 1024
 """From here on it is looked how large a message is as written by us: `1e15` has four bytes, 1000000000000000.0 eighteen."""
 _PARTS_MAY_SWELL = limits.vars_bytes // 5
 """The same for a part of a report with the smallest limit."""
+_MEASURED_MAY_SWELL = limits.measured_bytes // 5
 _encode = msgspec.json.encode
 
 
@@ -190,6 +191,14 @@ def _read_report(data: bytes) -> r.Report:
         return r.Failed(
             error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=hint, retryable=False)
         )
+    if len(data) > _MEASURED_MAY_SWELL and getattr(report, "measured", None) is not None:
+        size = len(_encode(report.measured))  # type: ignore[union-attr]
+        if size > limits.measured_bytes:
+            return _cannot_be_kept(
+                "metrics_too_large",
+                f"metrics of {size} bytes are too large",
+                f"at most {limits.measured_bytes} bytes (limits.measured_bytes)",
+            )
     return report if len(data) <= _PARTS_MAY_SWELL else _fitting(report)
 
 

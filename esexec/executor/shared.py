@@ -275,7 +275,7 @@ class SharedDesk:
         if isinstance(content, r.Due) and not decision.events and (due := next_due(state)) is not None and due > decision.time:
             await envelope.nak(max(0.001, (due - decision.time).total_seconds()))  # it is early
             return
-        if isinstance(content, c.AnyCommand) and not isinstance(content, c.AllocateResources):
+        if isinstance(content, c.AnyCommand) and (verdict.kind == "refused" or not isinstance(content, c.AllocateResources)):
             refused = verdict.kind == "refused"
             if refused or content.confirm or not verdict.effective:
                 answer = Answer(

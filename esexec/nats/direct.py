@@ -64,6 +64,14 @@ class DirectReader:
         body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
 
+    async def from_first(self, stream: str, pattern: str, most: int, timeout: float = _TIMEOUT_S) -> list[Message]:
+        """The first `most` messages that match, in stream order. Raises `Unavailable` if nobody answers."""
+        body = msgspec.json.encode({"seq": 1, "next_by_subj": pattern, "batch": most})
+        try:
+            return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
+        except TooMany as more:
+            return more.messages
+
     async def _ask(self, subject: str, body: bytes, timeout: float) -> list[Message]:
         deadline = asyncio.get_running_loop().time() + timeout
         while True:

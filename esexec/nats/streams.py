@@ -1,4 +1,4 @@
-"""What stands on the server: the eight streams of a namespace and the durable consumers on them.
+"""What stands on the server: the ten streams of a namespace and the durable consumers on them.
 
 Declared as data (`stream_configs`, `partition_consumers`, …) and brought about by `ensure_streams`, which only ever adds: what is
 there already is never changed behind the operator's back, but compared (`drift`) and told in the log. Only settings that esexec
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from esexec.domain import limits
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.subjects import STRAY_CONSUMER, STREAMS, TIMER_CONSUMER, Subjects
+from esexec.nats.subjects import DISPENSABLE, STRAY_CONSUMER, STREAMS, TIMER_CONSUMER, Subjects
 
 logger = logging.getLogger("esexec.nats")
 
@@ -93,6 +93,23 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
         "EVENTS": {"subjects": [subjects.events_all], "max_age": EVENTS_KEPT_MS * _NANOSECONDS, "allow_direct": True},
         "DEAD": {"subjects": [subjects.dead_all], "allow_direct": True},
         "ARCHIVE": {"subjects": [subjects.archive_all], "allow_direct": True},
+        # The last of what handlers tell, for who begins to watch later. Published without a reply subject: nobody waits.
+        "LIVE": {
+            "subjects": subjects.live_kept,
+            "storage": "memory",
+            "max_msgs_per_subject": limits.live_kept,
+            "max_bytes": limits.live_bytes,
+            "max_age": limits.live_kept_ms * _NANOSECONDS,
+            "allow_direct": True,
+        },
+        # Results that may serve again (docs/adr/017). The oldest give way; a message's own TTL ends it sooner.
+        "CACHE": {
+            "subjects": [subjects.cache_all],
+            "max_msgs_per_subject": 1,
+            "max_bytes": limits.cache_bytes,
+            "allow_msg_ttl": True,
+            "allow_direct": True,
+        },
     }
     common: Config = {"retention": "limits", "storage": "file", "discard": "old", "max_msgs": -1, "max_bytes": -1, "max_age": 0,
                       "num_replicas": replicas}  # fmt: skip
@@ -201,10 +218,16 @@ async def _create_stream(connection: Connection, config: Config) -> bool:
     try:
         await connection.api(f"STREAM.CREATE.{config['name']}", config)
     except ApiError as error:
-        if error.err_code != _STREAM_DIFFERS:
+        if error.err_code == _STREAM_DIFFERS:
+            return False
+        if not _is_dispensable(config):
             raise
-        return False
+        logger.warning("the engine does without stream %s: %s", config["name"], error.description)
     return True
+
+
+def _is_dispensable(config: Config) -> bool:
+    return str(config["name"]).rpartition("_")[2] in DISPENSABLE
 
 
 async def _create_consumer(connection: Connection, consumer: Consumer) -> bool:
@@ -247,6 +270,8 @@ async def _stream_drift(connection: Connection, wanted: Config) -> list[str]:
         if error.err_code != _STREAM_NOT_FOUND:
             raise
         return [f"{what} is missing"]
+    if _is_dispensable(wanted):
+        wanted = {key: value for key, value in wanted.items() if key != "max_bytes"}  # how much is kept is the operator's choice
     return _differences(what, wanted, answer["config"])
 
 

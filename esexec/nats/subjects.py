@@ -11,8 +11,11 @@ from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_token, is_user_id
 
-STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE")
+STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE", "LIVE", "CACHE")
 """The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`."""
+
+DISPENSABLE: Final = ("LIVE", "CACHE")
+"""Streams without which everything is done all the same: where the server has no room for them, the engine does without."""
 
 STRAY_CONSUMER: Final = "strays"
 """The consumer, on COMMANDS and on INBOX, of what the server stored as it was published: a subject with a literal `*` or `>`,
@@ -53,8 +56,9 @@ class TaskSubject(NamedTuple):
 class Subjects:
     """The names of one namespace. `namespace` follows the id grammar and does not begin with `_`."""
 
-    __slots__ = ("_prefix", "_skip", "_stream", "archive_stream", "commands_stream", "dead_stream", "events_stream",
-                 "inbox_stream", "log_stream", "namespace", "tasks_stream", "timers_stream")  # fmt: skip
+    __slots__ = ("_prefix", "_skip", "_stream", "archive_stream", "cache_stream", "commands_stream", "dead_stream",
+                 "events_stream", "inbox_stream", "live_stream", "log_stream", "namespace", "tasks_stream",
+                 "timers_stream")  # fmt: skip
 
     def __init__(self, namespace: str = "default") -> None:
         if not is_user_id(namespace):
@@ -75,6 +79,8 @@ class Subjects:
         self.events_stream = self.stream("EVENTS")
         self.dead_stream = self.stream("DEAD")
         self.archive_stream = self.stream("ARCHIVE")
+        self.live_stream = self.stream("LIVE")
+        self.cache_stream = self.stream("CACHE")
 
     # Streams and consumers -------------------------------------------------------------------------------------------
 
@@ -338,8 +344,22 @@ class Subjects:
         return f"{self._prefix}.archive.*.*"
 
     def live(self, execution: str, kind: str) -> str:
-        """Where something is told that is not stored: progress, log lines, cancel signals. `*` as kind to subscribe to all."""
+        """Where something is told that is not in the log: progress, log lines, signals. `*` as kind to subscribe to all."""
         return f"{self._prefix}.live.{execution}.{kind}"
+
+    @property
+    def live_kept(self) -> list[str]:
+        """What is told live and kept for a while."""
+        return [self.live("*", "progress"), self.live("*", "log")]
+
+    def cache(self, key: str) -> str:
+        """Where a result is kept that may serve for another attempt; `key` is a hash."""
+        return f"{self._prefix}.cache.{key}"
+
+    @property
+    def cache_all(self) -> str:
+        """All cached results."""
+        return f"{self._prefix}.cache.*"
 
     def reply(self, execution: str, command_id: str) -> str:
         """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""

@@ -1,10 +1,12 @@
 """The user's side of a worker: how handlers and recovery strategies are declared, called and collected. No NATS, no log.
 
 `task` makes a `Task` of a function; `Context` is what a handler may know of its attempt; `RecoveryStrategy` and `recovery` say
-what follows from a failure; `collect` gathers tasks by name, `collect_strategies` strategies by id; `encode_with_output` makes
-the bytes of a report that carries a handler's output.
+what follows from a failure; `resource` declares what handlers take turns with; `Cache` says which outputs serve again. `collect`
+gathers tasks by name, `collect_strategies` strategies by id, `collect_resources` resources by name; `encode_with_output`
+makes the bytes of a report that carries a handler's output.
 """
 
+from esexec.tasks.caching import Cache
 from esexec.tasks.context import AttemptCancelled, Context, current_context
 from esexec.tasks.outputs import encode_with_output
 from esexec.tasks.recovery import (
@@ -17,10 +19,12 @@ from esexec.tasks.recovery import (
     recovery,
 )
 from esexec.tasks.registry import Tasks, collect, collect_strategies, records_before
+from esexec.tasks.resources import WorkerResource, WorkerResources, collect_resources, resource
 from esexec.tasks.task import Task, task
 
 __all__ = [
     "AttemptCancelled",
+    "Cache",
     "Context",
     "NetworkTimeoutRecovery",
     "RecoveryAction",
@@ -29,12 +33,16 @@ __all__ = [
     "RecoveryStrategy",
     "Task",
     "Tasks",
+    "WorkerResource",
+    "WorkerResources",
     "as_strategy",
     "collect",
+    "collect_resources",
     "collect_strategies",
     "current_context",
     "encode_with_output",
     "records_before",
     "recovery",
+    "resource",
     "task",
 ]

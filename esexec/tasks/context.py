@@ -8,8 +8,13 @@ from typing import Any, Protocol
 import msgspec
 
 from esexec.domain.errors import ExecutionError
+from esexec.domain.flow import Resource as Allocated
+from esexec.domain.measures import Measured
 from esexec.domain.messages import Dispatch, Purpose
+from esexec.tasks.live import Outlet, Voice
+from esexec.tasks.measuring import Measures
 from esexec.tasks.outputs import IMAGE, encode_value
+from esexec.tasks.resources import NO_RESOURCES, WorkerResources
 from esexec.tasks.variables import Variables
 
 
@@ -32,21 +37,36 @@ class ImageKeeper(Protocol):
 
 _SUFFIXES: dict[Purpose, str] = {"task": "", "fallback": "/fallback", "compensation": "/undo", "recovery": "/recovery"}
 _NOTHING: dict[str, Any] = {}
+_ALONE = object()
+"""What stands for the value of a metric that has none of its own."""
 
 
 class Context:
     """One attempt, as its handler sees it. Made by the worker; in tests of a handler: `Context(Dispatch(…))`.
 
     `started_at` (aware, UTC) is when the handler began; without it there is no deadline of the attempt's own. Without `keeper`
-    a before-image is only kept here.
+    a before-image is only kept here; without `outlet` nothing is told live. `resources`: what the handler is to have, by name.
     """
 
-    __slots__ = ("_cancelled", "_dispatch", "_image", "_keeper", "_started_at", "_variables")
+    __slots__ = (
+        "_cancelled", "_dispatch", "_image", "_keeper", "_measures", "_outlet", "_resources", "_started_at", "_variables",
+        "_voice",
+    )  # fmt: skip
 
-    def __init__(self, dispatch: Dispatch, started_at: datetime | None = None, keeper: ImageKeeper | None = None) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        started_at: datetime | None = None,
+        keeper: ImageKeeper | None = None,
+        outlet: Outlet | None = None,
+        resources: Mapping[str, Any] | None = None,
+    ) -> None:
         self._dispatch = dispatch
         self._started_at = started_at
-        self._keeper = keeper
+        self._keeper, self._outlet = keeper, outlet
+        self._resources = resources
+        self._measures: Measures | None = None
+        self._voice: Voice | None = None
         self._image: Any = dispatch.before
         self._variables: Variables | None = None
         self._cancelled = False
@@ -196,6 +216,76 @@ class Context:
     def has_before_image(self) -> bool:
         """Whether there is a before-image: one that is None is one, too."""
         return self._image is not msgspec.UNSET
+
+    # What is told while it runs, and what was measured -----------------------------------------------------------------------
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Tell how far the handler is, from 0 to 1, and perhaps at what. Watchers see it; it is not part of the history.
+
+        May be called as often as one likes, from any thread: at most every `limits.progress_interval_ms` something is sent.
+        """
+        (self._voice or self._speak()).progress(fraction, text)
+
+    @property
+    def log(self) -> Voice:
+        """Tell watchers a line: `ctx.log.info("loaded", rows=12)`; also `debug`, `warning`, `error`. Not part of the history.
+
+        Never raises. Bounds: `limits.live_text_chars`, `live_fields_bytes`, `log_lines_per_second`.
+        """
+        return self._voice or self._speak()
+
+    def _speak(self) -> Voice:
+        self._voice = Voice(self._dispatch, self._outlet)
+        return self._voice
+
+    @property
+    def voice(self) -> Voice | None:
+        """What the handler has told through, for the worker; None: it has told nothing."""
+        return self._voice
+
+    def metric(self, name: str, value: Any = _ALONE, /, *, tags: Mapping[str, Any] | None = None, **values: Any) -> None:
+        """Record a number under a name, or several: `ctx.metric("rows", 12)`, `ctx.metric("io", ms=1.2, bytes=3)`.
+
+        `tags`: what it is to be told apart by. All stand in the event that ends the attempt. Raises ExecutionError
+        (`invalid_metric`, `metrics_too_large`).
+        """
+        self._measure().metric(name, values if value is _ALONE else {"value": value, **values}, tags or _NOTHING)
+
+    def quality(self, score: float) -> None:
+        """Say how good the output is, from 0 to 1; the last one counts. Raises ExecutionError (`invalid_quality`)."""
+        self._measure().quality(score)
+
+    def cost(self, amount: float) -> None:
+        """Add to what the step has cost, in a unit of your choice. Raises ExecutionError (`invalid_cost`)."""
+        self._measure().cost(amount)
+
+    def _measure(self) -> Measures:
+        if self._measures is None:
+            self._measures = Measures()
+        return self._measures
+
+    @property
+    def measured(self) -> Measured | None:
+        """What the handler has measured so far; None: nothing. Goes into the attempt's report."""
+        return None if self._measures is None else self._measures.result()
+
+    # Resources -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def allocated(self) -> list[Allocated]:
+        """The resources of the namespace's pools that this attempt was granted, as its step requires them."""
+        return [*self._dispatch.allocated]
+
+    @property
+    def resources(self) -> WorkerResources:
+        """What the handler has of its worker's resources, by name: one of each that its task uses, for itself until it ends.
+
+        `discard("db")` says that the item is broken. Raises ExecutionError (`resource_not_used`) for one that it does not use.
+        """
+        found = self._resources
+        if found is None:
+            return NO_RESOURCES
+        return found if isinstance(found, WorkerResources) else WorkerResources(found)
 
     # Its end ---------------------------------------------------------------------------------------------------------------
 

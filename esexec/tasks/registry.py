@@ -8,6 +8,7 @@ from typing import Any
 from esexec.domain.errors import ValidationError
 from esexec.tasks.places import at_place
 from esexec.tasks.recovery import RecoveryStrategy, as_strategy
+from esexec.tasks.resources import WorkerResource
 from esexec.tasks.task import Task
 
 Tasks = (
@@ -22,7 +23,7 @@ A place is `pkg.mod` or `path/file.py`, with `:attribute` behind it where only t
 def collect(source: Tasks) -> dict[str, Task[..., Any]]:
     """The tasks of `source` by name, ready to be bound; plain functions become tasks, but those of a module do not.
 
-    The compensation of a task comes along with it; recovery strategies are left to `collect_strategies`.
+    The compensation of a task comes along with it; strategies and resources are left to functions of their own.
     Raises ValidationError: `tasks_not_found`, `duplicate_task` (two different tasks of one name), `invalid_task`.
     What a module raises while it is imported is not touched.
     """
@@ -83,7 +84,7 @@ def _with_compensations(tasks: list[Task[..., Any]]) -> Iterator[Task[..., Any]]
 def _tasks(source: Any) -> list[Task[..., Any]]:
     if isinstance(source, Task):
         return [source]
-    if _is_strategy(source):
+    if isinstance(source, WorkerResource) or _is_strategy(source):
         return []
     if isinstance(source, str):
         return _tasks(at_place(source))

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
@@ -16,8 +16,10 @@ from esexec.domain.flow_reading import SaidKey, SaidRateLimit, SaidResources, re
 from esexec.domain.ids import is_task_name
 from esexec.domain.settings import TaskInfo, TaskSettings
 from esexec.tasks.binding import Binding
+from esexec.tasks.caching import Cache
 from esexec.tasks.context import Context
 from esexec.tasks.options import Duration, TaskOptions, read_options
+from esexec.tasks.resources import checked_uses
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +32,8 @@ class Task(Generic[P, R]):
 
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
     `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
-    `concurrency`: how many steps of it may run at once; `resources`: what an attempt of it needs.
+    `concurrency`: how many steps of it may run at once; `resources`: what an attempt of it needs. `uses`: the resources of its
+    worker that it needs; `cache`: for whom its outputs serve again.
     """
 
     __name__: str
@@ -46,6 +49,8 @@ class Task(Generic[P, R]):
         compensate: "Task[..., Any] | str | None" = None,
         concurrency: Key | None = None,
         resources: tuple[ResourceRequirement, ...] = (),
+        uses: Iterable[str] = (),
+        cache: Cache | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -60,6 +65,10 @@ class Task(Generic[P, R]):
         self.concurrency, self.resources = concurrency, resources
         self.description = _checked_description(self.name, description if description is not None else _summary(fn))
         self.is_async = _is_async(self.name, fn)
+        self.uses = checked_uses(self.name, uses)
+        self.cache = _checked_cache(self.name, cache)
+        self.is_prepared = bool(self.uses) or self.cache is not None
+        """Whether something has to be done before the handler is called."""
         functools.update_wrapper(self, fn)
         self.compensation = _checked_compensation(self.name, compensate)
         self._binding: Binding | None = None
@@ -90,7 +99,14 @@ class Task(Generic[P, R]):
     def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
     @overload
     def compensate(
-        self, fn: None = None, /, *, name: str | None = None, description: str | None = None, **settings: Unpack[TaskOptions]
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        uses: Iterable[str] = (),
+        **settings: Unpack[TaskOptions],
     ) -> "Callable[[Callable[Q, S]], Task[Q, S]]": ...
     def compensate(
         self,
@@ -99,6 +115,7 @@ class Task(Generic[P, R]):
         *,
         name: str | None = None,
         description: str | None = None,
+        uses: Iterable[str] = (),
         **settings: Unpack[TaskOptions],
     ) -> Any:
         """Make a function the one that undoes this task: `@create.compensate`, or `@create.compensate(max_retries=10)`.
@@ -118,6 +135,7 @@ class Task(Generic[P, R]):
                 name=f"{self.name}.compensate" if name is None else name,
                 settings=said,
                 description=description,
+                uses=uses,
                 local_names=local_names,
             )
             self.compensation = undo
@@ -164,6 +182,8 @@ def task(
     name: str | None = None,
     description: str | None = None,
     compensate: Task[..., Any] | str | None = None,
+    uses: Iterable[str] = (),
+    cache: Cache | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -188,6 +208,8 @@ def task(
     name: str | None = None,
     description: str | None = None,
     compensate: Task[..., Any] | str | None = None,
+    uses: Iterable[str] = (),
+    cache: Cache | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -207,11 +229,12 @@ def task(
 ) -> Any:
     """Make a task of a function, async or sync: `@task`, or `@task(max_retries=5, timeout="30s")`.
 
-    The names, `compensate`, `concurrency` and `resources` are the task's own; all else is its level of the settings (see
-    `TaskSettings`), and what is not given is left to the other levels. `timeout` is one attempt's, 0 = none. `retry_delay` is
-    another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own (else see
-    `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many steps of it
-    may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`.
+    The names, `compensate`, `concurrency`, `resources`, `uses` and `cache` are the task's own; all else is its level of the
+    settings (see `TaskSettings`), and what is not given is left to the other levels. `timeout` is one attempt's, 0 = none.
+    `retry_delay` is another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own (else
+    see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many steps of
+    it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of the
+    worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
     Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings, and what is refused of rate
     limits, keys and requirements by the codes that plans have for it.
     """
@@ -246,6 +269,8 @@ def task(
             compensate=compensate,
             concurrency=key,
             resources=needs,
+            uses=uses,
+            cache=cache,
             local_names=local_names,
         )
 
@@ -275,6 +300,12 @@ def _checked_compensation(name: str, compensate: Any) -> Task[..., Any] | str | 
         code="invalid_task",
         hint="give a task, or the name of one; a function: @my_task.compensate",
     )
+
+
+def _checked_cache(name: str, cache: Any) -> Cache | None:
+    if cache is None or isinstance(cache, Cache):
+        return cache
+    raise ValidationError(f"task `{name}`: {cache!r:.80} is no cache", code="invalid_task", hint='cache=Cache(ttl="1h")')
 
 
 def _checked_description(name: str, description: str) -> str:

@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from esexec.domain import limits
+from esexec.domain.measures import Measured
 from esexec.domain.messages import Dispatch
 from esexec.tasks import Context
 
 if TYPE_CHECKING:
     from esexec.worker.images import Images
+    from esexec.worker.results import ToKeep
     from esexec.worker.telling import Tale
 
 Why = Literal["timeout", "cancelled", "draining"]
@@ -25,7 +27,7 @@ class Attempt:
 
     __slots__ = (
         "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "queue",
-        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "tale", "why",
+        "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "tale", "to_keep", "why",
     )  # fmt: skip
 
     def __init__(self, dispatch: Dispatch, key: str, queue: str, ack: str, report_subject: str) -> None:
@@ -43,6 +45,8 @@ class Attempt:
         """Where before-images go; None: nowhere."""
         self.tale: Tale | None = None
         """What hooks are told of it, from its handler's beginning to its end; None: nobody listens."""
+        self.to_keep: ToKeep | None = None
+        """What its output is to be found by again; None: nobody looks for it."""
         self.asking: set[Future[Any]] | None = None
         """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None
@@ -54,6 +58,12 @@ class Attempt:
         if not self.dispatch.timeout_ms or not self.started_mono:
             return float("inf")
         return self.started_mono + self.dispatch.timeout_ms / 1000
+
+    @property
+    def measured(self) -> Measured | None:
+        """What its handler has measured so far."""
+        context = self.context
+        return None if context is None else context.measured
 
     def stop(self, why: Why, now_mono: float) -> None:
         """Tell the handler to end. The first reason stands."""

@@ -125,7 +125,9 @@ class LeaseKeeper:
             return
         attempt.over = True
         logger.warning("%s blocks its worker's loop past its timeout: left to itself", attempt.key)
-        report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended="abandoned")
+        report = r.TimedOut(
+            worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended="abandoned", measured=attempt.measured
+        )
         ack = await publisher.store(attempt.report_subject, msgspec.json.encode(report))
         if ack.error is None:
             with suppress(OutboundBufferLimitError):  # it will be handed out again, in vain

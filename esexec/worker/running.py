@@ -26,8 +26,11 @@ from esexec.failures import describe
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
+from esexec.tasks.live import Outlet
 from esexec.worker.attempt import Attempt, Why
 from esexec.worker.images import Images
+from esexec.worker.pools import Lent, Pools
+from esexec.worker.results import CachedResults
 from esexec.worker.telling import Tale
 from esexec.world import now
 
@@ -47,7 +50,8 @@ _OF_THE_GRACE = 0.9
 class Runner:
     """Runs attempts of a worker's tasks, and asks its strategies. `report` hears of each attempt exactly once.
 
-    `images` takes the before-images of handlers; without it they are kept nowhere.
+    `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
+    lends them resources, `results` keeps outputs that serve again.
     """
 
     def __init__(
@@ -58,9 +62,13 @@ class Runner:
         *,
         strategies: Mapping[str, RecoveryStrategy] | None = None,
         images: Images | None = None,
+        outlet: Outlet | None = None,
+        pools: Pools | None = None,
+        results: CachedResults | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
-        self._strategies, self._images = strategies or {}, images
+        self._strategies, self._images, self._outlet = strategies or {}, images, outlet
+        self._pools, self._results = pools or Pools(()), results
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -78,17 +86,63 @@ class Runner:
         if task is None:
             await self._refuse(attempt, _unknown_task(dispatch.task, self._tasks))
             return
-        context = self._started(attempt, now_mono)
+        if task.is_prepared:
+            preparing = self._keep(self._prepare(attempt, task))
+            attempt.end = partial(self._loop.call_soon, _cancel, attempt, preparing)
+            return
+        await self._call(attempt, task, now_mono, None)
+
+    async def _call(self, attempt: Attempt, task: Task[..., Any], now_mono: float, lent: Lent | None) -> None:
+        """Call the handler of a task."""
+        context = self._started(attempt, now_mono, lent)
+        dispatch = attempt.dispatch
         try:
             arguments = task.bind(dispatch.params, context, loose=dispatch.purpose == "compensation")
         except ValidationError as error:
+            if lent is not None:
+                lent.give_back()
             attempt.started_at = None
             await self._refuse(attempt, error.info)
             return
+        call = task.fn if lent is None else lent.around(task.fn, is_async=task.is_async)
         if task.is_async:
-            self._on_loop(attempt, task.fn, arguments)
+            self._on_loop(attempt, call, arguments)
+        elif not await self._in_thread(attempt, call, arguments) and lent is not None:
+            lent.give_back()
+
+    # Before a handler is called: cached results, resources ---------------------------------------------------------------
+
+    async def _prepare(self, attempt: Attempt, task: Task[..., Any]) -> None:
+        """What is found in the cache is the output; else the handler is called once it has what it uses.
+
+        The attempt has not started as yet, so its timeout does not run.
+        """
+        found, lent, dispatch = None, None, attempt.dispatch
+        try:
+            if task.cache is not None and self._results is not None and dispatch.purpose in ("task", "fallback"):
+                found = await self._results.look_up(task, task.cache, dispatch)
+            if task.uses and not isinstance(found, r.Completed):
+                lent = await self._pools.lend(task.uses, dispatch.timeout_ms / 1000 or None)
+        except BaseException as error:
+            await self._not_begun(attempt, error)
+            return
+        if attempt.why is not None:  # told to stop in this very moment
+            if lent is not None:
+                lent.give_back()
+            await self._not_begun(attempt, asyncio.CancelledError())
+        elif isinstance(found, r.Completed):
+            await self._over(attempt, _encode(found))
         else:
-            await self._in_thread(attempt, task.fn, arguments)
+            attempt.to_keep = found
+            await self._call(attempt, task, time.monotonic(), lent)
+
+    async def _not_begun(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt.over or attempt.why == "draining":
+            return
+        if isinstance(error, asyncio.CancelledError) and attempt.why is not None:
+            await self._over(attempt, _encode(r.Stopped(worker=self._worker, losses=attempt.losses)))
+        else:
+            await self._raised(attempt, error)
 
     async def _begin_recovery(self, attempt: Attempt, strategy: RecoveryStrategy, now_mono: float) -> None:
         self._started(attempt, now_mono)
@@ -98,10 +152,12 @@ class Runner:
         else:
             await self._in_thread(attempt, ask_in_thread, arguments)
 
-    def _started(self, attempt: Attempt, now_mono: float) -> Context:
+    def _started(self, attempt: Attempt, now_mono: float, lent: Lent | None = None) -> Context:
         attempt.started_at, attempt.started_mono = now(), now_mono
         attempt.images = self._images
-        attempt.context = context = Context(attempt.dispatch, attempt.started_at, attempt if self._images is not None else None)
+        keeper = attempt if self._images is not None else None
+        resources = None if lent is None else lent.resources
+        attempt.context = context = Context(attempt.dispatch, attempt.started_at, keeper, self._outlet, resources)
         return context
 
     def _on_loop(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -122,7 +178,9 @@ class Runner:
         else:
             await self._returned(attempt, output)
 
-    async def _in_thread(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    async def _in_thread(self, attempt: Attempt, call: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+        """Call it in a thread; False if there is none, which is reported."""
+
         def work() -> None:
             finish: Callable[[], Coroutine[Any, Any, None]]
             try:
@@ -142,15 +200,18 @@ class Runner:
             threading.Thread(target=work, name=f"esexec {attempt.key}", daemon=True).start()
         except RuntimeError as error:  # no further thread can be had
             await self._raised(attempt, error)
+            return False
+        return True
 
     def _tell(self, attempt: Attempt) -> None:
         """Within the handler's context: it sees what hooks set there."""
         attempt.tale = Tale(telemetry.of_attempts, attempt, self._worker)
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
     async def _returned(self, attempt: Attempt, output: Any) -> None:
         if attempt.over or attempt.why == "draining":
@@ -159,8 +220,17 @@ class Runner:
         assert attempt.context is not None
         try:
             news = attempt.context.changed_vars()
-            report = r.Completed(worker=self._worker, started_at=attempt.started_at, ended_at=now(), output=output, vars=news)
+            report = r.Completed(
+                worker=self._worker,
+                started_at=attempt.started_at,
+                ended_at=now(),
+                output=output,
+                vars=news,
+                measured=attempt.context.measured,
+            )
             data = encode_with_output(report, output)
+            if attempt.to_keep is not None and self._results is not None and attempt.why is None:
+                self._results.keep(attempt.to_keep, attempt.dispatch, attempt.context, output, report.ended_at)
         except ExecutionError as error:
             await self._raised(attempt, error)
         else:
@@ -179,8 +249,14 @@ class Runner:
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
         info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
-        news = _news_of_a_failure(attempt)
-        report = r.Failed(worker=self._worker, started_at=attempt.started_at, ended_at=ended_at, error=info, vars=news)
+        report = r.Failed(
+            worker=self._worker,
+            started_at=attempt.started_at,
+            ended_at=ended_at,
+            error=info,
+            vars=_news_of_a_failure(attempt),
+            measured=attempt.measured,
+        )
         _log(logging.INFO, attempt, "failed", info)
         await self._over(attempt, _encode(report), error=info)
 
@@ -189,11 +265,8 @@ class Runner:
         if attempt.over:
             return
         assert attempt.started_at is not None
-        report: r.Report
-        if attempt.why == "timeout":
-            report = r.TimedOut(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
-        else:
-            report = r.Stopped(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended)
+        kind = r.TimedOut if attempt.why == "timeout" else r.Stopped
+        report = kind(worker=self._worker, started_at=attempt.started_at, ended_at=now(), ended=ended, measured=attempt.measured)
         if ended == "abandoned":
             logger.warning("%s does not end although it was told to (%s): left to itself", attempt.key, attempt.why)
         await self._over(attempt, _encode(report), why=attempt.why)
@@ -202,6 +275,8 @@ class Runner:
         """Called now and then for each attempt: ends what is late, gives up on what does not end."""
         if attempt.over or not attempt.started_mono:
             return
+        if attempt.context is not None and attempt.context.voice is not None:
+            attempt.context.voice.look_after(now_mono)
         if attempt.why is None and now_mono >= attempt.deadline_mono:
             attempt.stop("timeout", now_mono)
         elif attempt.why in ("timeout", "cancelled") and now_mono >= _patience_ends(attempt):
@@ -221,6 +296,8 @@ class Runner:
 
     async def _over(self, attempt: Attempt, data: bytes, *, error: ErrorInfo | None = None, why: Why | None = None) -> None:
         attempt.over = True
+        if attempt.context is not None and attempt.context.voice is not None:
+            attempt.context.voice.end()
         attempt.context = attempt.end = None  # both lead back to the attempt: it would be left to the collector
         tale, attempt.tale = attempt.tale, None
         if tale is None:

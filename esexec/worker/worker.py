@@ -7,7 +7,7 @@ again, and its second outcome changes nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Unpack
@@ -24,16 +24,28 @@ from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
+from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, delivery_of
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
 from esexec.nats.subjects import Subjects
 from esexec.role import Role
-from esexec.tasks import NetworkTimeoutRecovery, RecoveryStrategy, Tasks, collect, collect_strategies
+from esexec.tasks import (
+    NetworkTimeoutRecovery,
+    RecoveryStrategy,
+    Tasks,
+    WorkerResource,
+    collect,
+    collect_resources,
+    collect_strategies,
+)
 from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.images import Images
 from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
+from esexec.worker.outlet import LiveOutlet
+from esexec.worker.pools import Pools
+from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
 from esexec.world import new_id, now
 
@@ -61,8 +73,11 @@ class Worker(Role):
 
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
     recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
-    queues are, unless the strategy names one. `async with` starts and drains it; `run()` keeps it up until cancelled. Raises
-    `ValidationError` for queues, tasks or strategies that cannot be, `Unavailable` if no server answers.
+    queues are, unless the strategy names one. `resources`: what its handlers take turns with, beside those of the modules:
+    WorkerResources, or factories by name; see also `resource`.
+
+    `async with` starts and drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks, strategies
+    or resources that cannot be, `Unavailable` if no server answers.
     """
 
     def __init__(
@@ -71,6 +86,7 @@ class Worker(Role):
         *,
         tasks: Tasks,
         strategies: Iterable[Any] = (),
+        resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
         queues: Mapping[str, int] | None = None,
         namespace: str = "default",
         name: str | None = None,
@@ -86,6 +102,8 @@ class Worker(Role):
         """By name. A step may also name a task by where its function is, `package.module:function`."""
         self.strategies = _with_built_in(collect_strategies(tasks, strategies))
         """By id."""
+        self.resources = collect_resources(tasks, resources)
+        """By name."""
         self._callable = self.tasks | {one.path: one for one in self.tasks.values() if one.path is not None}
         self._slots = _checked_queues({"default": 10} if queues is None else queues)
         self._own_lanes = frozenset(map(own_lane, self.strategies))
@@ -104,10 +122,34 @@ class Worker(Role):
         """Attempts that were told to stop and are not here, and when: one that comes all the same is not begun."""
         self._announced = asyncio.Event()
 
+    def resource(self, name: str, /, *, size: int = 1) -> Callable[[Callable[[], Any]], WorkerResource]:
+        """Give the worker a resource before it starts: `@worker.resource("db", size=10)` above what makes one item.
+
+        Raises ValidationError (`invalid_resource`, `duplicate_resource`).
+        """
+
+        def decorate(factory: Callable[[], Any]) -> WorkerResource:
+            made = WorkerResource(name, factory, size)
+            self.resources = collect_resources((), [*self.resources.values(), made])
+            return made
+
+        return decorate
+
+    def _check_uses(self) -> None:
+        for task in self.tasks.values():
+            for name in task.uses:
+                if name not in self.resources:
+                    raise ValidationError(
+                        f"task `{task.name}` uses a resource `{name}`, which this worker does not have",
+                        code="unknown_resource",
+                        hint=f"it has: {', '.join(sorted(self.resources)) or 'none'}",
+                    )
+
     # Beginning and end ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Connect, announce the tasks, and take attempts from now on."""
+        self._check_uses()
         connection = await connect(self._url, name=f"esexec-worker-{self.name}", patience=self._patience, **self._auth)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(connection.close)
@@ -121,7 +163,18 @@ class Worker(Role):
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
         self._images = Images(self.name, self._publisher.send)
-        self._runner = Runner(self.name, self._callable, self._report, strategies=self.strategies, images=self._images)
+        self._pools = Pools(self.resources.values())
+        undo.push_async_callback(self._pools.close)
+        self._runner = Runner(
+            self.name,
+            self._callable,
+            self._report,
+            strategies=self.strategies,
+            images=self._images,
+            outlet=LiveOutlet(connection.client, self._subjects, self.name),
+            pools=self._pools,
+            results=await self._cached_results(connection),
+        )
         self._leases = LeaseKeeper(
             self._url,
             dict(self._auth),
@@ -164,9 +217,16 @@ class Worker(Role):
             self._runner.let_go(attempt, "draining")
         for task in self._background:
             task.cancel()
+        await self._pools.close()
         await self._leases.stop()
         await self._publisher.close()
         await connection.close()
+
+    async def _cached_results(self, connection: Connection) -> CachedResults | None:
+        """None: no task of this worker has a cache."""
+        if not any(task.cache is not None for task in self.tasks.values()):
+            return None
+        return CachedResults(connection, await DirectReader(connection).start(), self._subjects, self.name)
 
     async def _hand_back(self, connection: Connection, attempt: Attempt) -> None:
         if attempt.over or not connection.is_connected:

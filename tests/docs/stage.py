@@ -127,7 +127,10 @@ class Stage:
                 await self._worker.stop()
             queues = {"default": 10} | {task.settings.queue: 10 for task in tasks.values() if task.settings.queue}
             self._tasks, self._strategies = tasks, strategies
-            self._worker = esexec.Worker(self.url, tasks=tasks.values(), strategies=strategies.values(), queues=queues)
+            resources = [value for value in self._names.values() if isinstance(value, esexec.WorkerResource)]
+            self._worker = esexec.Worker(
+                self.url, tasks=tasks.values(), strategies=strategies.values(), resources=resources, queues=queues
+            )
             await self._worker.start()
 
     # Commands ------------------------------------------------------------------------------------------------------------

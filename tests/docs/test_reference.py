@@ -10,6 +10,7 @@ import pytest
 import esexec
 from docs import generate
 from esexec.domain import aliases, commands, events, messages, reports
+from esexec.domain.cached import CachedResult
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
 from esexec.domain.retry import FINAL_CODES
@@ -30,6 +31,9 @@ MESSAGES: dict[str, Any] = {
         messages.CancelSignal,
         messages.ImageSignal,
         messages.WhoHas,
+        messages.ProgressSignal,
+        messages.LogSignal,
+        CachedResult,
     )
 }
 _CODE = re.compile(

@@ -2,6 +2,7 @@
 
 from esexec.domain import events as e
 from esexec.domain.decider import Surroundings
+from esexec.domain.measures import Measured, Metric
 from esexec.domain.settings import NamespaceConfig, TaskInfo
 from esexec.domain.strategies import Strategy
 from tests.given import (
@@ -16,6 +17,7 @@ from tests.given import (
     due,
     failed,
     fatal,
+    found,
     lost,
     pause,
     restore,
@@ -342,7 +344,29 @@ OF_EXECUTIONS: dict[str, Story] = {
 }
 """What has happened in the life of an execution as a whole."""
 
+OF_HANDLERS: dict[str, Story] = {
+    "cached": [
+        start("a", step("b", "a"), step("c", "b", task="book"), "d"),
+        started("a", worker="w1"),
+        found("a", {"rows": 3}),
+        found("b", 2, source="e1/a"),
+        found("c", "seat 7"),
+        fatal("d"),
+    ],
+    "measured": [
+        start("a", step("b", "a", task="book"), "c", config={"jitter": 0.0, "enable_rollback": True}),
+        failed("a", measured=Measured(cost=0.5, metrics=(Metric(name="rows", values={"value": 12}),))),
+        due("a"),
+        completed("a", 1, 2, measured=Measured(quality=0.93, cost=0.25)),
+        completed("b", 2, measured=Measured(metrics=(Metric(name="io", values={"ms": 1.5, "bytes": 3}, tags={"disk": "a"}),))),
+        fatal("c"),
+        completed("b", None, 2, measured=Measured(quality=0.5, cost=2.0)),
+    ],
+}
+"""What handlers tell of their attempts, and what they need not do."""
+
 KINDS: dict[str, tuple[Story, Surroundings]] = {
     **{kind: (story, AROUND) for kind, story in OF_STEPS.items()},
     **{kind: (story, SHOP) for kind, story in OF_EXECUTIONS.items()},
+    **{kind: (story, SHOP) for kind, story in OF_HANDLERS.items()},
 }

@@ -71,7 +71,7 @@ def schedule_in(seconds: float, target: str) -> dict[str, str]:
 async def test_streams_are_made_as_declared(connection: Connection, made: Subjects) -> None:
     """Right after they were made nothing differs from what was asked for, as the server tells it."""
     assert await drift(connection, made) == []
-    assert len(stream_configs(made)) == 8
+    assert len(stream_configs(made)) == 10
     assert len(executor_consumers(made)) == 2 * limits.partitions + 3
 
 
@@ -99,10 +99,33 @@ async def test_drift_is_told_and_not_mended(connection: Connection, made: Subjec
     assert caplog.messages == expected
 
 
+async def test_the_engine_does_without_what_it_need_not_have(
+    connection: Connection, subjects: Subjects, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the server has no room for cached results or for what is told live, that is a warning; all other streams stand."""
+    taken = {"name": f"TAKEN_{subjects.namespace}", "subjects": [subjects.cache_all]}
+    await connection.api(f"STREAM.CREATE.{taken['name']}", taken)
+    try:
+        caplog.set_level(logging.WARNING)
+        await ensure_streams(connection, subjects)
+        assert [line for line in caplog.messages if f"does without stream {subjects.cache_stream}" in line]
+        assert await drift(connection, subjects) == [f"stream {subjects.cache_stream} is missing"]
+    finally:
+        await connection.api(f"STREAM.DELETE.{taken['name']}")
+
+
+async def test_an_operator_says_how_much_is_cached(connection: Connection, made: Subjects) -> None:
+    """The bytes of what is dispensable are the operator's choice, and no drift."""
+    for name in (made.cache_stream, made.live_stream):
+        config = next(config for config in stream_configs(made) if config["name"] == name)
+        await connection.api(f"STREAM.UPDATE.{name}", config | {"max_bytes": 1024 * 1024})
+    assert await drift(connection, made) == []
+
+
 async def test_drift_names_what_is_missing(connection: Connection, subjects: Subjects) -> None:
     """Where nothing was made, every stream and consumer is called missing."""
     lines = await drift(connection, subjects)
-    assert len(lines) == 8 + 2 * limits.partitions + 3
+    assert len(lines) == 10 + 2 * limits.partitions + 3
     assert lines[0] == f"stream {subjects.commands_stream} is missing"
 
 

@@ -11,6 +11,7 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Key, RateLimit, ResourceRequirement
+from esexec.domain.measures import Measured, Metric
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig, QueueSettings, TaskInfo, TaskSettings
 from esexec.domain.strategies import RecoveryVerb, Strategy
 from tests.given import start, step
@@ -122,6 +123,18 @@ errors = st.builds(
 )
 _task = {"step": words, "attempt": st.integers(0, 2000), "run": st.integers(1, 9)}
 _ending = st.sampled_from([None, "cancelled", "killed", "abandoned"])
+_metrics = st.builds(
+    Metric,
+    name=words.filter(bool),
+    values=st.dictionaries(words.filter(bool), st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9), min_size=1, max_size=2),
+    tags=st.dictionaries(words.filter(bool), words, max_size=2),
+)
+_measured = st.none() | st.builds(
+    Measured,
+    quality=st.none() | st.floats(0, 1),
+    cost=st.floats(0, 1e6),
+    metrics=st.lists(_metrics, max_size=2).map(tuple),
+)
 _names = st.lists(words, max_size=3).map(tuple)
 _runs = st.integers(2, 9)
 _by = st.sampled_from(get_args(e.CheckpointBy))
@@ -182,7 +195,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     ),
     e.TaskScheduled: st.builds(e.TaskScheduled, **_task),
     e.TaskStarted: st.builds(e.TaskStarted, **_task, started_at=times, worker=words),
-    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects),
+    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects, measured=_measured),
     e.TaskFailed: st.builds(
         e.TaskFailed,
         **_task,
@@ -190,6 +203,17 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         ended_at=st.none() | times,
         **_after,
         vars=objects,
+        measured=_measured,
+    ),
+    e.TaskCacheHit: st.builds(
+        e.TaskCacheHit,
+        **_task,
+        key=words,
+        source_execution=words,
+        source_step=words,
+        age_ms=st.integers(0, 10**12),
+        found_at=times,
+        worker=words,
     ),
     e.TaskTimedOut: st.builds(
         e.TaskTimedOut,
@@ -199,6 +223,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         ended_at=st.none() | times,
         ended=_ending,
         **_after,
+        measured=_measured,
     ),
     e.TaskRetryScheduled: st.builds(e.TaskRetryScheduled, **_task, delay_ms=st.integers(0, 10**9), due=times),
     e.TaskSkipped: st.builds(
@@ -207,7 +232,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         reason=st.sampled_from(["dependency_failed", "recovery", "condition", "cancelled"]),
         because=st.none() | words,
     ),
-    e.TaskCancelled: st.builds(e.TaskCancelled, **_task, ended=_ending),
+    e.TaskCancelled: st.builds(e.TaskCancelled, **_task, ended=_ending, measured=_measured),
     e.TaskHeld: st.builds(e.TaskHeld, **_task),
     e.TaskOverdue: st.builds(e.TaskOverdue, **_task),
     e.FallbackStarted: st.builds(e.FallbackStarted, **_task, task=words),

@@ -20,9 +20,10 @@ from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.evolve import fold
+from esexec.domain.messages import Level
 from esexec.domain.rollback import Undo, rollback_plan
 from esexec.domain.strategies import Strategy
-from esexec.results import ExecutionResult, ExecutionUpdate, result_of, update_of
+from esexec.results import ExecutionResult, ExecutionUpdate, LogMessage, TaskProgress, result_of, update_of
 from projections.timeline import timeline
 from tests.given import EXECUTION, History, advised, at, cancel, completed, failed, fatal, given, start, started, step, withdrawn
 
@@ -413,3 +414,48 @@ def test_input_that_cannot_be(text: str) -> None:
     with pytest.raises(ValidationError) as refused:
         read_input(text)
     assert refused.value.code == "bad_input"
+
+
+# What handlers tell --------------------------------------------------------------------------------------------------------
+
+
+def _told(history: History, *messages: LogMessage, **progress: float) -> ExecutionUpdate:
+    update = update_of(history.state, [])
+    update.messages = list(messages)
+    update.task_progress = {step: TaskProgress(fraction=part, text="row 7", time=at(0)) for step, part in progress.items()}
+    return update
+
+
+def _line(level: Level, message: str, **context: object) -> LogMessage:
+    return LogMessage(level=level, message=message, time=at(0), task_id="a", context=context)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_what_handlers_tell_is_shown_in_lines(capsys: pytest.CaptureFixture[str], debug: bool) -> None:
+    """Log lines as they come, those of `debug` if wanted; progress when it has moved by a tenth. Nothing hostile gets through."""
+    history = given(start("a"), started("a"))
+
+    async def as_told() -> AsyncIterator[ExecutionUpdate]:
+        yield update_of(history.state, history.events)
+        yield _told(history, _line("info", "loaded", rows=12, file="a.csv"), _line("debug", "row"), _line("error", HOSTILE))
+        for part in (0.0, 0.05, 0.4, 0.45, 0.5):
+            yield _told(history, a=part)
+
+    await follow(as_told(), Console(width=10_000), debug=debug)
+    lines = capsys.readouterr().out.splitlines()[3:]
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == "   info  a: loaded  rows=12  file=a.csv"
+    assert ("  debug  a: row" in lines) is debug
+    assert lines[-3:] == ["         a: 0 %, row 7", "         a: 40 %, row 7", "         a: 50 %, row 7"]
+
+
+def test_progress_stands_beside_its_step() -> None:
+    """In the picture, for as long as the step runs."""
+    history = given(start("a"), started("a"))
+    progress = Progress()
+    for event in history.events:
+        progress.apply(event)
+    progress.told = {"a": TaskProgress(fraction=0.4, text="half way", time=at(0))}
+    console = terminal(100)
+    console.print(progress)
+    assert ": 40 %, half way" in shown(console)

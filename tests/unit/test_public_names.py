@@ -6,14 +6,14 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer Engine Err
-ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus ExecutionUpdate
-Executor Handle InternalError Key KeptPlan NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded
-Pending Plan PlanInvalid PlanWarning Progress RateLimit RateLimited RecoveryAction RecoveryContext RecoveryResult
-RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUsage StartOptions
-Startable StateView Step Task TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo
-ValidationError Verification Worker WorkerLost
-classifier collect connect current_context local recovery remove_classifier task telemetry
+AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
+Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus
+ExecutionUpdate Executor Handle InternalError Key KeptPlan LogMessage Metric NamespaceConfig NetworkTimeoutRecovery
+NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning Progress RateLimit RateLimited RecoveryAction
+RecoveryContext RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUnavailable
+ResourceUsage StartOptions Startable StateView Step Task TaskProgress TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo
+ValidationError Verification Worker WorkerLost WorkerResource WorkerResources
+classifier collect connect current_context local recovery remove_classifier resource task telemetry
 """
 
 

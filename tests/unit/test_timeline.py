@@ -61,6 +61,10 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
         (e.TaskScheduled(step="a", attempt=2), "a (attempt 2) scheduled"),
         (e.TaskStarted(step="a", started_at=T0, worker="w1"), "a started on w1"),
         (e.TaskCompleted(step="a", ended_at=T0), "a completed"),
+        (
+            e.TaskCacheHit(step="a", key="f", source_execution="e0", source_step="b", age_ms=2_500, found_at=T0),
+            "a found in the cache: the output of b in execution e0, 2.5 s old",
+        ),
         (e.TaskFailed(step="a", error=ERROR, will_retry=True), "a failed: [HTTP_503] busy…"),
         (
             e.TaskFailed(step="a", attempt=4, error=ERROR, retries_exhausted=True),

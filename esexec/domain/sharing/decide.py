@@ -5,7 +5,7 @@ granted, in the order of turns, to those who waited and to those who just came. 
 Nothing is granted outside `settle`, and what cannot be granted is there queued, or denied, as its ask wants it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -13,9 +13,10 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Cause
-from esexec.domain.errors import ErrorInfo
+from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.explain import shown
 from esexec.domain.flow import Resource
+from esexec.domain.flow_rules import check_pool, check_requirements
 from esexec.domain.sharing import limiter, pools, slots
 from esexec.domain.sharing.fold import begin, evolve
 from esexec.domain.sharing.requests import (
@@ -191,6 +192,8 @@ class SharedDecision:
     # Pools -----------------------------------------------------------------------------------------------------------------
 
     def _declare(self, command: c.DeclarePool) -> Verdict:
+        if (problem := _problem(lambda: check_pool(command.pool, "pool"))) is not None:
+            return Verdict("refused", problem, effective=False)
         pool, known = command.pool, self.state.pools.get(command.pool.id)
         if known == pool:
             return NOTHING
@@ -214,6 +217,8 @@ class SharedDecision:
         return DONE
 
     def _allocate(self, command: c.AllocateResources) -> Verdict:
+        if (problem := _problem(lambda: check_requirements(command.requirements, "requirements"))) is not None:
+            return Verdict("refused", problem, effective=False)
         priority = max(requirement.priority for requirement in command.requirements)
         if not command.wait:
             self._impatient.add(command.id)
@@ -240,6 +245,14 @@ class SharedDecision:
                 self.emit(e.GrantReleased(request_id=grant.id, resources=theirs if len(theirs) < len(grant.resources) else ()))
                 done = DONE
         return done
+
+
+def _problem(check: Callable[[], None]) -> ErrorInfo | None:
+    try:
+        check()
+    except ValidationError as error:
+        return error.info
+    return None
 
 
 def _refused(code: str, message: str, hint: str) -> Verdict:

@@ -1,0 +1,183 @@
+"""`client.resources`: the resource pools of the namespace. Declaring them, allocating from them, and what their use cost."""
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from esexec.domain import commands as c
+from esexec.domain import events as e
+from esexec.domain import limits
+from esexec.domain.durations import milliseconds
+from esexec.domain.errors import EsexecError, ResourceUnavailable, ValidationError
+from esexec.domain.evolve import begin, evolve
+from esexec.domain.flow import Resource, ResourcePool, ResourceUsage, usage_of
+from esexec.domain.flow_reading import SaidResources, read_pool, read_requirements
+from esexec.domain.messages import Answer
+from esexec.domain.sharing.fold import fold_shared
+from esexec.domain.sharing.pools import free_of
+from esexec.domain.sharing.requests import POOLS_ENTITY
+from esexec.domain.sharing.state import SharedState
+from esexec.domain.state import ExecutionState
+from esexec.log import codec
+from esexec.tasks.options import Duration
+from esexec.world import new_id, now
+
+if TYPE_CHECKING:
+    from esexec.client.client import Client
+
+_LOOK_AGAIN_S = 1.0
+_RENEWALS_PER_LEASE = 3
+
+
+class PoolUse(msgspec.Struct, frozen=True):
+    """A pool, and what of it is free now."""
+
+    pool: ResourcePool
+    free: float
+
+
+class Resources:
+    """See the module."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+
+    # Pools -----------------------------------------------------------------------------------------------------------------
+
+    async def declare(self, pool: ResourcePool | dict[str, Any]) -> bool:
+        """From now on there is such a pool, or it is changed: True if that took effect, False if it was so already.
+
+        Raises `ValidationError` for what is no pool, `Refused` (`too_many_pools`), `NotConfirmed`.
+        """
+        command = c.DeclarePool(id=new_id(), pool=read_pool(pool), actor=self._client.owner)
+        return await self._client._tell_shared(POOLS_ENTITY, "declare_pool", command)
+
+    async def remove(self, pool_id: str) -> bool:
+        """There is no such pool any more: True if that took effect. Raises `Refused` (`pool_in_use`), `NotConfirmed`."""
+        command = c.RemovePool(id=new_id(), pool_id=pool_id, actor=self._client.owner)
+        return await self._client._tell_shared(POOLS_ENTITY, "remove_pool", command)
+
+    async def pools(self) -> list[PoolUse]:
+        """The pools, by id, and what of each is free."""
+        state = await self._state()
+        free = free_of(state)
+        return [PoolUse(pool, free[pool.id]) for _, pool in sorted(state.pools.items())]
+
+    # Allocating ------------------------------------------------------------------------------------------------------------
+
+    async def allocate(
+        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+    ) -> list[Resource]:
+        """Allocate all of these, or nothing; waits its turn for `wait_timeout` seconds (0: not at all, None: for ever).
+
+        What is not released comes back by itself once its `lease` is over. Raises `ResourceUnavailable` if there are no such
+        resources or they were not free in time, `ValidationError`, `NotConfirmed`.
+        """
+        _, resources = await self._allocate(requirements, wait_timeout, lease)
+        return resources
+
+    async def release(self, resource_ids: Iterable[str | Resource]) -> bool:
+        """Give resources back, whoever holds them: True if any of them was held."""
+        ids = tuple(one.id if isinstance(one, Resource) else one for one in resource_ids)
+        command = c.ReleaseResources(id=new_id(), resource_ids=ids, actor=self._client.owner)
+        return await self._client._tell_shared(POOLS_ENTITY, "release", command)
+
+    @asynccontextmanager
+    async def hold(
+        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+    ) -> AsyncIterator[list[Resource]]:
+        """Allocate for the length of a block; the lease is renewed meanwhile, and ends soon if this process dies."""
+        allocation, resources = await self._allocate(requirements, wait_timeout, lease)
+        keeping = asyncio.create_task(self._keep(allocation, _lease_ms(lease) / 1000 / _RENEWALS_PER_LEASE))
+        try:
+            yield resources
+        finally:
+            keeping.cancel()
+            await self._release(allocation)
+
+    async def _allocate(
+        self, requirements: SaidResources, wait_timeout: float | None, lease: Duration
+    ) -> tuple[str, list[Resource]]:
+        needs = read_requirements(requirements, "requirements")
+        command = c.AllocateResources(
+            id=new_id(), requirements=needs, lease_ms=_lease_ms(lease), wait=wait_timeout != 0, actor=self._client.owner
+        )
+        answers: asyncio.Queue[Answer] = asyncio.Queue()
+        async with self._client._answers_to(POOLS_ENTITY, command.id, answers.put_nowait):
+            await self._client._tell_shared(POOLS_ENTITY, "allocate", command)
+            try:
+                return command.id, await asyncio.wait_for(self._granted(command.id, answers), wait_timeout or None)
+            except BaseException as error:
+                if not isinstance(error, ResourceUnavailable):  # nobody waits for it any more
+                    await asyncio.shield(self._release(command.id))
+                if isinstance(error, TimeoutError):
+                    message = f"what was asked for was not free within {wait_timeout:g} s"
+                    raise ResourceUnavailable(message, retry=False, hint="wait longer, or ask for less") from None
+                raise
+
+    async def _granted(self, allocation: str, answers: "asyncio.Queue[Answer]") -> list[Resource]:
+        """The resources, once the answer says so; or the log, for an answer can be lost."""
+        while True:
+            try:
+                answer = await asyncio.wait_for(answers.get(), _LOOK_AGAIN_S)
+            except TimeoutError:
+                state = await self._state()
+                if (grant := state.held.get(allocation)) is not None:
+                    return [*grant.resources]
+                if allocation not in state.names:
+                    dropped = state.dropped.get(allocation)
+                    raise ResourceUnavailable(dropped.error.message if dropped else "it was released", retry=False) from None
+                continue
+            if answer.error is not None:
+                raise ResourceUnavailable(answer.error.message, retry=False, hint=answer.error.hint)
+            if answer.resources:
+                return [*answer.resources]
+
+    async def _keep(self, allocation: str, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            command = c.RenewResources(id=new_id(), allocation=allocation, actor=self._client.owner)
+            with suppress(EsexecError):  # tried again; if it has ended, the block finds out by what it holds
+                await self._client._tell_shared(POOLS_ENTITY, "renew", command)
+
+    async def _release(self, allocation: str) -> None:
+        command = c.ReleaseResources(id=new_id(), allocation=allocation, actor=self._client.owner)
+        with suppress(EsexecError):  # its lease ends by itself
+            await self._client._tell_shared(POOLS_ENTITY, "release", command)
+
+    # Usage -----------------------------------------------------------------------------------------------------------------
+
+    async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
+        """What the steps of an execution used, and what that cost, in order; what is held still is as of now. Raises `NotFound`."""
+        state, used = ExecutionState(execution_id), list[ResourceUsage]()
+        for commit in await self._client.history(execution_id):
+            begin(state, commit.n, commit.time)
+            for event in commit.events:
+                evolve(state, event)
+                if isinstance(event, e.ResourceReleased):
+                    used += event.usage
+        for index in state.in_flight:
+            step = state.steps[index]
+            if step.gate is not None and step.gate.since is not None:
+                busy_s = (now() - step.started_at).total_seconds() if step.started_at is not None else 0.0
+                used += [usage_of(one, step.gate.since, now(), busy_s=busy_s, ongoing=True) for one in step.gate.resources]
+        return used
+
+    async def _state(self) -> SharedState:
+        log = self._client._log
+        while True:
+            stored, last = await log.load(POOLS_ENTITY), await log.last(POOLS_ENTITY)
+            if last is None or (stored and stored[-1].n >= last.n):
+                return fold_shared(POOLS_ENTITY, [codec.decode(one.data) for one in stored])
+
+
+def _lease_ms(lease: Duration) -> int:
+    lease_ms = milliseconds(lease, name="lease")
+    if not 1_000 <= lease_ms <= limits.resource_lease_max_ms:
+        hint = f"1 s to {limits.resource_lease_max_ms // 3_600_000} h (limits.resource_lease_max_ms)"
+        raise ValidationError(f"a lease of {lease_ms} ms", code="bad_lease", hint=hint)
+    return lease_ms
