@@ -4,14 +4,17 @@ Every verb is one line onto the client, which does the work: an engine keeps not
 wants more belongs there. Executors and workers are processes of their own, or `esexec.local`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self, Unpack
 
 from esexec.client import Checkpoint, Client, Handle, Planner, Startable, StartOptions
 from esexec.domain.errors import ValidationError
+from esexec.domain.flow import Resource
+from esexec.domain.flow_reading import SaidResources
 from esexec.domain.rollback import Undo
 from esexec.nats.connection import Auth
 from esexec.results import ExecutionResult, ExecutionStatus, ExecutionUpdate
+from esexec.tasks.options import Duration
 
 
 class ClientOptions(Auth, total=False):
@@ -145,3 +148,15 @@ class Engine:
     async def configure(self, **settings: Any) -> None:
         """Set the namespace's level of the settings. See `Client.configure`."""
         await self.client.configure(**settings)
+
+    # Resources -------------------------------------------------------------------------------------------------------------
+
+    async def allocate_resources(
+        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+    ) -> list[Resource]:
+        """Allocate all of these, or nothing. See `Resources.allocate`."""
+        return await self.client.resources.allocate(requirements, wait_timeout=wait_timeout, lease=lease)
+
+    async def release_resources(self, resource_ids: Iterable[str | Resource]) -> bool:
+        """Give them back. See `Resources.release`."""
+        return await self.client.resources.release(resource_ids)

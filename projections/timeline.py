@@ -12,6 +12,7 @@ import msgspec
 from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Resource
 from esexec.domain.strategies import RecoveryVerb
 
 _MESSAGE_CHARS = 200
@@ -141,6 +142,22 @@ def _of_task(event: e.Event) -> str | None:
             return f"{_attempt(event)} scheduled"
         case e.TaskHeld():
             return f"{_attempt(event)} is held back while the execution is paused"
+        case e.TaskGranted(by="concurrency"):
+            return f"{_attempt(event)} has a slot of its concurrency key"
+        case e.TaskGranted():
+            return f"{_attempt(event)} has its turn within its rate limit"
+        case e.TaskRateLimited():
+            when = f", not before {event.next_retry_at:%H:%M:%S}" if event.next_retry_at is not None else ""
+            return f"{_attempt(event)} waits for its turn within its rate limit{when}"
+        case e.TaskWaiting():
+            what = "a slot of its concurrency key" if event.by == "concurrency" else "resources"
+            return f"{_attempt(event)} waits for {what}" + (f", behind {event.ahead} others" if event.ahead else "")
+        case e.ResourceAllocated():
+            return f"{_attempt(event)} was allocated {_amounts(event.resources)}"
+        case e.ResourceReleased():
+            cost = sum(one.cost for one in event.usage)
+            what = ", ".join(f"{one.amount_used:g} {one.resource_type}" for one in event.usage)
+            return f"{_attempt(event)} released {what}" + (f", cost {cost:g}" if cost else "")
         case e.TaskOverdue():
             return f"{_attempt(event)} was not begun in time and is taken back"
         case e.TaskTimedOut():
@@ -171,6 +188,10 @@ def _of_task(event: e.Event) -> str | None:
 
 def _of_execution(event: e.Event) -> str | None:
     match event:
+        case e.ExecutionQueued():
+            return "execution waits for a slot of its concurrency key"
+        case e.ExecutionGranted():
+            return "execution has a slot of its concurrency key"
         case e.ExecutionCreated():
             return _created(event)
         case e.ExecutionFailed():
@@ -233,6 +254,22 @@ def _of_namespace(event: e.Event) -> str | None:
             return f"recovery strategy {_line(event.strategy_id)} removed"
         case e.PlanStored():
             return f"plan {event.plan_id[:12]} stored"
+        case e.RequestQueued():
+            return f"{event.request_id} waits for its turn"
+        case e.RequestGranted():
+            return f"{event.request_id} was granted" + (f" {_amounts(event.resources)}" if event.resources else "")
+        case e.RequestDropped():
+            return f"{event.request_id} waits no more" + (f": {said(event.error)}" if event.error else "")
+        case e.GrantReleased():
+            return f"{event.request_id} " + ("lost its lease" if event.expired else "gave back what it had")
+        case e.LeaseRenewed():
+            return f"{event.request_id} keeps its resources until {event.until:%H:%M:%S}"
+        case e.PoolDeclared():
+            return f"pool {event.pool.id} has {event.pool.capacity:g} {event.pool.type}"
+        case e.PoolRemoved():
+            return f"pool {event.pool_id} removed"
+        case e.Compacted():
+            return "all of it was written down, and goes on from there"
         case e.PlanListed():
             problem = f": {said(event.problem)}" if event.problem else ""
             return f"plan {_line(event.name)} ({event.plan_id[:12]}) is {event.status}{problem}"
@@ -247,7 +284,12 @@ def _attempt(
     | e.TaskTimedOut
     | e.TaskHeld
     | e.TaskOverdue
-    | e.TaskCacheHit,
+    | e.TaskCacheHit
+    | e.TaskGranted
+    | e.TaskRateLimited
+    | e.TaskWaiting
+    | e.ResourceAllocated
+    | e.ResourceReleased,
 ) -> str:
     return f"{event.step} (attempt {event.attempt})" if event.attempt > 1 else event.step
 
@@ -298,3 +340,7 @@ def duration(duration_ms: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _amounts(resources: tuple[Resource, ...]) -> str:
+    return ", ".join(f"{one.amount:g} {one.type} of {one.pool}" for one in resources)

@@ -152,7 +152,7 @@ class Resources:
     # Usage -----------------------------------------------------------------------------------------------------------------
 
     async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
-        """What the steps of an execution used, and what that cost, in order; what is held still is as of now. Raises `NotFound`."""
+        """What the steps of an execution used, and what that cost, in order; of what is held, as of now. Raises `NotFound`."""
         state, used = ExecutionState(execution_id), list[ResourceUsage]()
         for commit in await self._client.history(execution_id):
             begin(state, commit.n, commit.time)

@@ -10,9 +10,10 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.flow import Key, RateLimit, ResourceRequirement
+from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceRequirement, ResourceUsage
 from esexec.domain.measures import Measured, Metric
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig, QueueSettings, TaskInfo, TaskSettings
+from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin
 from esexec.domain.strategies import RecoveryVerb, Strategy
 from tests.given import start, step
 
@@ -146,6 +147,16 @@ _after: dict[str, st.SearchStrategy[Any]] = {
     "instead": st.sampled_from([None, *get_args(e.Instead)]),
 }
 _raw = objects.map(lambda value: msgspec.Raw(msgspec.json.encode(value)))
+_counts = st.integers(0, 2000)
+_amounts = st.floats(0.125, 1e6)
+_gate = st.sampled_from(["concurrency", "resources", "rate_limit"])
+_resources = st.lists(st.builds(Resource, words, words, words, _amounts, _amounts, _amounts), max_size=2).map(tuple)
+_usage = st.builds(ResourceUsage, words, words, _amounts, _amounts, times, st.none() | times, st.floats(0, 1))
+_ask = st.one_of(
+    st.builds(AskToBegin, key=words, max_executions=st.integers(1, 99), window_ms=st.integers(1, 10**6)),
+    st.builds(AskForSlot, scope=words, key=words, limit=st.integers(1, 9), total=st.none() | st.integers(1, 9)),
+    st.builds(AskForResources, requirements=st.tuples(st.builds(ResourceRequirement, words, _amounts)), lease_ms=_counts),
+)
 
 EVENTS: dict[type, st.SearchStrategy[Any]] = {
     e.ExecutionCreated: st.builds(
@@ -276,6 +287,27 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     e.NamespaceConfigured: st.builds(e.NamespaceConfigured, config=namespaces),
     e.TasksAnnounced: st.builds(e.TasksAnnounced, tasks=st.dictionaries(words, task_infos, max_size=2), worker=words),
     e.StrategyAdded: st.builds(e.StrategyAdded, strategy=recovery_strategies),
+    e.TaskGranted: st.builds(e.TaskGranted, **_task, by=_gate, entity=words),
+    e.ResourceAllocated: st.builds(e.ResourceAllocated, **_task, resources=_resources),
+    e.ResourceReleased: st.builds(e.ResourceReleased, **_task, usage=st.lists(_usage, max_size=2).map(tuple)),
+    e.TaskRateLimited: st.builds(e.TaskRateLimited, **_task, entity=words, next_retry_at=st.none() | times),
+    e.TaskWaiting: st.builds(e.TaskWaiting, **_task, by=_gate, entity=words, ahead=_counts),
+    e.ExecutionQueued: st.builds(e.ExecutionQueued, entity=words, run=_counts),
+    e.ExecutionGranted: st.builds(e.ExecutionGranted, entity=words, run=_counts),
+    e.RequestQueued: st.builds(e.RequestQueued, request_id=words, ask=_ask, priority=st.integers(0, 10)),
+    e.RequestGranted: st.builds(
+        e.RequestGranted, request_id=words, ask=st.none() | _ask, resources=_resources, until=st.none() | times
+    ),
+    e.RequestDropped: st.builds(e.RequestDropped, request_id=words, error=st.none() | errors, skipped=st.booleans()),
+    e.GrantReleased: st.builds(
+        e.GrantReleased, request_id=words, resources=st.lists(words, max_size=2).map(tuple), expired=st.booleans()
+    ),
+    e.LeaseRenewed: st.builds(e.LeaseRenewed, request_id=words, until=times),
+    e.PoolDeclared: st.builds(
+        e.PoolDeclared, pool=st.builds(ResourcePool, words, words, _amounts, _amounts, _amounts, st.just({"memory": 16}))
+    ),
+    e.PoolRemoved: st.builds(e.PoolRemoved, pool_id=words),
+    e.Compacted: st.builds(e.Compacted, state=_raw),
     e.StrategyRemoved: st.builds(e.StrategyRemoved, strategy_id=words),
     e.PlanStored: st.builds(e.PlanStored, plan_id=words, plan=_raw),
     e.PlanListed: st.builds(

@@ -10,7 +10,9 @@ import pytest
 from esexec.domain import events as e
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import CorruptHistory
+from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.settings import NamespaceConfig, TaskInfo
+from esexec.domain.sharing.requests import AskToBegin
 from esexec.domain.strategies import Strategy
 from esexec.log import codec
 from tests.given import at, cancel, completed, due, failed, failure, given, start, step
@@ -57,6 +59,10 @@ def test_the_hash_is_sha256_of_the_stored_bytes() -> None:
         assert json.loads(one.data).get("prev", "") == previous
         previous = hashlib.sha256(one.data).hexdigest()
 
+
+RESOURCE = Resource("r2-1", "g", "gpu", 2.0)
+USAGE = ResourceUsage("r2-1", "gpu", 2.0, 0.5, at(0), at(1), 0.25)
+ASK = AskToBegin(key="task:t", max_executions=2, window_ms=1_000)
 
 EVENTS: dict[str, e.Event] = {
     "execution_created": e.ExecutionCreated(plan=msgspec.Raw(b"{}"), plan_id="0", name="p"),
@@ -108,6 +114,21 @@ EVENTS: dict[str, e.Event] = {
     "strategy_removed": e.StrategyRemoved(strategy_id="s"),
     "plan_stored": e.PlanStored(plan_id="0", plan=msgspec.Raw(b"{}")),
     "plan_listed": e.PlanListed(plan_id="0", name="p", status="invalid", problem=failure(), query="q"),
+    "task_granted": e.TaskGranted(step="a", by="concurrency", entity="_slots-1"),
+    "resource_allocated": e.ResourceAllocated(step="a", resources=(RESOURCE,)),
+    "resource_released": e.ResourceReleased(step="a", usage=(USAGE,)),
+    "task_rate_limited": e.TaskRateLimited(step="a", entity="_limit-1", next_retry_at=at(1)),
+    "task_waiting": e.TaskWaiting(step="a", by="resources", entity="_pools", ahead=2),
+    "execution_queued": e.ExecutionQueued(entity="_slots-1"),
+    "execution_granted": e.ExecutionGranted(entity="_slots-1", run=2),
+    "request_queued": e.RequestQueued(request_id="x/a/1-1", ask=ASK, priority=7),
+    "request_granted": e.RequestGranted(request_id="c1", resources=(RESOURCE,), until=at(9)),
+    "request_dropped": e.RequestDropped(request_id="x/_/1-0", error=failure(), skipped=True),
+    "grant_released": e.GrantReleased(request_id="c1", resources=("r2-1",), expired=True),
+    "lease_renewed": e.LeaseRenewed(request_id="c1", until=at(9)),
+    "pool_declared": e.PoolDeclared(pool=ResourcePool("g", "gpu", 4.0, cost_per_unit_second=0.5, attributes={"memory": 16})),
+    "pool_removed": e.PoolRemoved(pool_id="g"),
+    "compacted": e.Compacted(state=msgspec.Raw(b"{}")),
 }
 ON_THE_WIRE = {
     "execution_created": '{"type":"execution_created","plan":{},"plan_id":"0","name":"p"}',
@@ -168,6 +189,27 @@ ON_THE_WIRE = {
     "plan_stored": '{"type":"plan_stored","plan_id":"0","plan":{}}',
     "plan_listed": '{"type":"plan_listed","plan_id":"0","name":"p",'
     '"status":"invalid","problem":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"query":"q"}',
+    "task_granted": '{"type":"task_granted","step":"a","by":"concurrency","entity":"_slots-1"}',
+    "resource_allocated": '{"type":"resource_allocated","step":"a","resources":[{"id":"r2-1","pool":"g","type":"gpu",'
+    '"amount":2.0}]}',
+    "resource_released": '{"type":"resource_released","step":"a","usage":[{"resource_id":"r2-1","resource_type":"gpu",'
+    '"amount_used":2.0,"cost":0.5,"start_time":"2026-01-01T00:00:00Z","end_time":"2026-01-01T00:00:01Z","efficiency":0.25}]}',
+    "task_rate_limited": '{"type":"task_rate_limited","step":"a","entity":"_limit-1","next_retry_at":"2026-01-01T00:00:01Z"}',
+    "task_waiting": '{"type":"task_waiting","step":"a","by":"resources","entity":"_pools","ahead":2}',
+    "execution_queued": '{"type":"execution_queued","entity":"_slots-1"}',
+    "execution_granted": '{"type":"execution_granted","entity":"_slots-1","run":2}',
+    "request_queued": '{"type":"request_queued","request_id":"x/a/1-1","ask":{"type":"rate_limit","key":"task:t",'
+    '"max_executions":2,"window_ms":1000},"priority":7}',
+    "request_granted": '{"type":"request_granted","request_id":"c1","resources":[{"id":"r2-1","pool":"g","type":"gpu",'
+    '"amount":2.0}],"until":"2026-01-01T00:00:09Z"}',
+    "request_dropped": '{"type":"request_dropped","request_id":"x/_/1-0","error":{"type":"execution_error","code":"BROKEN",'
+    '"message":"it is BROKEN"},"skipped":true}',
+    "grant_released": '{"type":"grant_released","request_id":"c1","resources":["r2-1"],"expired":true}',
+    "lease_renewed": '{"type":"lease_renewed","request_id":"c1","until":"2026-01-01T00:00:09Z"}',
+    "pool_declared": '{"type":"pool_declared","pool":{"id":"g","type":"gpu","capacity":4.0,"cost_per_unit_second":0.5,'
+    '"attributes":{"memory":16}}}',
+    "pool_removed": '{"type":"pool_removed","pool_id":"g"}',
+    "compacted": '{"type":"compacted","state":{}}',
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 import esexec
 from esexec import Client, Engine
 from esexec.client import Checkpoints, Strategies
+from esexec.client.resources import Resources
 
 VERBS: dict[str, tuple[str, Any]] = {
     "execute": ("execute", Client.execute),
@@ -27,6 +28,8 @@ VERBS: dict[str, tuple[str, Any]] = {
     "restore_from_checkpoint": ("checkpoints.restore", Checkpoints.restore),
     "add_recovery_strategy": ("strategies.add", Strategies.add),
     "remove_recovery_strategy": ("strategies.remove", Strategies.remove),
+    "allocate_resources": ("resources.allocate", Resources.allocate),
+    "release_resources": ("resources.release", Resources.release),
     "configure": ("configure", Client.configure),
 }
 """Verb → where the client has it, and what it is there."""

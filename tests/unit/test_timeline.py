@@ -8,6 +8,8 @@ import pytest
 
 from esexec.domain import events as e
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
+from esexec.domain.sharing.requests import AskToBegin
 from esexec.domain.strategies import RecoveryVerb, Strategy
 from projections.timeline import Teller, duration, timeline
 from tests.given import T0, at, completed, due, failed, given, start, step
@@ -160,6 +162,31 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
         (e.CompensationSkipped(step="a", reason="no_compensation"), "a is not undone: nothing is known that undoes it"),
         (e.CompensationSkipped(step="a", reason="no_before_image"), "a is not undone: what it was before was not recorded"),
         (e.StrategyAdded(strategy=Strategy(id="net", applicable_errors=("HTTP_5*",))), "recovery strategy net added for HTTP_5*"),
+        (e.TaskGranted(step="a", by="concurrency", entity="_slots-1"), "a has a slot of its concurrency key"),
+        (e.TaskGranted(step="a", by="rate_limit", entity="_limit-1"), "a has its turn within its rate limit"),
+        (
+            e.TaskRateLimited(step="a", attempt=2, entity="_limit-1", next_retry_at=T0),
+            "a (attempt 2) waits for its turn within its rate limit, not before 00:00:00",
+        ),
+        (e.TaskWaiting(step="a", by="resources", entity="_pools", ahead=2), "a waits for resources, behind 2 others"),
+        (e.ResourceAllocated(step="a", resources=(Resource("r1", "g", "gpu", 2.0),)), "a was allocated 2 gpu of g"),
+        (
+            e.ResourceReleased(step="a", usage=(ResourceUsage("r1", "gpu", 2.0, 0.5, T0, at(1)),)),
+            "a released 2 gpu, cost 0.5",
+        ),
+        (e.ExecutionQueued(entity="_slots-1"), "execution waits for a slot of its concurrency key"),
+        (e.ExecutionGranted(entity="_slots-1"), "execution has a slot of its concurrency key"),
+        (
+            e.RequestQueued(request_id="x/a/1-1", ask=AskToBegin(key="k", max_executions=1, window_ms=1)),
+            "x/a/1-1 waits for its turn",
+        ),
+        (e.RequestGranted(request_id="c1", resources=(Resource("r1", "g", "gpu", 2.0),)), "c1 was granted 2 gpu of g"),
+        (e.RequestDropped(request_id="x/a/1-1", error=ERROR), "x/a/1-1 waits no more: [HTTP_503] busy…"),
+        (e.GrantReleased(request_id="c1", expired=True), "c1 lost its lease"),
+        (e.LeaseRenewed(request_id="c1", until=T0), "c1 keeps its resources until 00:00:00"),
+        (e.PoolDeclared(pool=ResourcePool("g", "gpu", 4.0)), "pool g has 4 gpu"),
+        (e.PoolRemoved(pool_id="g"), "pool g removed"),
+        (e.Compacted(state=msgspec.Raw(b"{}")), "all of it was written down, and goes on from there"),
         (e.StrategyRemoved(strategy_id="net"), "recovery strategy net removed"),
         (e.PlanStored(plan_id="f" * 64, plan=msgspec.Raw(b"{}")), "plan ffffffffffff stored"),
         (
