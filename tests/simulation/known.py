@@ -82,6 +82,8 @@ class Life:
         """The outputs that the params of the last attempt were made of."""
         self.deed: Deed | None = None
         """What completed it."""
+        self.cached = False
+        """No handler ran: its output is another execution's."""
         self.done = False
         self.undone = False
         self.tried = False

@@ -61,12 +61,20 @@ class LawOfSteps(Known):
         self._must(not life.began, "it began twice")
         life.began, life.held, life.overdue, life.queue = True, False, False, 0
 
+    def _task_cache_hit(self, event: Event) -> None:
+        life = self._of_open(event, "task", "fallback")
+        self._must(not life.cached, "it was found twice")
+        if life.began:  # by a worker that was lost
+            self._perhaps_done(event["step"])
+        life.began, life.held, life.overdue, life.queue, life.cached = True, False, False, 0, True
+
     def _task_completed(self, event: Event) -> None:
         life = self._of_open(event, "task", "fallback")
         self._close(life)
         step, life.settled, life.done, life.output = event["step"], "completed", True, event.get("output")
-        life.deed = Deed(step, life.fallback, self.run, self.version, True, life.output, life.inputs)
-        self._stands(life.deed)
+        if not life.cached:
+            life.deed = Deed(step, life.fallback, self.run, self.version, True, life.output, life.inputs)
+            self._stands(life.deed)
         self._set_vars(event)
 
     def _stands(self, deed: Deed) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from esexec.domain import reports as r
+from esexec.domain.cached import CachedFrom
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.messages import Dispatch
 
@@ -124,6 +125,10 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
             return r.Completed(
                 started_at=at, ended_at=at, output={"did": f"{attempt.step} {attempt.id} {times}"}, vars=news, worker="w"
             )
+        case "found":
+            source = CachedFrom(key="f00d", execution_id="other", step=attempt.step, time=at)
+            output = {"found": f"{attempt.step} {attempt.id} {times}"}
+            return r.Completed(started_at=at, ended_at=at, output=output, worker="w", cached=source)
         case "fail":
             return _failed("BROKEN", at)
         case "fatal":
@@ -148,7 +153,7 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
 
 
 _OUTCOMES: dict[str, list[str]] = {
-    "task": ["ok", "ok", "ok", "ok", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
+    "task": ["ok", "ok", "ok", "found", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
     "compensation": ["ok", "ok", "ok", "ok with vars", "fail", "fatal", "timeout"],
     "recovery": [
         "retry",

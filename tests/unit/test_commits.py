@@ -79,6 +79,9 @@ EVENTS: dict[str, e.Event] = {
     "task_retry_scheduled": e.TaskRetryScheduled(step="a", attempt=2, delay_ms=5, due=at(0)),
     "task_skipped": e.TaskSkipped(step="a", attempt=0, reason="dependency_failed", because="b"),
     "task_cancelled": e.TaskCancelled(step="a", attempt=0),
+    "task_cache_hit": e.TaskCacheHit(
+        step="a", key="f00d", source_execution="e0", source_step="b", age_ms=5, found_at=at(0), worker="w"
+    ),
     "key_bound": e.KeyBound(key="k", execution_id="e1"),
     "namespace_configured": e.NamespaceConfigured(config=NamespaceConfig(max_retries=1)),
     "tasks_announced": e.TasksAnnounced(tasks={"t": TaskInfo(queue="q", compensate="u")}),
@@ -147,6 +150,8 @@ ON_THE_WIRE = {
     '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"ended":"killed"}',
     "task_retry_scheduled": '{"type":"task_retry_scheduled","step":"a","attempt":2,"delay_ms":5,"due":"2026-01-01T00:00:00Z"}',
     "task_skipped": '{"type":"task_skipped","step":"a","attempt":0,"reason":"dependency_failed","because":"b"}',
+    "task_cache_hit": '{"type":"task_cache_hit","step":"a","key":"f00d",'
+    '"source_execution":"e0","source_step":"b","age_ms":5,"found_at":"2026-01-01T00:00:00Z","worker":"w"}',
     "task_cancelled": '{"type":"task_cancelled","step":"a","attempt":0}',
     "key_bound": '{"type":"key_bound","key":"k","execution_id":"e1"}',
     "namespace_configured": '{"type":"namespace_configured","config":{"max_retries":1}}',
