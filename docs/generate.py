@@ -208,7 +208,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited", "ExecutionCancelled",
+        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
+        "ResourceUnavailable", "ExecutionCancelled",
         "WorkerLost", "TaskTimeout", "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
         "AwaitTimeout", "Unavailable", "CorruptHistory",
     ),

@@ -23,8 +23,10 @@ from esexec.domain.decision import NOWHERE, Decision, Surroundings, Verdict
 from esexec.domain.effects import Effect, effects_of
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.evolve import begin, evolve, fold, note_cause
+from esexec.domain.flow import Resource
 from esexec.domain.legality import objection
 from esexec.domain.measures import Measured
+from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState, TimerKind
 from esexec.log import codec
 from esexec.log.port import Stored
@@ -33,7 +35,7 @@ from tests.law import Handed, lives_of, stuck, unlike_its_life
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "e1"
 
-Report = tuple[r.Report, str, str]
+Report = tuple[r.Report | s.Answer, str, str]
 Message = Decidable
 
 INDEXES = frozenset({"ready", "serial", "doomed", "cursor", "policies", "position", "prev"})
@@ -156,6 +158,22 @@ def stopped(step: str, attempt: int = 1, *, run: int = 1) -> Report:
 
 def lost(step: str, losses: int = 1, attempt: int = 1, *, run: int = 1) -> Report:
     return r.Lost(losses=losses), step, f"{run}-{attempt}"
+
+
+def granted(step: str, attempt: int = 1, *, run: int = 1, by: s.Gate = "rate_limit", entity: str = "_limit-1") -> Report:
+    """What an attempt asked for is its own now; of the execution as a whole with the step `_`."""
+    resources = (Resource("r1", "pool", "gpu", 2.0, cost_per_unit_second=0.5),) if by == "resources" else ()
+    return s.Granted(entity=entity, gate=by, resources=resources), step, f"{run}-{attempt}"
+
+
+def waits(step: str, attempt: int = 1, *, run: int = 1, by: s.Gate = "rate_limit", until: float | None = None) -> Report:
+    """It has to wait for it; `until`: seconds."""
+    return s.Waiting(entity="_limit-1", gate=by, until=None if until is None else at(until), ahead=1), step, f"{run}-{attempt}"
+
+
+def denied(step: str, attempt: int = 1, *, run: int = 1, by: s.Gate = "rate_limit", code: str = "rate_limited") -> Report:
+    """It will not be granted."""
+    return s.Denied(entity="_limit-1", gate=by, error=failure(code, retryable=False)), step, f"{run}-{attempt}"
 
 
 def withdrawn(step: str, attempt: int = 1, *, run: int = 1, pause: int = 0) -> Report:

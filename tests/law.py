@@ -6,6 +6,7 @@ from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain.advance import has_more
 from esexec.domain.life import EXECUTION, STEP
+from esexec.domain.sharing.requests import WHOLE
 from esexec.domain.state import ExecutionState, ExecutionStatus, StepStatus
 
 Lives = tuple[ExecutionStatus, StepStatus | None]
@@ -20,17 +21,21 @@ class Handed:
     """What some commit's effects told of attempts: that an attempt is open reaches nobody.
 
     `out`: handed out, and not taken back since. `sent`: handed out, and not proven to be with nobody since. `told`: to stop.
+    `asked`: for a grant.
     """
 
     def __init__(self) -> None:
         self.out: set[Attempt] = set()
         self.sent: set[Attempt] = set()
         self.told: set[Attempt] = set()
+        self.asked: set[Attempt] = set()
 
     def note(self, effects: Iterable[fx.Effect]) -> None:
         """These effects were carried out."""
         for effect in effects:
             match effect:
+                case fx.Ask():
+                    self.asked.add((effect.step, effect.run, effect.attempt))
                 case fx.DispatchAttempt() | fx.TakeBack(why="overdue"):  # one is handed out, or put back, so that it is proven
                     self.out.add((effect.step, effect.run, effect.attempt))
                     self.sent.add((effect.step, effect.run, effect.attempt))
@@ -45,7 +50,9 @@ class Handed:
 
     def reaches(self, state: ExecutionState, index: int) -> bool:
         """Whether somebody has the open attempt of this step, or will have it."""
-        return state.steps[index].started_at is not None or _attempt(state, index) in self.out
+        attempt = _attempt(state, index)
+        asks = state.steps[index].asking and attempt in self.asked
+        return asks or state.steps[index].started_at is not None or attempt in self.out
 
     def may_answer(self, state: ExecutionState, index: int) -> bool:
         """Whether a stop can hear of the open attempt of this step: somebody may have it, and was told."""
@@ -71,6 +78,8 @@ def stuck(state: ExecutionState, handed: Handed) -> str | None:
     if unheard and not (state.stopping and has_more(state)):
         return f"the stop waits for {unheard}" if state.stopping else f"nobody was handed the open attempts of {unheard}"
     waking = any(timer.kind in WAKING for timer in state.timers.values())
+    if state.slot is not None and not state.slot.granted:
+        waking = waking or (WHOLE, state.slot.run, 0) in handed.asked
     if waking or has_more(state) or openings:
         return None
     return "there is no attempt and no timer to wait for"

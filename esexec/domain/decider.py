@@ -17,6 +17,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain import reports as r
+from esexec.domain.admission import decide_grant
 from esexec.domain.advance import advance, begin_run, exceed_deadline
 from esexec.domain.attempts import abandon, decide_report
 from esexec.domain.checkpoints import make_checkpoint
@@ -28,6 +29,7 @@ from esexec.domain.flow_rules import settings_problem
 from esexec.domain.graph import Graph
 from esexec.domain.rollback import with_inverse
 from esexec.domain.settings import BUILT_IN, EMPTY_CONFIG, EMPTY_NAMESPACE, NamespaceConfig, TaskInfo, TaskSettings
+from esexec.domain.sharing import requests as s
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Timer
 
 __all__ = ["Surroundings", "decide", "decide_continue", "decide_control", "decide_due", "decide_report", "decide_start"]
@@ -275,8 +277,8 @@ def decide_continue(decision: Decision, after: int, time: datetime) -> Verdict:
     return APPLIED
 
 
-Message = c.ExecutionCommand | tuple[r.Report, str, str] | r.Due | r.Continue
-"""What is decided upon. A report comes as (report, step, "run-attempt")."""
+Message = c.ExecutionCommand | tuple[r.Report | s.Answer, str, str] | r.Due | r.Continue
+"""What is decided upon. A report, and an answer to what was asked, comes as (report, step, "run-attempt")."""
 
 
 def decide_message(decision: Decision, message: Message, time: datetime) -> Verdict:
@@ -288,6 +290,8 @@ def decide_message(decision: Decision, message: Message, time: datetime) -> Verd
             return decide_due(decision, message.name, time)
         case r.Continue():
             return decide_continue(decision, message.after, time)
+        case (s.Answered() as answer, step, attempt):
+            return decide_grant(decision, answer, step, attempt, time)
         case (report, step, attempt):
             return decide_report(decision, report, step, attempt, time)
         case _:

@@ -595,6 +595,7 @@ ExecutionEvent = (
     | CompensationFailed
     | CompensationRetryScheduled
     | CompensationSkipped
+    | TaskCacheHit
     | TaskGranted
     | ResourceAllocated
     | ResourceReleased
@@ -619,7 +620,6 @@ SharedEvent = (
     | PoolDeclared
     | PoolRemoved
     | Compacted
-    | TaskCacheHit
 )
 Event = ExecutionEvent | SharedEvent
 

@@ -14,7 +14,7 @@ class MemoryLog:
 
     async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
         history = self.histories.get(entity, [])
-        there, last = await self.read(entity, n), history[-1] if history else Stored(0, 0, b"")
+        there, last = self._at(entity, n), history[-1] if history else Stored(0, 0, b"")
         if there is not None and there.data == data:
             await done(there.position)
         elif n != last.n + 1 or after != last.position:
@@ -28,6 +28,9 @@ class MemoryLog:
         return [one for one in self.histories.get(entity, []) if one.n > after]
 
     async def read(self, entity: str, n: int) -> Stored | None:
+        return self._at(entity, n)
+
+    def _at(self, entity: str, n: int) -> Stored | None:
         history = self.histories.get(entity, [])
         place = n - history[0].n if history else -1
         return history[place] if 0 <= place < len(history) else None

@@ -14,10 +14,12 @@ from tests.given import (
     cancel,
     checkpoint,
     completed,
+    denied,
     due,
     failed,
     fatal,
     found,
+    granted,
     lost,
     pause,
     restore,
@@ -30,6 +32,7 @@ from tests.given import (
     stopped,
     timed_out,
     undone,
+    waits,
     withdrawn,
 )
 
@@ -344,6 +347,34 @@ OF_EXECUTIONS: dict[str, Story] = {
 }
 """What has happened in the life of an execution as a whole."""
 
+OF_FLOW_CONTROL: dict[str, Story] = {
+    "granted": [
+        start(
+            step("a", rate_limit={"max_executions": 2, "window_ms": 1_000}, concurrency={"key": "input.user", "limit": 2}),
+            step("b", resources=[{"type": "gpu", "amount": 2}]),
+            input={"user": "ada"},
+            plan_fields={"config": {"concurrency": {"key": "input.user"}}},
+        ),
+        granted("_", 0, by="concurrency", entity="_slots-1"),
+        waits("a", by="concurrency"),
+        granted("a", by="concurrency", entity="_slots-2"),
+        waits("a", until=9),
+        granted("a"),
+        completed("a", 1, began=9, ended=10),
+        granted("b", by="resources", entity="_pools"),
+        completed("b", 2, began=10, ended=11),
+    ],
+    "denied": [
+        start(
+            step("a", resources=[{"type": "gpu"}], fallback="cpu"),
+            "b",
+            config={"rate_limit": {"max_executions": 1, "window_ms": 60_000, "on_limit": "reject"}},
+        ),
+        denied("a", by="resources", code="resource_unavailable"),
+        denied("a", 2, by="resources", code="resource_unavailable"),
+    ],
+}
+
 OF_HANDLERS: dict[str, Story] = {
     "cached": [
         start("a", step("b", "a"), step("c", "b", task="book"), "d"),
@@ -369,4 +400,5 @@ KINDS: dict[str, tuple[Story, Surroundings]] = {
     **{kind: (story, AROUND) for kind, story in OF_STEPS.items()},
     **{kind: (story, SHOP) for kind, story in OF_EXECUTIONS.items()},
     **{kind: (story, SHOP) for kind, story in OF_HANDLERS.items()},
+    **{kind: (story, Surroundings()) for kind, story in OF_FLOW_CONTROL.items()},
 }

@@ -64,7 +64,7 @@ def read(entity: str, verb: str, command: c.Command) -> Any:
 def read_bytes(entity: str, verb: str, data: bytes) -> Any:
     async def take(_: Any) -> None: ...
 
-    intake = Intake(None, None, None, {"_settings": take, "_plans": take})  # type: ignore[arg-type]
+    intake = Intake(None, None, None, {"_settings": take, "_plans": take, "_pools": take}, take)  # type: ignore[arg-type]
     return intake._read_command(entity, verb, data)
 
 

@@ -22,11 +22,15 @@ from tests.given import (
     failure,
     fatal,
     given,
+    granted,
     pause,
+    resume,
+    retry,
     start,
     started,
     step,
     timed_out,
+    waits,
     withdrawn,
 )
 from tests.histories.kinds import KINDS
@@ -46,6 +50,13 @@ def told() -> Iterator[History]:
             history = brought(state)
             history.happen(asked(history, command))
             yield history
+    limited = step("a", rate_limit={"max_executions": 1, "window_ms": 1_000})
+    yield given(start(limited), waits("a", until=5), waits("a", until=9), cancel())
+    yield given(start(limited), granted("a"))
+    of_key = {"config": {"concurrency": {"key": "one"}}}
+    yield given(start("a", plan_fields=of_key), pause(), granted("_", 0, by="concurrency"), resume())
+    once_more = (granted("_", 0, by="concurrency"), fatal("a"), retry(), granted("_", 0, run=2, by="concurrency"))
+    yield given(start("a", plan_fields=of_key), *once_more)
     yield given(start("a", delay_ms=5_000), pause(), cancel())
     yield given(start("a", config={"execution_timeout_ms": 5_000}), pause(), due(kind="deadline"))
     yield given(start("a", delay_ms=5_000, deadline=at(3)), due(kind="deadline"))
