@@ -17,6 +17,7 @@ from esexec.nats.subjects import Subjects
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "one executor": (1, {}),
     "two executors": (2, {}),
+    "three executors": (3, {}),
     "no cache": (1, {"cache_size": 0}),
     "two without cache": (2, {"cache_size": 0}),
 }

@@ -9,7 +9,7 @@ from esexec.domain import events as e
 from esexec.domain.admission import decide_grant
 from esexec.domain.decision import Decision
 from esexec.domain.effects import effects_of
-from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin
+from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, entity_of
 from tests.given import (
     History,
     at,
@@ -160,7 +160,8 @@ def test_an_execution_with_a_key_begins_with_its_slot() -> None:
     history.happen(granted("_", 0, by="concurrency", entity="_slots-1"))
     assert history.state.status == "running"
     history.happen(completed("a"))
-    assert [(one.entity, one.step, one.attempt) for one in of(fx.GiveBack, effects(history))] == [("_slots-1", "_", "1-0")]
+    back = [(one.entity, one.step, one.attempt) for one in of(fx.GiveBack, effects(history))]
+    assert back == [(entity_of(ask.message.ask), "_", "1-0")]
 
 
 def test_a_retry_of_an_execution_asks_for_its_slot_again() -> None:

@@ -110,9 +110,9 @@ def test_an_input_is_as_large_as_it_is_stored() -> None:
 
 @pytest.mark.parametrize("verb", c.VERBS)
 def test_every_verb_has_one_home(verb: str) -> None:
-    """An execution, `_settings` or `_plans`; anywhere else it is refused before its body is read."""
+    """An execution, `_settings`, `_plans` or `_pools`; anywhere else it is refused before its body is read."""
     homes = []
-    for entity in ("e1", "_settings", "_plans"):
+    for entity in ("e1", "_settings", "_plans", "_pools"):
         with pytest.raises((ValidationError, msgspec.ValidationError)) as raised:
             read(entity, verb, c.CancelExecution(id="no id"))
         if getattr(raised.value, "code", None) != "wrong_entity":
