@@ -5,6 +5,7 @@
     │   └── PlanInvalid              a plan that cannot be submitted: cycle, unknown reference, …
     ├── ExecutionError               a handler failed (also what handlers raise to say how)
     │   ├── RateLimited              with `retry_after`
+    │   ├── ResourceUnavailable      there are no such resources, or they were not free in time
     │   ├── ExecutionCancelled       somebody waited for the output of a cancelled execution
     │   └── WorkerLost               the attempt's workers died too often
     ├── TaskTimeout                  an attempt ran past its timeout (also a TimeoutError)

@@ -233,8 +233,8 @@ def task(
     settings (see `TaskSettings`), and what is not given is left to the other levels. `timeout` is one attempt's, 0 = none.
     `retry_delay` is another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own
     (else see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many
-    steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of the
-    worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
+    steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of
+    the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
     Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings, and what is refused of rate
     limits, keys and requirements by the codes that plans have for it.
     """

@@ -86,8 +86,18 @@ class Tale(TaleOfSteps):
 
     # The execution -------------------------------------------------------------------------------------------------------
 
+    def _execution_queued(self, event: dict[str, Any]) -> str | None:
+        before, self.asked_for_slot = self.asked_for_slot, self.run
+        return "queued twice, or as another run" if before or event.get("run", 1) != self.run else None
+
+    def _execution_granted(self, event: dict[str, Any]) -> str | None:
+        asked, self.asked_for_slot = self.asked_for_slot, 0
+        return "granted what it did not ask for" if asked != event.get("run", 1) else None
+
     def _execution_started(self, event: dict[str, Any]) -> str | None:
         began, self.began = self.began, True
+        if self.asked_for_slot:
+            return "started without its slot"
         if self.cancel_requested or self.expired:
             return "started although it ends"
         return "started twice" if began else "started while it is paused" if self.paused else None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 UNKNOWN_OUTCOME = frozenset({"WORKER_LOST"})
 WORK = frozenset({"task", "fallback"})
 WAITING = frozenset({"task_held", "task_overdue"})
+OF_GRANTS = frozenset({"task_granted", "resource_allocated", "task_rate_limited", "task_waiting"})
 """What becomes of an attempt, of whatever purpose, that waits for a worker."""
 
 
@@ -86,6 +87,8 @@ class TaleOfSteps:
         self.run = 1
         self.steps: dict[str, StepTale] = {}
         self.created = self.began = False
+        self.asked_for_slot = 0
+        self.known_of_attempts: set[tuple[str, str, int, int, str]] = set()
         self.paused = self.cancel_requested = self.expired = self.failed = False
         self.end: str | None = None
         self.rollback: Rollback | None = None
@@ -118,10 +121,18 @@ class TaleOfSteps:
         where = f"{kind} of {event['step']} ({run}-{attempt})"
         if step is None:
             return f"{where}: there is no such step"
+        if kind == "resource_released":
+            allocated = ("resource_allocated", event["step"], run, attempt, "") in self.known_of_attempts
+            again = self._again(kind, event["step"], attempt, str(run))
+            return None if allocated and not again else f"{where}: nothing is allocated"
         if run != self.run:
             return f"{where}: this is run {self.run}"
         if step.owed is not None and kind != step.owed:
             return f"{where}: {step.owed} was promised"
+        if kind in OF_GRANTS:
+            waits = step.open and attempt == step.attempt and not step.started
+            again = kind != "task_rate_limited" and self._again(kind, event["step"], attempt, event.get("by", ""))
+            return f"{where}: it waits for nothing" if again or not waits else None
         if not kind.startswith("compensation_") and kind not in WAITING and step.settled is not None:
             return f"{where}: the step has {step.settled}"
         if kind.startswith("compensation_") and (self.rollback is None or self._to_undo() != event["step"]):
@@ -129,6 +140,12 @@ class TaleOfSteps:
         tell = getattr(self, f"_{kind}", None)
         problem = tell(event["step"], step, attempt, event) if tell is not None else "a type that is not known"
         return f"{where}: {problem}" if problem else None
+
+    def _again(self, kind: str, name: str, attempt: int, what: str) -> bool:
+        """Whether this was told of the attempt before."""
+        said = (kind, name, self.run, attempt, what)
+        before, self.known_of_attempts = said in self.known_of_attempts, self.known_of_attempts | {said}
+        return before
 
     def _deed(self, name: str, step: StepTale) -> Deed:
         return Deed(f"{name}~" if step.fallback else name, self.run)
@@ -210,6 +227,12 @@ class TaleOfSteps:
 
     def _task_started(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         return self._begin(step, attempt, WORK)
+
+    def _task_cache_hit(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
+        if self._again("task_cache_hit", name, attempt, ""):
+            return "found twice"
+        begun = step.started and step.open in WORK and attempt == step.attempt  # by a worker that was lost
+        return None if begun else self._begin(step, attempt, WORK)
 
     def _before_image_recorded(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         known = name in self.images

@@ -12,7 +12,7 @@ from tests.chaos.checker import Report, Stored, check_log
 
 HISTORIES = Path(__file__).parents[1] / "histories"
 FILES = sorted(HISTORIES.glob("*.jsonl"))
-MAY_REPEAT = {"checkpoint_failed", "execution_forked", "execution_deadline_set"}
+MAY_REPEAT = {"task_rate_limited", "checkpoint_failed", "execution_forked", "execution_deadline_set"}
 """Events that may follow upon their like."""
 
 

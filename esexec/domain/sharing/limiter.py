@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from esexec.domain.sharing.requests import AskToBegin
 from esexec.domain.sharing.state import Request, SharedState
 
+KEPT = 200
+"""So many grants are remembered at least, for a rule that is larger than those before."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -29,15 +31,18 @@ def note_grant(state: SharedState, ask: AskToBegin, time: datetime) -> None:
     """There is one more."""
     state.most = max(state.most, ask.max_executions)
     state.window.append(_microseconds(time))
-    if len(state.window) > 2 * state.most:
-        del state.window[: -state.most]
+    kept = max(state.most, KEPT)
+    if len(state.window) > 2 * kept:
+        state.forgotten = state.window[-kept - 1]
+        del state.window[:-kept]
 
 
 def room_at(state: SharedState, ask: AskToBegin, ahead: int) -> datetime | None:
     """When at the earliest there is room behind `ahead` others of the same rule; None: now, as far as is known."""
     place = len(state.window) + ahead - ask.max_executions
     if place < 0:
-        return None
+        window = timedelta(milliseconds=ask.window_ms)
+        return _EPOCH + timedelta(microseconds=state.forgotten) + window if state.forgotten else None
     windows = 1
     while place >= len(state.window):  # room for it is made by a grant that is to come
         place -= ask.max_executions
@@ -56,7 +61,9 @@ def next_room(state: SharedState) -> datetime | None:
 
 def _has_room(state: SharedState, ask: AskToBegin, now: datetime) -> bool:
     window, most = state.window, ask.max_executions
-    return len(window) < most or _microseconds(now) - window[-most] >= ask.window_ms * 1000
+    if len(window) < most:  # as far as is known: those that were forgotten may have been as many as it takes
+        return not state.forgotten or _microseconds(now) - state.forgotten >= ask.window_ms * 1000
+    return _microseconds(now) - window[-most] >= ask.window_ms * 1000
 
 
 def _rule(request: Request) -> AskToBegin:

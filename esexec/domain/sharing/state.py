@@ -50,7 +50,8 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     """See the module. `waiting` is in the order of its turn: priority, then age; `names`: who waits.
 
     `held`: grants that last until they are released (slots, resources). `window`: when the last grants of a rate limit were
-    given, as many as the largest that was asked for (`most`) counts; `recent` names some. `turns`: of each key, where there is a
+    given, as many as the largest that was asked for (`most`) counts; `forgotten`: when the last before those was; `recent` names
+    some. `turns`: of each key, where there is a
     total, the version of its last grant. `dropped`: who was told last that it will not be granted. `applied`: clients' commands,
     and their commits. `compacted`: the commit that holds all that was before it.
     """
@@ -63,6 +64,7 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     names: set[str] = set()
     held: dict[str, Grant] = {}
     window: list[int] = []
+    forgotten: int = 0
     most: int = 0
     recent: dict[str, int] = {}
     turns: dict[str, int] = {}
