@@ -11,6 +11,7 @@ import msgspec
 
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import EsexecError
+from esexec.domain.events import Compacted
 from esexec.domain.evolve import begin, evolve, note_cause
 from esexec.domain.legality import objection
 from esexec.domain.state import ExecutionState
@@ -33,8 +34,9 @@ class Verification(msgspec.Struct, omit_defaults=True, kw_only=True):
 def verify(entity: str, history: Sequence[Stored]) -> Verification:
     """Check a history as it was read, in the order of positions, gaps and all."""
     state = ExecutionState(entity)
-    previous, events, last_position = "", 0, 0
-    for expected, stored in enumerate(history, 1):
+    first, previous, events = _beginning(history)
+    last_position = 0
+    for expected, stored in enumerate(history, first):
         problem = _numbers(expected, stored, last_position)
         if problem is None:
             try:
@@ -49,7 +51,21 @@ def verify(entity: str, history: Sequence[Stored]) -> Verification:
             )
         previous, last_position = hash_of(stored.data), stored.position
         events += len(commit.events)
-    return Verification(execution_id=entity, ok=True, commits=len(history), events=events, head=previous)
+    return Verification(execution_id=entity, ok=True, commits=first + len(history) - 1, events=events, head=previous)
+
+
+def _beginning(history: Sequence[Stored]) -> tuple[int, str, int]:
+    """The number of the first commit, the hash before it, and the events until then: where a shared entity was compacted.
+
+    What was before is gone, so that the first commit's own word stands for it.
+    """
+    try:
+        commit = codec.decode(history[0].data) if history and history[0].n > 1 else None
+    except EsexecError:
+        return 1, "", 0
+    if commit is None or not commit.execution_id.startswith("_") or not isinstance(commit.events[0], Compacted):
+        return 1, "", 0
+    return history[0].n, commit.prev, commit.version - 1
 
 
 def _numbers(expected: int, stored: Stored, last_position: int) -> str | None:
