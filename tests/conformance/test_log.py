@@ -168,3 +168,20 @@ async def test_a_commit_that_is_missing_is_a_corrupt_history(
         with pytest.raises(CorruptHistory, match="commit 2 is missing"):
             await jetstream.load("a", after)
     assert [one.n for one in await jetstream.load_raw("a")] == [1, 3]
+
+
+async def test_what_was_compacted_is_forgotten_and_appending_goes_on(log: Log) -> None:
+    """A shared entity's history begins at the commit that it was told to begin at; who expects an older end is refused."""
+    await history(log, "_limit-a", [b"%d" % n for n in range(1, 6)])
+    last = await log.last("_limit-a")
+    assert last is not None
+    assert (last.n, last.data) == (5, b"5")
+    assert await log.last("_limit-b") is None
+    old = await log.read("_limit-a", 3)
+    await log.forget("_limit-a", last)
+    assert [one.n for one in await log.load("_limit-a")] == [5]
+    assert await log.read("_limit-a", 4) is None
+    assert old is not None
+    assert await append(log, "_limit-a", 4, b"late", old.position) is None
+    assert await append(log, "_limit-a", 6, b"6", last.position) is not None
+    assert [one.n for one in await log.load("_limit-a")] == [5, 6]

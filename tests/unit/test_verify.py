@@ -7,6 +7,8 @@ from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.evolve import fold
 from esexec.domain.legality import objection
+from esexec.domain.sharing.fold import snapshot
+from esexec.domain.sharing.state import SharedState
 from esexec.log import codec
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Stored
@@ -234,3 +236,16 @@ def test_a_fold_notices_a_commit_of_another_execution() -> None:
     """A commit 1 that was copied from elsewhere carries no hash that could betray it; its execution's id does."""
     with pytest.raises(CorruptHistory, match="a commit of e1 stands where commit 1 belongs"):
         fold("another", [codec.decode(a_history()[0].data)])
+
+
+def test_a_shared_entity_begins_where_it_was_compacted() -> None:
+    """What was before is gone; its first commit's word stands for it, and what follows is checked as ever."""
+    state = SharedState("_pools", n=7, version=9)
+    data, previous = [], "f" * 64
+    for n, event in ((8, snapshot(state)), (9, e.PoolRemoved(pool_id="g"))):
+        commit = Commit(v=1, execution_id="_pools", n=n, version=n + 2, time=at(n), prev=previous, events=(event,))
+        data.append(Stored(n, n, codec.encode(commit)))
+        previous = hash_of(data[-1].data)
+    found = verify("_pools", data)
+    assert (found.ok, found.commits, found.events) == (True, 9, 11)
+    assert not verify("_pools", data[1:]).ok
