@@ -24,7 +24,8 @@ from esexec.domain.checkpoints import make_checkpoint
 from esexec.domain.compiled import SMALL_BYTES, canonical, graph_of, graph_of_task
 from esexec.domain.controls import decide_control
 from esexec.domain.decision import APPLIED, NOWHERE, Decision, Surroundings, Verdict, invalid, refused
-from esexec.domain.errors import ErrorInfo, PlanInvalid
+from esexec.domain.errors import ErrorInfo, PlanInvalid, ValidationError
+from esexec.domain.flow_keys import render_key
 from esexec.domain.flow_rules import settings_problem
 from esexec.domain.graph import Graph
 from esexec.domain.rollback import with_inverse
@@ -65,6 +66,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         if isinstance(times, Verdict):
             return times
         start_at, deadline = times
+    if (problem := _key_problem(graph, command, decision.around.namespace)) is not None:
+        return Verdict("invalid", error=problem)
     tasks = _announced(graph, decision.around)
     decision.emit(
         e.ExecutionCreated(
@@ -110,6 +113,18 @@ def _times(command: c.StartExecution, time: datetime) -> tuple[datetime | None, 
     if command.delay_ms:
         start_at = max(start_at or time, time + timedelta(milliseconds=command.delay_ms))
     return start_at, deadline
+
+
+def _key_problem(graph: Graph, command: c.StartExecution, namespace: NamespaceConfig) -> ErrorInfo | None:
+    """Why the execution cannot ask for a slot of its concurrency key: that refers to nothing."""
+    key = command.config.concurrency or graph.plan.config.concurrency or namespace.concurrency
+    if key is None:
+        return None
+    try:
+        render_key(key.key, input=command.input, context=command.context, params=dict, bare=True)
+    except ValidationError as error:
+        return error.info
+    return None
 
 
 def _in_force(graph: Graph, command: c.StartExecution, namespace: NamespaceConfig, tasks: dict[str, TaskInfo]) -> NamespaceConfig:

@@ -192,3 +192,11 @@ def test_what_is_not_limited_asks_nobody() -> None:
     assert not history.state.gated
     assert not of(fx.Ask, effects(history))
     assert history.state.steps[0].gate is None
+
+
+def test_an_execution_whose_key_refers_to_nothing_is_refused() -> None:
+    """It could never ask for its slot: so it is not created."""
+    history = History()
+    verdict = history.happen(start("a", input={}, plan_fields=OF_KEY)).verdict
+    assert (verdict.kind, verdict.error.code) == ("invalid", "reference_unresolved")
+    assert not history.commits
