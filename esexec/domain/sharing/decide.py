@@ -3,11 +3,17 @@
 Messages are taken one after the other (`acquire`, `release`, `due`, a client's command); `settle` then grants what can be
 granted, in the order of turns, to those who waited and to those who just came. Each message's verdict says how it is let go.
 Nothing is granted outside `settle`, and what cannot be granted is there queued, or denied, as its ask wants it.
+
+A commit has so much room (`full`). A message for which there is none comes again (`later`); what `settle` has to leave is left to
+a wake-up at once (`fold.has_more`). Whether one that does not want to wait can be granted is then not known yet, so it is queued.
 """
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import events as e
@@ -21,12 +27,14 @@ from esexec.domain.sharing import limiter, pools, slots
 from esexec.domain.sharing.fold import begin, evolve
 from esexec.domain.sharing.requests import (
     Acquire,
+    Ask,
     AskForResources,
     AskForSlot,
     AskToBegin,
     Denied,
     entity_of,
     gate_of,
+    waits,
 )
 from esexec.domain.sharing.state import Request, SharedState, turn
 
@@ -45,12 +53,16 @@ class Verdict(NamedTuple):
 
 DONE, KNOWN, LATER = Verdict("done"), Verdict("known"), Verdict("later")
 NOTHING = Verdict("done", effective=False)
+_ENVELOPE = 300
+"""Bytes of an event beside its ask, at most."""
 
 
 class SharedDecision:
     """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed."""
 
-    __slots__ = ("_changed", "_impatient", "_new", "causes", "denied", "events", "first_version", "state", "time")
+    __slots__ = (
+        "_asked", "_bytes", "_changed", "_impatient", "_new", "causes", "denied", "events", "first_version", "state", "time",
+    )  # fmt: skip
 
     def __init__(self, state: SharedState, now: datetime) -> None:
         self.state = state
@@ -64,15 +76,20 @@ class SharedDecision:
         self._impatient: set[str] = set()
         self._changed = False
         """The pools are not what they were."""
+        self._asked = 0
+        self._bytes = 0
+        """Of the events, and of those that the new requests will lead to."""
 
     @property
     def full(self) -> bool:
-        return len(self.events) >= limits.events_per_commit
+        """Whether there is no room for a further event: each new request will need one."""
+        return len(self.events) + len(self._new) >= limits.events_per_commit or self._bytes > limits.commit_bytes
 
     def emit(self, event: e.Event) -> None:
         if not self.events:
             begin(self.state, self.state.n + 1, self.time)
         self.events.append(event)
+        self._bytes += len(msgspec.json.encode(event))
         evolve(self.state, event)
 
     # Messages ------------------------------------------------------------------------------------------------------------
@@ -84,19 +101,32 @@ class SharedDecision:
             return KNOWN
         if entity_of(asked.ask) != state.entity:
             return Verdict("denied", _invalid("wrong_entity", f"{state.entity} does not decide upon that", "see entity_of"))
-        if len(state.waiting) + len(self._new) >= limits.requests_waiting:
+        request = Request(request_id, self.first_version + self._asked, asked.ask, asked.priority)
+        crowded = len(state.waiting) + len(self._new) >= limits.requests_waiting
+        if self.full or (crowded and self._stays(request)):
             return LATER
-        self._new[request_id] = Request(request_id, state.version + len(self._new) + 1, asked.ask, asked.priority)
+        self._asked += 1
+        self._new[request_id] = request
+        self._bytes += _size(request)
         return DONE
+
+    def _take(self, request_id: str) -> Request | None:
+        """A new request that is one no more."""
+        request = self._new.pop(request_id, None)
+        if request is not None:
+            self._bytes -= _size(request)
+        return request
 
     def release(self, request_id: str) -> Verdict:
         """Who asked under this id has no need of it any more."""
-        if request_id in self.state.held:
-            self.emit(e.GrantReleased(request_id=request_id))
-        elif request_id in self.state.names:
-            self.emit(e.RequestDropped(request_id=request_id))
-        elif self._new.pop(request_id, None) is None:
+        if self._take(request_id) is not None:
+            return DONE
+        held = request_id in self.state.held
+        if not held and request_id not in self.state.names:
             return NOTHING
+        if self.full:
+            return LATER
+        self.emit(e.GrantReleased(request_id=request_id) if held else e.RequestDropped(request_id=request_id))
         return DONE
 
     def due(self) -> Verdict:
@@ -111,6 +141,8 @@ class SharedDecision:
         """What a client wishes of the pools."""
         if command.id in self.state.applied:
             return KNOWN
+        if self.full:
+            return LATER
         match command:
             case c.DeclarePool():
                 return self._declare(command)
@@ -133,61 +165,97 @@ class SharedDecision:
         """Grant what can be granted, and queue or deny the rest of what is new."""
         if self._changed:
             self._drop_impossible()
-        requests = sorted([*self.state.waiting, *self._new.values()], key=turn)
-        for request, resources in self._in_turn(requests):
-            is_new = self._new.pop(request.id, None) is not None
+        self._drop_replaced()
+        all_looked_at = self._grant()
+        for request in [one for one in self.state.waiting if not waits(one.ask)] if all_looked_at else ():
+            if self.full:
+                break
+            self._refuse(request, self._why_not(request.ask))
+        for request in list(self._new.values()):
+            self._keep_waiting(request, all_looked_at)
+        self._drop_replaced()
+
+    def _grant(self) -> bool:
+        """Grant what can be granted, in turn. Whether there was room for all of it."""
+        for request, found in self._in_turn(sorted([*self.state.waiting, *self._new.values()], key=turn)):
+            is_new = request.id in self._new
+            if self.full and not (is_new and self._bytes <= limits.commit_bytes):
+                return False
+            if isinstance(found, ErrorInfo):
+                self._refuse(request, found)
+                continue
             until = None
             if isinstance(request.ask, AskForResources) and request.ask.lease_ms:
                 until = self.time + timedelta(milliseconds=request.ask.lease_ms)
-            self.emit(
-                e.RequestGranted(request_id=request.id, ask=request.ask if is_new else None, resources=resources, until=until)
-            )
-            if self.full:
-                break
-        for request in self._new.values():
-            self._keep_waiting(request)
-        self._new = {}
+            self._take(request.id)
+            ask = request.ask if is_new else None
+            self.emit(e.RequestGranted(request_id=request.id, ask=ask, resources=found, until=until))
+        return True
 
-    def _in_turn(self, requests: list[Request]) -> Iterator[tuple[Request, tuple[Resource, ...]]]:
-        """Who can be granted now, in turn; each is granted before the next is asked for."""
+    def _in_turn(self, requests: list[Request]) -> Iterator[tuple[Request, tuple[Resource, ...] | ErrorInfo]]:
+        """Who can be granted now, in turn, or never; each is dealt with before the next is asked for."""
         if not requests:
             return
         match requests[0].ask:
             case AskForResources():
-                yield from pools.in_turn(self.state, requests)
+                yield from pools.in_turn(self.state, requests, self._stays)
             case AskToBegin():
-                yield from ((request, ()) for request in limiter.in_turn(self.state, requests, self.time))
+                yield from ((request, ()) for request in limiter.in_turn(self.state, requests, self.time, self._stays))
             case AskForSlot():
-                yield from ((request, ()) for request in slots.in_turn(self.state, requests))
+                yield from ((request, ()) for request in slots.in_turn(self.state, requests, self._stays))
+
+    def _stays(self, request: Request) -> bool:
+        """Whether it waits if there is no room for it now."""
+        return waits(request.ask) and request.id not in self._impatient
 
     def _drop_impossible(self) -> None:
         """Who waits for what no pool has any more."""
         for request in list(self.state.waiting):
+            if self.full:
+                break
             if isinstance(request.ask, AskForResources) and (why := pools.impossible(self.state, request.ask)) is not None:
-                self.emit(e.RequestDropped(request_id=request.id, error=why))
+                self._refuse(request, why)
 
-    def _keep_waiting(self, request: Request) -> None:
+    def _drop_replaced(self) -> None:
+        """Whose place another one of its key has taken."""
+        if self.state.waiting and isinstance(self.state.waiting[0].ask, AskForSlot):
+            for request, other in slots.replaced(self.state):
+                if self.full:
+                    break
+                self.emit(e.RequestDropped(request_id=request.id, error=_replaced(other), skipped=True))
+
+    def _keep_waiting(self, request: Request, all_looked_at: bool) -> None:
+        """It is new, and was not granted."""
         ask = request.ask
-        if isinstance(ask, AskToBegin) and ask.on_limit == "reject":
-            self._deny(request, _limited(self.state, ask, self.time))
-        elif isinstance(ask, AskForSlot) and ask.policy == "skip":
-            self._deny(request, _taken(self.state, ask), skipped=True)
-        elif isinstance(ask, AskForResources) and (why := self._no_resources(request, ask)) is not None:
-            self._deny(request, why)
+        why = self._no_resources(request, ask) if isinstance(ask, AskForResources) else None
+        if why is not None or (all_looked_at and not waits(ask)):
+            self._refuse(request, why or self._why_not(ask))
         else:
-            if isinstance(ask, AskForSlot) and ask.policy == "replace":
-                for other in slots.same_key(self.state, ask):
-                    self.emit(e.RequestDropped(request_id=other.id, error=_replaced(request), skipped=True))
+            self._take(request.id)
             self.emit(e.RequestQueued(request_id=request.id, ask=ask, priority=request.priority))
 
-    def _deny(self, request: Request, error: ErrorInfo, *, skipped: bool = False) -> None:
-        self.denied[request.id] = Denied(entity=self.state.entity, gate=gate_of(request.ask), error=error, skipped=skipped)
+    def _refuse(self, request: Request, error: ErrorInfo) -> None:
+        """It will not be granted. Who has just come leaves no trace."""
+        skipped = isinstance(request.ask, AskForSlot)
+        if self._take(request.id) is None:
+            self.emit(e.RequestDropped(request_id=request.id, error=error, skipped=skipped))
+        else:
+            gate = gate_of(request.ask)
+            self.denied[request.id] = Denied(entity=self.state.entity, gate=gate, error=error, skipped=skipped)
+
+    def _why_not(self, ask: Ask) -> ErrorInfo:
+        """Why one that does not wait is not granted now."""
+        match ask:
+            case AskToBegin():
+                return _limited(self.state, ask, self.time)
+            case AskForSlot():
+                return _taken(self.state, ask)
+            case AskForResources():
+                return _unavailable("what is asked for is not free now", "ask for it with wait, or later")
 
     def _no_resources(self, request: Request, ask: AskForResources) -> ErrorInfo | None:
         why = pools.impossible(self.state, ask)
-        if why is None and request.id in self._impatient:
-            return _unavailable("what is asked for is not free now", "ask for it with wait, or later")
-        return why
+        return self._why_not(ask) if why is None and request.id in self._impatient else why
 
     # Pools -----------------------------------------------------------------------------------------------------------------
 
@@ -235,12 +303,12 @@ class SharedDecision:
         return DONE
 
     def _give_back(self, command: c.ReleaseResources) -> Verdict:
-        done = NOTHING
-        if command.allocation is not None:
-            done = self.release(command.allocation)
+        done = NOTHING if command.allocation is None else self.release(command.allocation)
         wanted = set(command.resource_ids)
         for grant in list(self.state.held.values()) if wanted else ():
             theirs = tuple(resource.id for resource in grant.resources if resource.id in wanted)
+            if theirs and self.full:
+                return LATER  # it comes again, and finds only what is left
             if theirs:
                 self.emit(e.GrantReleased(request_id=grant.id, resources=theirs if len(theirs) < len(grant.resources) else ()))
                 done = DONE
@@ -253,6 +321,11 @@ def _problem(check: Callable[[], None]) -> ErrorInfo | None:
     except ValidationError as error:
         return error.info
     return None
+
+
+def _size(request: Request) -> int:
+    """Bytes of the event that it will lead to, at most, but for the resources that it may be given."""
+    return _ENVELOPE + len(msgspec.json.encode(request.ask))
 
 
 def _refused(code: str, message: str, hint: str) -> Verdict:
@@ -269,7 +342,7 @@ def _unavailable(message: str, hint: str) -> ErrorInfo:
 
 def _limited(state: SharedState, ask: AskToBegin, now: datetime) -> ErrorInfo:
     free_at = limiter.room_at(state, ask, len(state.waiting))
-    retry_after = round((free_at - now).total_seconds() * 1000) if free_at is not None else None
+    retry_after = max(0, ceil((free_at - now).total_seconds() * 1000)) if free_at is not None else None
     return ErrorInfo(
         type="execution_error",
         code="rate_limited",
@@ -281,11 +354,15 @@ def _limited(state: SharedState, ask: AskToBegin, now: datetime) -> ErrorInfo:
 
 
 def _taken(state: SharedState, ask: AskForSlot) -> ErrorInfo:
-    holder = next((grant.id for grant in state.held.values()), "another")
+    holders = slots.holders(state, ask.key)
+    if holders:
+        message = f"{holders[0].id.split('/')[0]} runs with the key {shown(ask.key)}"
+    else:
+        message = f"there is no room for the key {shown(ask.key)}: {len(state.held)} of {ask.total or ask.limit} run"
     return ErrorInfo(
         type="execution_error",
         code="skipped",
-        message=f"{holder.split('/')[0]} runs with the key {shown(ask.key)}",
+        message=message,
         hint='policy="queue" lets it wait for its turn',
         retryable=False,
     )

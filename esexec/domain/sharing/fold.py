@@ -13,8 +13,8 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory
-from esexec.domain.sharing import limiter, slots
-from esexec.domain.sharing.requests import AskForSlot, AskToBegin, Denied, gate_of
+from esexec.domain.sharing import limiter, pools, slots
+from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, Denied, gate_of, waits
 from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
 
 _snapshot = msgspec.json.Decoder(SharedState)
@@ -22,7 +22,8 @@ _snapshot = msgspec.json.Decoder(SharedState)
 
 def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | None = None) -> SharedState:
     """The state after these commits. Raises `CorruptHistory` on a gap, or if they tell what cannot have happened."""
-    state = SharedState(entity) if state is None else state
+    if state is None:
+        commits, state = _from_compacted(list(commits)), SharedState(entity)
     for commit in commits:
         if state.n == 0 and isinstance(commit.events[0], e.Compacted):
             state = _snapshot.decode(commit.events[0].state)
@@ -39,6 +40,12 @@ def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | Non
             remember(state.applied, cause.id, commit.n)
         end(state, len(commit.events))
     return state
+
+
+def _from_compacted(commits: list[Commit]) -> list[Commit]:
+    """Those from the last one on that holds all that was before: some of what was before may be gone already, and some not."""
+    whole = (place for place in range(len(commits) - 1, -1, -1) if isinstance(commits[place].events[0], e.Compacted))
+    return commits[next(whole, 0) :]
 
 
 def snapshot(state: SharedState) -> e.Compacted:
@@ -61,11 +68,32 @@ def end(state: SharedState, events: int) -> None:
 
 
 def next_due(state: SharedState) -> datetime | None:
-    """When something becomes possible by time alone; None: nothing does."""
+    """When something becomes possible by time alone; None: nothing does. It is at once where a commit had no room for it."""
+    if has_more(state):
+        return state.time
     leases = [grant.until for grant in state.held.values() if grant.until is not None]
     if leases:
         return min(leases)
     return limiter.next_room(state) if state.waiting and isinstance(state.waiting[0].ask, AskToBegin) else None
+
+
+def has_more(state: SharedState) -> bool:
+    """Whether somebody who waits can be granted what it waits for, or told that it does not get it, as soon as there is room."""
+    if not state.waiting:
+        return False
+    if not all(waits(request.ask) for request in state.waiting):
+        return True
+    match state.waiting[0].ask:
+        case AskToBegin():
+            return False  # that is a matter of time
+        case AskForSlot():
+            return bool(slots.replaced(state)) or any(True for _ in slots.in_turn(state, state.waiting, _stays))
+        case AskForResources():
+            return any(True for _ in pools.in_turn(state, state.waiting, _stays))
+
+
+def _stays(request: Request) -> bool:
+    return waits(request.ask)
 
 
 def evolve(state: SharedState, event: e.Event) -> None:
@@ -75,6 +103,8 @@ def evolve(state: SharedState, event: e.Event) -> None:
 
 
 def _queued(state: SharedState, event: e.RequestQueued) -> None:
+    if isinstance(event.ask, AskForSlot):
+        slots.note_wait(state, event.ask)
     enqueue(state, Request(event.request_id, state.version, event.ask, event.priority))
 
 

@@ -41,13 +41,8 @@ Follow = Tell | SetWake | MakeRoom
 
 def follow(events: Sequence[e.Event], state: SharedState, n: int) -> list[Follow]:
     """What follows from the events of commit `n`, as far as it is still so in `state`."""
-    out: list[Follow] = []
-    for event in events:
-        match event:
-            case e.RequestGranted() | e.RequestQueued():
-                out += told_again(state, event.request_id)
-            case e.RequestDropped() if event.error is not None and event.request_id in state.dropped:
-                out.append(Tell(event.request_id, state.dropped[event.request_id]))
+    concerned = [one.request_id for one in events if isinstance(one, e.RequestGranted | e.RequestQueued | e.RequestDropped)]
+    out = [one for request_id in dict.fromkeys(concerned) for one in told_again(state, request_id)]
     if state.wake is not None and state.wake.name == n:
         out.append(SetWake(*_wake(state)))
     return out
@@ -63,9 +58,7 @@ def everything(state: SharedState) -> list[Follow]:
 
     Of those who wait nobody is told again, for each asked by a message of its own, which comes again as well.
     """
-    out: list[Follow] = [Tell(request_id, denied) for request_id, denied in state.dropped.items()]
-    for request_id in (*state.held, *state.recent):
-        out += told_again(state, request_id)
+    out = [one for request_id in (*state.dropped, *state.held, *state.recent) for one in told_again(state, request_id)]
     return out + ([SetWake(*_wake(state))] if state.wake is not None else [])
 
 
@@ -77,7 +70,7 @@ def told_again(state: SharedState, request_id: str) -> list[Follow]:
     if request_id in state.recent:
         return [Tell(request_id, Granted(entity=state.entity, gate="rate_limit"))]
     if request_id not in state.names:
-        return []
+        return [Tell(request_id, state.dropped[request_id])] if request_id in state.dropped else []
     request, ahead = _waiting(state, request_id)
     until = limiter.room_at(state, request.ask, ahead) if isinstance(request.ask, AskToBegin) else None
     answer = Waiting(entity=state.entity, gate=gate_of(request.ask), until=until, ahead=ahead)

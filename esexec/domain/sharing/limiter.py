@@ -2,9 +2,12 @@
 
 A grant at `t` is given only if fewer than `max_executions` were given later than `t - window_ms`. So the n-th grant from the end
 is all that has to be looked at, whatever the windows of those who ask; and each is judged by its own rule.
+
+As many grants are known as the largest rule so far counts. Where a still larger one comes, what is not known is taken to be as
+late as it can have been: it may have to wait for once, and never begins too early.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from esexec.domain.sharing.requests import AskToBegin
@@ -16,40 +19,39 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def in_turn(state: SharedState, requests: list[Request], now: datetime) -> Iterator[Request]:
+def in_turn(state: SharedState, requests: list[Request], now: datetime, stays: Callable[[Request], bool]) -> Iterator[Request]:
     """Who can be granted now, one after the other; the state knows of each before the next is asked for.
 
-    Nobody goes before who asked first.
+    Nobody goes before who asked first, if that one stays in line (`stays`).
     """
     for request in requests:
-        if not _has_room(state, _rule(request), now):
+        if _has_room(state, _rule(request), now):
+            yield request
+        elif stays(request):
             return
-        yield request
 
 
 def note_grant(state: SharedState, ask: AskToBegin, time: datetime) -> None:
     """There is one more."""
-    state.most = max(state.most, ask.max_executions)
+    state.most = max(state.most, ask.max_executions, KEPT)
     state.window.append(_microseconds(time))
-    kept = max(state.most, KEPT)
-    if len(state.window) > 2 * kept:
-        state.forgotten = state.window[-kept - 1]
-        del state.window[:-kept]
+    if len(state.window) > 2 * state.most:
+        state.forgotten = state.window[-state.most - 1]
+        del state.window[: -state.most]
 
 
 def room_at(state: SharedState, ask: AskToBegin, ahead: int) -> datetime | None:
     """When at the earliest there is room behind `ahead` others of the same rule; None: now, as far as is known."""
-    place = len(state.window) + ahead - ask.max_executions
-    if place < 0:
-        window = timedelta(milliseconds=ask.window_ms)
-        return _EPOCH + timedelta(microseconds=state.forgotten) + window if state.forgotten else None
-    windows = 1
-    while place >= len(state.window):  # room for it is made by a grant that is to come
-        place -= ask.max_executions
-        windows += 1
-        if place < 0:  # that one can be given now
-            return state.time and state.time + (windows - 1) * timedelta(milliseconds=ask.window_ms)
-    return _EPOCH + timedelta(microseconds=state.window[place]) + windows * timedelta(milliseconds=ask.window_ms)
+    window = timedelta(milliseconds=ask.window_ms)
+    windows, ahead = divmod(ahead, ask.max_executions)  # after each window as many of those can begin
+    leaving = _leaving(state, ask.max_executions - ahead)
+    room = None if leaving is None else _EPOCH + timedelta(microseconds=leaving) + window
+    if room is not None and state.time is not None and room <= state.time:
+        room = None
+    if not windows:
+        return room
+    first = room or state.time
+    return first and first + windows * window
 
 
 def next_room(state: SharedState) -> datetime | None:
@@ -60,10 +62,15 @@ def next_room(state: SharedState) -> datetime | None:
 
 
 def _has_room(state: SharedState, ask: AskToBegin, now: datetime) -> bool:
-    window, most = state.window, ask.max_executions
-    if len(window) < most:  # as far as is known: those that were forgotten may have been as many as it takes
-        return not state.forgotten or _microseconds(now) - state.forgotten >= ask.window_ms * 1000
-    return _microseconds(now) - window[-most] >= ask.window_ms * 1000
+    leaving = _leaving(state, ask.max_executions)
+    return leaving is None or _microseconds(now) - leaving >= ask.window_ms * 1000
+
+
+def _leaving(state: SharedState, most: int) -> int | None:
+    """When the grant was given, at the latest, that has to be out of the window; None: there were not so many."""
+    if most <= len(state.window):
+        return state.window[-most]
+    return state.forgotten or None
 
 
 def _rule(request: Request) -> AskToBegin:

@@ -4,7 +4,9 @@ A requirement is met from one pool, the least loaded that fits; several requirem
 given what it asks for keeps those who come behind from the pools that it could use, so that nobody starves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.explain import shown
@@ -14,24 +16,36 @@ from esexec.domain.sharing.state import Request, SharedState
 
 _TRIES = 2_000
 """So many ways of sharing out several requirements are tried."""
-_LEFT = 1e-9
-"""Amounts are numbers with fractions: what is left of a pool by rounding alone is nothing."""
+_ROUNDED = 1e-9
+"""Amounts are numbers with fractions: by this part of it an amount may seem to be missing by rounding alone."""
 
 Free = dict[str, float]
 
 
-def in_turn(state: SharedState, requests: list[Request]) -> Iterator[tuple[Request, tuple[Resource, ...]]]:
-    """Who can be granted now, and what; the state knows of each before the next is asked for."""
+def in_turn(
+    state: SharedState, requests: list[Request], stays: Callable[[Request], bool]
+) -> Iterator[tuple[Request, tuple[Resource, ...] | ErrorInfo]]:
+    """Who can be granted now, and what, or never, and why; the state knows of each before the next is asked for.
+
+    `stays`: whether one stays in line for whom there is no room; only for those anything is kept.
+    """
     free = free_of(state)
+    kept: set[bytes] = set()
     for request in requests:
-        ask = _rule(request)
-        if not any(left > _LEFT for left in free.values()):
+        if not any(left > 0.0 for left in free.values()):
             return
+        ask = _rule(request)
+        if kept and msgspec.json.encode(ask.requirements) in kept:
+            continue  # nothing has become free since another asked for the same
         chosen = _chosen(state, ask, free)
         if chosen is None:
-            for requirement in ask.requirements:
-                for pool in _candidates(state, requirement):
-                    free[pool.id] = 0.0  # kept for it
+            if (why := impossible(state, ask)) is not None:
+                yield request, why
+            elif stays(request):
+                kept.add(msgspec.json.encode(ask.requirements))
+                for requirement in ask.requirements:
+                    for pool in _candidates(state, requirement):
+                        free[pool.id] = 0.0  # kept for it
             continue
         for requirement, pool in zip(ask.requirements, chosen, strict=True):
             free[pool.id] -= requirement.amount
@@ -103,7 +117,7 @@ def _chosen(state: SharedState, ask: AskForResources, free: Free) -> list[Resour
         index = order[at]
         amount = ask.requirements[index].amount
         for pool in sorted(candidates[index], key=lambda pool: (-(left[pool.id] - amount) / pool.capacity, pool.id)):
-            if left[pool.id] + _LEFT < amount:
+            if left[pool.id] < amount * (1 - _ROUNDED):
                 continue
             tries -= 1
             if tries < 0:

@@ -147,5 +147,16 @@ def gate_of(ask: Ask) -> Gate:
             return "resources"
 
 
+def waits(ask: Ask) -> bool:
+    """Whether who asks so stays in line where there is no room; else it is told so, and goes."""
+    match ask:
+        case AskToBegin():
+            return ask.on_limit == "wait"
+        case AskForSlot():
+            return ask.policy != "skip"
+        case AskForResources():
+            return True
+
+
 def _hash(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:_DIGITS]

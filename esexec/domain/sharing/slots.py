@@ -1,53 +1,90 @@
 """A concurrency key: so many at once with the same key, and, if there is a total, so many of its scope, the keys in turn.
 
-Of the keys for whom there is room that one comes first whose last grant is the longest ago; within a key whoever asked first.
-So a key with a thousand who wait takes nothing from one with a single one.
+Of the keys for whom there is room that one comes first that has waited the longest, since its last grant or since it began to
+wait; within a key whoever asked first. So a key with a thousand who wait takes nothing from one with a single one, and keys that
+were never seen before take nothing from one that waits.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
 
 from esexec.domain.sharing.requests import AskForSlot
 from esexec.domain.sharing.state import Grant, Request, SharedState
 
 
-def in_turn(state: SharedState, requests: list[Request]) -> Iterator[Request]:
-    """Who can be granted now, one after the other; the state knows of each before the next is asked for."""
+def in_turn(state: SharedState, requests: list[Request], stays: Callable[[Request], bool]) -> Iterator[Request]:
+    """Who can be granted now, one after the other; the state knows of each before the next is asked for.
+
+    `stays`: whether one stays in line for whom there is no room; only then it keeps back those behind it.
+    """
     lines: dict[str, deque[Request]] = {}
     for request in requests:
         lines.setdefault(_rule(request).key, deque()).append(request)
     running = Counter(_key(grant) for grant in state.held.values())
-    while lines:
-        free = [key for key, line in lines.items() if _has_room(state, running[key], _rule(line[0]))]
-        if not free:
-            return
-        key = min(free, key=lambda one: state.turns.get(one, 0))
-        request = lines[key].popleft()
-        if not lines[key]:
-            del lines[key]
+    turns = [(_since(state, key, line), key) for key, line in lines.items()]
+    heapify(turns)
+    last = max((turn for turn, _ in turns), default=0)
+    while turns:
+        _, key = heappop(turns)
+        line = lines[key]
+        while line and not _has_room(state, running[key], _rule(line[0])) and not stays(line[0]):
+            line.popleft()
+        if not line or not _has_room(state, running[key], _rule(line[0])):
+            continue
         running[key] += 1
-        yield request
+        yield line.popleft()
+        last += 1
+        heappush(turns, (last, key))
+
+
+def note_wait(state: SharedState, ask: AskForSlot) -> None:
+    """One more is about to wait: its key does from now on, if it did not; whoever replaces another goes on with its waiting."""
+    if ask.total is not None and not any(_rule(request).key == ask.key for request in state.waiting):
+        _note(state, ask.key)
 
 
 def note_grant(state: SharedState, ask: AskForSlot) -> None:
-    """It is this key's last grant. Keys that nobody has or wants are forgotten."""
-    if ask.total is None:
-        return
-    state.turns[ask.key] = state.version
+    """It is this key's last grant."""
+    if ask.total is not None:
+        _note(state, ask.key)
+
+
+def _note(state: SharedState, key: str) -> None:
+    """Its time of waiting begins now. Keys that nobody has or wants are forgotten: theirs will begin anew."""
+    state.turns[key] = state.version
     if len(state.turns) > 2 * (len(state.held) + len(state.waiting)):
-        keys = {_key(grant) for grant in state.held.values()} | {_rule(request).key for request in state.waiting}
-        state.turns = {key: version for key, version in state.turns.items() if key in keys}
+        keys = {_key(grant) for grant in state.held.values()} | {_rule(request).key for request in state.waiting} | {key}
+        state.turns = {one: version for one, version in state.turns.items() if one in keys}
 
 
 def in_its_way(state: SharedState, ask: AskForSlot) -> list[Grant]:
     """The oldest holders of its key, as many as have to go so that it can begin."""
-    holders = [grant for grant in state.held.values() if _key(grant) == ask.key]
-    return holders[: max(0, len(holders) + 1 - ask.limit)]
+    found = holders(state, ask.key)
+    return found[: max(0, len(found) + 1 - ask.limit)]
 
 
-def same_key(state: SharedState, ask: AskForSlot) -> list[Request]:
-    """Who waits for the same key."""
-    return [request for request in state.waiting if _rule(request).key == ask.key]
+def holders(state: SharedState, key: str) -> list[Grant]:
+    """Who holds a slot of this key, the oldest first."""
+    return [grant for grant in state.held.values() if _key(grant) == key]
+
+
+def replaced(state: SharedState) -> list[tuple[Request, Request]]:
+    """Who waits though another one of its key came to take its place, and by whom it is replaced."""
+    by: dict[str, Request] = {}
+    for request in state.waiting:
+        ask = _rule(request)
+        if ask.policy == "replace" and (ask.key not in by or by[ask.key].since < request.since):
+            by[ask.key] = request
+    pairs = ((request, by.get(_rule(request).key)) for request in state.waiting) if by else ()
+    return [(request, other) for request, other in pairs if other is not None and request.since < other.since]
+
+
+def _since(state: SharedState, key: str, line: Iterable[Request]) -> int:
+    """Since when these of one key wait for its turn."""
+    if key in state.turns and any(request.id in state.names for request in line):
+        return state.turns[key]
+    return min(request.since for request in line)
 
 
 def _has_room(state: SharedState, running: int, ask: AskForSlot) -> bool:

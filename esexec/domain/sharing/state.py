@@ -50,10 +50,10 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     """See the module. `waiting` is in the order of its turn: priority, then age; `names`: who waits.
 
     `held`: grants that last until they are released (slots, resources). `window`: when the last grants of a rate limit were
-    given, as many as the largest that was asked for (`most`) counts; `forgotten`: when the last before those was; `recent` names
-    some. `turns`: of each key, where there is a
-    total, the version of its last grant. `dropped`: who was told last that it will not be granted. `applied`: clients' commands,
-    and their commits. `compacted`: the commit that holds all that was before it.
+    given, as many as the largest that was asked for (`most`) counts; `forgotten`: when the last was that is not among them;
+    `recent` names some. `turns`: since when each key waits for its turn, where there is a total, as a version. `dropped`: who
+    was told last that it will not be granted. `applied`: clients' commands, and their commits. `compacted`: the commit that
+    holds all that was before it.
     """
 
     entity: str
@@ -76,7 +76,7 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
 
     def knows(self, request_id: str) -> bool:
         """Whether it was asked under this id, and what became of that is still known."""
-        return request_id in self.held or request_id in self.names or request_id in self.recent
+        return any(request_id in known for known in (self.held, self.names, self.recent, self.dropped))
 
 
 def turn(request: Request) -> tuple[int, int]:
