@@ -250,6 +250,15 @@ def test_a_lease_ends_by_itself() -> None:
     outcome.then("expired c", "granted b: 1 p")
 
 
+def test_each_lease_ends_when_it_is_over() -> None:
+    """A shorter one that came later ends first, and a timer comes for each."""
+    shared = given(pool("p", 2), allocates("long", ("gpu", 1), lease_s=60), allocates("short", ("gpu", 1), lease_s=5))
+    ends = []
+    while shared.wake():
+        ends.append((list(shared.state.held), shared.now))
+    assert ends[0] == (["long"], at(8)) and ends[-1] == ([], at(62))
+
+
 def test_a_lease_is_renewed_by_a_word() -> None:
     """For as long again as it was asked for; the timer that comes meanwhile finds nothing, and comes again."""
     shared = given(pool("p"), allocates("c", ("gpu", 1), lease_s=5))

@@ -89,6 +89,12 @@ def test_within_one_commit_keys_take_turns_as_well() -> None:
     assert went(shared) == ["a0", "b0", "c0", "a1"]
 
 
+def test_of_keys_that_come_together_the_one_that_asked_first_is_first() -> None:
+    """Whatever they are called."""
+    shared = given([of("z0", "z"), of("m0", "m"), of("a0", "a")])
+    assert went(shared) == ["z0", "m0"]
+
+
 def test_new_keys_do_not_go_ahead_of_one_that_waits() -> None:
     """A key that was served before waits for no stream of keys that never were."""
     shared = given(of("a1", "a", total=1), of("a2", "a", total=1))
