@@ -334,6 +334,18 @@ def test_leases_that_end_together_end_though_a_commit_has_no_room_for_all() -> N
         assert {commit.time for commit in shared.history[-2:]} == {at(7)}
 
 
+def test_who_leaves_no_trace_takes_up_no_room() -> None:
+    """A commit keeps room for each that comes; what those who are denied did not need is used in the same commit."""
+    with with_limits(events_per_commit=2):
+        shared = given(pool("p", 1), needs("a", ("gpu", 1), lease_s=5), needs("b", ("gpu", 1)))
+        never = [needs(f"c{n}", ("tpu", 1)) for n in range(3)]
+        outcome = shared.happen(*never, Looks(), when=7).then()
+        assert [one.kind for one in outcome.verdicts] == ["done", "done", "later", "later"]
+        shared.happen(Looks()).then("expired a", "granted b: 1 p")
+        shared.happen(needs("d", ("gpu", 1)))
+        shared.happen(Returns("b"), never[0]).then("released b", "granted d: 1 p")
+
+
 def test_those_who_wait_in_vain_are_told_though_a_commit_has_no_room_for_all() -> None:
     """They keep nothing from the others meanwhile."""
     with with_limits(events_per_commit=2):

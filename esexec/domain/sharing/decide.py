@@ -133,7 +133,7 @@ class SharedDecision:
         """It is time to look: leases that ended are given back."""
         for grant in [grant for grant in self.state.held.values() if grant.until is not None and grant.until <= self.time]:
             if self.full:
-                break
+                return LATER
             self.emit(e.GrantReleased(request_id=grant.id, expired=True))
         return DONE
 
@@ -166,13 +166,17 @@ class SharedDecision:
         if self._changed:
             self._drop_impossible()
         self._drop_replaced()
-        all_looked_at = self._grant()
-        for request in [one for one in self.state.waiting if not waits(one.ask)] if all_looked_at else ():
+        all_looked_at = False
+        while not all_looked_at:
+            all_looked_at = self._grant()
+            for request in [one for one in self.state.waiting if not waits(one.ask)] if all_looked_at else ():
+                if self.full:
+                    break
+                self._refuse(request, self._why_not(request.ask))
+            for request in list(self._new.values()):
+                self._keep_waiting(request, all_looked_at)
             if self.full:
                 break
-            self._refuse(request, self._why_not(request.ask))
-        for request in list(self._new.values()):
-            self._keep_waiting(request, all_looked_at)
         self._drop_replaced()
 
     def _grant(self) -> bool:

@@ -17,6 +17,8 @@ from esexec.domain.sharing import limiter, pools, slots
 from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, Denied, gate_of, waits
 from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
 
+_FEW = 2
+"""So few events never fill a commit, however large."""
 _snapshot = msgspec.json.Decoder(SharedState)
 
 
@@ -60,7 +62,9 @@ def begin(state: SharedState, n: int, time: datetime) -> None:
 
 def end(state: SharedState, events: int) -> None:
     """The commit is whole: what is to be looked at later, and when. What did not fit into it is looked at again at once."""
-    due = state.time if events >= limits.events_per_commit else next_due(state)
+    may_be_full = events > _FEW or state.compacted == state.n  # to look who could be served takes long where many wait
+    left = events >= limits.events_per_commit or (may_be_full and has_more(state))
+    due = state.time if left else _due(state)
     if due is None:
         state.wake = None
     elif state.wake is None or due < state.wake.due or state.wake.due <= (state.time or due):
@@ -69,8 +73,10 @@ def end(state: SharedState, events: int) -> None:
 
 def next_due(state: SharedState) -> datetime | None:
     """When something becomes possible by time alone; None: nothing does. It is at once where a commit had no room for it."""
-    if has_more(state):
-        return state.time
+    return state.time if has_more(state) else _due(state)
+
+
+def _due(state: SharedState) -> datetime | None:
     leases = [grant.until for grant in state.held.values() if grant.until is not None]
     if leases:
         return min(leases)
