@@ -16,7 +16,7 @@ from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.sharing.decide import SharedDecision, Verdict
-from esexec.domain.sharing.fold import end, fold_shared, next_due, snapshot
+from esexec.domain.sharing.fold import end, fold_shared, has_more, next_due, snapshot
 from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, told_again
 from esexec.domain.sharing.requests import (
     Acquire,
@@ -241,6 +241,7 @@ class Shared:
             decision.emit(snapshot(decision.state))
         verdicts = [self._decide(decision, message) for message in messages]
         decision.settle()
+        assert decision.full or not has_more(decision.state), "there was room, and something was left"
         for message, verdict in zip(messages, verdicts, strict=True):
             done = verdict.kind == "done" and verdict.effective
             if done and isinstance(message, get_args(c.PoolsCommand)) and message.id not in decision.denied:

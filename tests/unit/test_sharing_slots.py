@@ -181,6 +181,12 @@ def test_of_several_that_replace_the_last_one_stays() -> None:
     assert shared.asked_to_go == [MakeRoom("a", by="c")]
 
 
+def test_who_is_replaced_keeps_nobody_back() -> None:
+    """One with a strict limit that stood before it in line is gone: if there is room then, it begins in the same commit."""
+    shared = given(slot("a", limit=2), slot("b", limit=1))
+    shared.happen(slot("c", limit=2, policy="replace")).then("queued c", "dropped b: replaced", "granted c")
+
+
 def test_replace_does_not_cost_a_key_its_turn() -> None:
     """A key whose request is replaced over and over has waited since the first of them."""
     shared = given(of("x", "x", total=1), of("a1", "a", total=1))

@@ -166,18 +166,23 @@ class SharedDecision:
         if self._changed:
             self._drop_impossible()
         self._drop_replaced()
-        all_looked_at = False
-        while not all_looked_at:
+        settled = False
+        while not settled:  # who is denied or replaced leaves room, or stood in the way of others
             all_looked_at = self._grant()
-            for request in [one for one in self.state.waiting if not waits(one.ask)] if all_looked_at else ():
-                if self.full:
-                    break
-                self._refuse(request, self._why_not(request.ask))
+            settled = all_looked_at and self._drop_impatient()
             for request in list(self._new.values()):
                 self._keep_waiting(request, all_looked_at)
+            settled = not self._drop_replaced() and settled
             if self.full:
                 break
-        self._drop_replaced()
+
+    def _drop_impatient(self) -> bool:
+        """Who does not want to wait, and had to until it was known whether there is room. Whether all of them are gone."""
+        for request in [one for one in self.state.waiting if not waits(one.ask)]:
+            if self.full:
+                return False
+            self._refuse(request, self._why_not(request.ask))
+        return True
 
     def _grant(self) -> bool:
         """Grant what can be granted, in turn. Whether there was room for all of it."""
@@ -220,13 +225,16 @@ class SharedDecision:
             if isinstance(request.ask, AskForResources) and (why := pools.impossible(self.state, request.ask)) is not None:
                 self._refuse(request, why)
 
-    def _drop_replaced(self) -> None:
-        """Whose place another one of its key has taken."""
-        if self.state.waiting and isinstance(self.state.waiting[0].ask, AskForSlot):
-            for request, other in slots.replaced(self.state):
-                if self.full:
-                    break
-                self.emit(e.RequestDropped(request_id=request.id, error=_replaced(other), skipped=True))
+    def _drop_replaced(self) -> bool:
+        """Whose place another one of its key has taken. Whether there were any."""
+        if not self.state.waiting or not isinstance(self.state.waiting[0].ask, AskForSlot):
+            return False
+        found = slots.replaced(self.state)
+        for request, other in found:
+            if self.full:
+                break
+            self.emit(e.RequestDropped(request_id=request.id, error=_replaced(other), skipped=True))
+        return bool(found)
 
     def _keep_waiting(self, request: Request, all_looked_at: bool) -> None:
         """It is new, and was not granted."""
