@@ -276,13 +276,12 @@ class _Attempt:
         """It was taken back before anybody is known to have begun it."""
         if self.state.stopping:
             self.cancelled(None)
-        elif pause:
-            if not self.step.held:
-                self.emit(e.TaskHeld)
-        elif self.step.overdue:
+        elif self.step.overdue:  # that nobody had it is what its time-out waited for, whoever found it out
             policy = self.state.attempt_policy(self.index)
             wait = policy.queue_timeout_ms
             self._timed_out("queue_timeout", f"no worker of queue {policy.queue} began {self.what} within {wait} ms", wait)
+        elif pause and not self.step.held:
+            self.emit(e.TaskHeld)
 
     def cancelled(self, ended: e.Ending | None, measured: Measured | None = None) -> None:
         if self.step.purpose == "compensation":

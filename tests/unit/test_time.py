@@ -498,3 +498,13 @@ def test_a_fallback_and_a_new_run_begin_with_the_timeout_as_it_was_said() -> Non
     history.happen(timed_out("a", 2))
     history.happen(retry())
     assert dispatch_of(history.state, 0).timeout_ms == 1_000
+
+
+def test_what_is_overdue_is_not_held_by_a_pause_that_came_with_it() -> None:
+    """Taken back, for whatever reason, it has timed out: a resume and a stop behind that wait for nobody."""
+    history = given(start(step("a", queue_timeout_ms=5_000, max_retries=0)))
+    history.commit([e.TaskOverdue(step="a"), e.ExecutionPaused()])
+    history.happen(withdrawn("a", pause=history.state.pause))
+    assert isinstance(history.events[-2], e.TaskTimedOut)
+    assert history.state.error is not None
+    assert history.state.error.code == "queue_timeout"
