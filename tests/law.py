@@ -98,6 +98,8 @@ def unlike_its_life(state: ExecutionState, event: e.Event, was: Lives) -> str | 
         return f"{e.type_of(event)} made an execution that was {was[0]} {now[0]}"
     if isinstance(event, e.ExecutionRetried) or was[1] is None:
         return None  # a new run begins with new steps
+    if isinstance(event, e.TaskRateLimited | e.TaskGranted) and state.phase == "rolling_back":
+        return None if now[1] == was[1] else f"{e.type_of(event)} of an undoing made a step that was {was[1]} {now[1]}"
     if now[1] not in (STEP[kind].get(was[1], ()) if kind in STEP else was[1:]):
         return f"{e.type_of(event)} made a step that was {was[1]} {now[1]}"
     return None

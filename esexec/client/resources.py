@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.durations import milliseconds
-from esexec.domain.errors import EsexecError, ResourceUnavailable, ValidationError
-from esexec.domain.evolve import begin, evolve
+from esexec.domain.errors import EsexecError, NotFound, ResourceUnavailable, ValidationError
+from esexec.domain.evolve import fold
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage, usage_of
 from esexec.domain.flow_reading import SaidResources, read_pool, read_requirements
 from esexec.domain.messages import Answer
@@ -21,13 +22,15 @@ from esexec.domain.sharing.fold import fold_shared
 from esexec.domain.sharing.pools import free_of
 from esexec.domain.sharing.requests import POOLS_ENTITY
 from esexec.domain.sharing.state import SharedState
-from esexec.domain.state import ExecutionState
 from esexec.log import codec
+from esexec.log.port import load_certain
 from esexec.tasks.options import Duration
 from esexec.world import new_id, now
 
 if TYPE_CHECKING:
     from esexec.client.client import Client
+
+logger = logging.getLogger("esexec.client")
 
 _LOOK_AGAIN_S = 1.0
 _RENEWALS_PER_LEASE = 3
@@ -90,7 +93,11 @@ class Resources:
     async def hold(
         self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
     ) -> AsyncIterator[list[Resource]]:
-        """Allocate for the length of a block; the lease is renewed meanwhile, and ends soon if this process dies."""
+        """Allocate for the length of a block; the lease is renewed meanwhile, and ends soon if this process dies.
+
+        A lease that ended all the same (nobody answered for so long, or somebody released it) is logged as a warning.
+        Raises as `allocate`.
+        """
         allocation, resources = await self._allocate(requirements, wait_timeout, lease)
         keeping = asyncio.create_task(self._keep(allocation, _lease_ms(lease) / 1000 / _RENEWALS_PER_LEASE))
         try:
@@ -108,16 +115,16 @@ class Resources:
         )
         answers: asyncio.Queue[Answer] = asyncio.Queue()
         async with self._client._answers_to(POOLS_ENTITY, command.id, answers.put_nowait):
-            await self._client._tell_shared(POOLS_ENTITY, "allocate", command)
             try:
+                await self._client._tell_shared(POOLS_ENTITY, "allocate", command)
                 return command.id, await asyncio.wait_for(self._granted(command.id, answers), wait_timeout or None)
-            except BaseException as error:
-                if not isinstance(error, ResourceUnavailable):  # nobody waits for it any more
-                    await asyncio.shield(self._release(command.id))
-                if isinstance(error, TimeoutError):
-                    message = f"what was asked for was not free within {wait_timeout:g} s"
-                    raise ResourceUnavailable(message, retry=False, hint="wait longer, or ask for less") from None
+            except asyncio.CancelledError:  # nobody waits for it any more
+                await asyncio.shield(self._release(command.id))
                 raise
+            except TimeoutError:
+                await self._release(command.id)
+                message = f"what was asked for was not free within {wait_timeout:g} s"
+                raise ResourceUnavailable(message, retry=False, hint="wait longer, or ask for less") from None
 
     async def _granted(self, allocation: str, answers: "asyncio.Queue[Answer]") -> list[Resource]:
         """The resources, once the answer says so; or the log, for an answer can be lost."""
@@ -141,8 +148,13 @@ class Resources:
         while True:
             await asyncio.sleep(every_s)
             command = c.RenewResources(id=new_id(), allocation=allocation, actor=self._client.owner)
-            with suppress(EsexecError):  # tried again; if it has ended, the block finds out by what it holds
+            try:
                 await self._client._tell_shared(POOLS_ENTITY, "renew", command)
+            except NotFound as error:
+                logger.warning("what was held is lost: %s", error.message)
+                return
+            except EsexecError as error:
+                logger.debug("will be renewed again: %s", error)
 
     async def _release(self, allocation: str) -> None:
         command = c.ReleaseResources(id=new_id(), allocation=allocation, actor=self._client.owner)
@@ -153,13 +165,10 @@ class Resources:
 
     async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
         """What the steps of an execution used, and what that cost, in order; of what is held, as of now. Raises `NotFound`."""
-        state, used = ExecutionState(execution_id), list[ResourceUsage]()
-        for commit in await self._client.history(execution_id):
-            begin(state, commit.n, commit.time)
-            for event in commit.events:
-                evolve(state, event)
-                if isinstance(event, e.ResourceReleased):
-                    used += event.usage
+        commits = await self._client.history(execution_id)
+        state = fold(execution_id, commits)
+        released = [event for commit in commits for event in commit.events if isinstance(event, e.ResourceReleased)]
+        used = [one for event in released for one in event.usage]
         for index in state.in_flight:
             step = state.steps[index]
             if step.gate is not None and step.gate.since is not None:
@@ -168,11 +177,8 @@ class Resources:
         return used
 
     async def _state(self) -> SharedState:
-        log = self._client._log
-        while True:
-            stored, last = await log.load(POOLS_ENTITY), await log.last(POOLS_ENTITY)
-            if last is None or (stored and stored[-1].n >= last.n):
-                return fold_shared(POOLS_ENTITY, [codec.decode(one.data) for one in stored])
+        stored = await load_certain(self._client._log, POOLS_ENTITY)
+        return fold_shared(POOLS_ENTITY, [codec.decode(one.data) for one in stored])
 
 
 def _lease_ms(lease: Duration) -> int:

@@ -55,15 +55,13 @@ def _of_attempt(decision: Decision, answer: s.Answer, step_id: str, run: int, at
                 decision.emit(e.TaskGranted(step=step_id, attempt=attempt, run=run, by=answer.gate, entity=answer.entity))
         case s.Denied():
             fail_attempt(decision, index, answer.error)
+        case s.Waiting() if gate.waiting and gate.until == answer.until:
+            return Verdict("ineffective")
         case s.Waiting() if answer.gate == "rate_limit":
-            if step.status == "rate_limited" and step.next_retry_at == answer.until:
-                return Verdict("ineffective")
             decision.emit(
                 e.TaskRateLimited(step=step_id, attempt=attempt, run=run, entity=answer.entity, next_retry_at=answer.until)
             )
         case s.Waiting():
-            if gate.waiting:
-                return Verdict("ineffective")
             decision.emit(
                 e.TaskWaiting(step=step_id, attempt=attempt, run=run, by=answer.gate, entity=answer.entity, ahead=answer.ahead)
             )

@@ -65,7 +65,7 @@ def ask_of_execution(state: ExecutionState) -> s.Acquire:
     """The same of the execution as a whole: for a slot of its concurrency key."""
     key = state.execution_policy.concurrency
     assert key is not None
-    slot = _slot(state, key, f"plan:{state.graph.plan.name}", _no_params)
+    slot = _slot(state, key, f"plan:{state.graph.plan.name}", dict)
     return s.Acquire(ask=slot, priority=state.policy_of(0).priority)
 
 
@@ -102,13 +102,17 @@ def _params(state: ExecutionState, index: int) -> Callable[[], Any]:
         step = state.steps[index]
         if step.purpose == "compensation" and step.compensator is not None and state.rollback is not None:
             return undo_params(state, state.rollback.order[state.rollback.cursor], step.compensator)
-        template, created = state.graph.templates[index], state.created
-        if template is None:
-            return state.graph.steps[index].params
-        return references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)
+        return params_of(state, index)
 
     return params
 
 
-def _no_params() -> Any:
-    return {}
+def params_of(state: ExecutionState, index: int) -> Any:
+    """The params of a step's own work, their references resolved.
+
+    Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
+    """
+    template, created = state.graph.templates[index], state.created
+    if template is None:
+        return state.graph.steps[index].params
+    return references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)

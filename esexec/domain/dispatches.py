@@ -4,7 +4,8 @@ from hashlib import sha256
 
 import msgspec
 
-from esexec.domain import messages, references
+from esexec.domain import messages
+from esexec.domain.asking import params_of
 from esexec.domain.commands import StartExecution
 from esexec.domain.events import ExecutionForked
 from esexec.domain.evolve_run import completed_at
@@ -25,18 +26,13 @@ def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None)
         return _question(state, index, policy)
     if step.purpose == "compensation":
         return _undoing(state, index, policy)
-    template = state.graph.templates[index]
-    if template is None:
-        params = spec.params
-    else:
-        params = references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
         task=step.fallback or spec.task,
         attempt=step.attempt,
         run=state.run,
-        params=params,
+        params=params_of(state, index),
         context=created.context,
         timeout_ms=state.timeout_of(index) if step.timed_out else policy.timeout_ms,
         max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),

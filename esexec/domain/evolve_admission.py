@@ -32,7 +32,7 @@ def granted(state: ExecutionState, index: int, step: StepState, event: e.TaskGra
             gate.held = (*gate.held, event.entity)
     gate.asks = tuple(one for one in gate.asks if one != by)
     gate.granted = {**gate.granted, by: state.n}
-    gate.waiting = False
+    gate.waiting, gate.until = False, None
     if step.status == "rate_limited":
         step.status, step.next_retry_at = "pending", None
     if gate.asks:
@@ -43,7 +43,8 @@ def granted(state: ExecutionState, index: int, step: StepState, event: e.TaskGra
 
 def rate_limited(state: ExecutionState, event: e.TaskRateLimited) -> None:
     step = state.steps[state.graph.index[event.step]]
-    step.was_rate_limited = True
+    assert step.gate is not None
+    step.gate.waiting, step.gate.until, step.was_rate_limited = True, event.next_retry_at, True
     if step.purpose != "compensation":  # a step that is being undone stays what it is
         step.status, step.next_retry_at = "rate_limited", event.next_retry_at
 

@@ -63,6 +63,6 @@ STEP: Final[StepLife] = {
 }
 """What an event makes of a step's status; `pending` where a further attempt, a strategy or a fallback follows a failed one.
 
-A new run (retry, restore) makes every step that is not kept `pending` again. Undoing a step does not change its status, nor does
-what becomes of an attempt that waits for a worker (`task_held`, `task_overdue`).
+A new run (retry, restore) makes every step that is not kept `pending` again. Undoing a step does not change its status,
+nor does a rate limit of its undoing, nor does what becomes of an attempt that waits for a worker (`task_held`, `task_overdue`).
 """

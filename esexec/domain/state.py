@@ -88,7 +88,7 @@ class Admission(msgspec.Struct, gc=False):
     """What the open attempt of `step` must be granted. `asks`: what is missing, in order; the first of it was asked for.
 
     `granted`: the commits of the grants that it was given. `held`: the entities that are to be told when it is done. `resources`:
-    what it was allocated, at `since`. `waiting`: it is known to wait for a slot, or for resources.
+    what it was allocated, at `since`. `waiting`: it is known to wait for the first of `asks`, in any case until `until`.
     """
 
     step: int
@@ -98,6 +98,7 @@ class Admission(msgspec.Struct, gc=False):
     resources: tuple[Resource, ...] = ()
     since: datetime | None = None
     waiting: bool = False
+    until: datetime | None = None
 
 
 class Slot(msgspec.Struct, gc=False):

@@ -26,13 +26,12 @@ from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal
 from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
-from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
+from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s, undecidable
 from esexec.executor.mailbox import Batch, Mailbox
 from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
 from esexec.log.port import Log
-from esexec.world import now
 
 logger = logging.getLogger("esexec.executor")
 
@@ -436,13 +435,7 @@ class Desk:
 
     async def bury(self, envelope: Envelope, code: str, error: Exception | None) -> None:
         """Put a message among the dead, with the reason; whoever waits for an answer gets it."""
-        reason = ErrorInfo(
-            type="internal_error",
-            code=code,
-            message=f"{envelope.verb} for {envelope.entity} could not be decided" + (f": {error}" if error else ""),
-            hint="it is kept in DEAD and can be redriven once the cause is gone",
-            timestamp=now(),
-        )
+        reason = undecidable(envelope, code, error)
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
         await self.answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)

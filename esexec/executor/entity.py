@@ -17,14 +17,11 @@ from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import ErrorInfo, EsexecError
 from esexec.domain.messages import Answer
 from esexec.executor.desk import Outbox
-from esexec.executor.envelope import Envelope, backoff_s
+from esexec.executor.envelope import DELIVERIES_OF_POISON, Envelope, backoff_s, undecidable
 from esexec.log import codec
 from esexec.log.port import Log, Stored, append_and_wait
 
 logger = logging.getLogger("esexec.executor")
-
-_DELIVERIES_OF_POISON = 5
-"""A command at which the code fails this often is buried."""
 
 
 class EntityState(Protocol):
@@ -121,15 +118,10 @@ class EntityDesk(ABC, Generic[S]):
         await self._outbox.answer(answer)
 
     async def _fail(self, command: c.Command, envelope: Envelope, error: Exception) -> None:
-        if envelope.deliveries < _DELIVERIES_OF_POISON:
+        if envelope.deliveries < DELIVERIES_OF_POISON:
             await envelope.nak(backoff_s(envelope.deliveries))
             return
-        reason = ErrorInfo(
-            type="internal_error",
-            code="poison",
-            message=f"{envelope.verb} for {self.entity} could not be decided: {error}",
-            hint="it is kept in DEAD and can be redriven once the cause is gone",
-        )
+        reason = undecidable(envelope, "poison", error)
         await self._answer(command, reason)
         await self._outbox.bury(envelope, reason)
 

@@ -10,12 +10,16 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import reports as r
+from esexec.domain.errors import ErrorInfo
 from esexec.domain.sharing import requests as s
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.pull import Tap, delivery_of, sequence_of
+from esexec.world import now
 
 DELIVERIES_OF_UNKNOWN = 20
 """What speaks of something that no history knows is looked for this often before it is parked."""
+DELIVERIES_OF_POISON = 5
+"""A message to an entity that executions share, at which the code fails this often, is buried."""
 
 
 class Asked(NamedTuple):
@@ -77,6 +81,17 @@ class Envelope:
 
 
 _NOTHING = r.Nudge()
+
+
+def undecidable(envelope: Envelope, code: str, error: Exception | None) -> ErrorInfo:
+    """Why a message is put among the dead."""
+    return ErrorInfo(
+        type="internal_error",
+        code=code,
+        message=f"{envelope.verb} for {envelope.entity} could not be decided" + (f": {error}" if error else ""),
+        hint="it is kept in DEAD and can be redriven once the cause is gone",
+        timestamp=now(),
+    )
 
 
 def backoff_s(deliveries: int) -> float:

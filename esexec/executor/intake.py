@@ -6,7 +6,7 @@ failure, because somebody waits for that attempt.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ from esexec.nats.subjects import Subjects
 
 logger = logging.getLogger("esexec.executor")
 
+T = TypeVar("T")
 Take = Callable[[Envelope], Awaitable[None]]
 
 _COMMANDS = {verb: msgspec.json.Decoder(kind).decode for verb, kind in c.VERBS.items()}
@@ -39,9 +40,8 @@ _HOMES = {
 }
 """Which entity a verb belongs to; all others belong to executions."""
 _report = msgspec.json.Decoder(r.Report).decode
-_answer = msgspec.json.Decoder(s.Granted | s.Waiting | s.Denied).decode
-_acquire = msgspec.json.Decoder(s.Acquire).decode
-_NO_ACQUIRE: Any = None
+_answer: Callable[[bytes], s.Answer] = msgspec.json.Decoder(s.Granted | s.Waiting | s.Denied).decode
+_acquire: Callable[[bytes], s.Acquire] = msgspec.json.Decoder(s.Acquire).decode
 _anything = msgspec.json.Decoder().decode
 _UNREADABLE = (msgspec.MsgspecError, ValidationError, UnicodeDecodeError, RecursionError, OverflowError)
 _SHALLOW_BYTES = 2 * limits.nesting_depth
@@ -116,18 +116,15 @@ class Intake:
             await self._desk.outbox.answer(refusal)
             await envelope.ack()
 
-    async def _read(self, envelope: Envelope, decode: Callable[[bytes], Any]) -> bool:
-        """Whether a message among executors could be read; else it is buried."""
+    async def _read(self, envelope: Envelope, decode: Callable[[bytes], T]) -> T | None:
+        """What a message among executors says; one that cannot be read is buried."""
         try:
-            read = decode(envelope.data)
+            return decode(envelope.data)
         except _UNREADABLE as error:
             info = ErrorInfo(type="internal_error", code="undecodable", message=_message_of(error))
             logger.warning("buried an unreadable %s for %s: %s", envelope.verb, envelope.entity, info.message)
             await self._desk.outbox.bury(envelope, info)
-            return False
-        asked = envelope.content
-        envelope.content = asked._replace(acquire=read) if isinstance(asked, Asked) else read
-        return True
+            return None
 
     async def on_stray(self, message: Msg, tap: Tap) -> None:
         """A message whose subject holds a literal wildcard: it belongs to no partition and means nothing."""
@@ -152,12 +149,16 @@ class Intake:
             envelope.content = r.Nudge()
         elif kind == "grant" and len(rest) == 2 and is_user_id(entity):
             envelope.step, envelope.attempt = rest
-            if not await self._read(envelope, _answer):
+            if (answer := await self._read(envelope, _answer)) is None:
                 return
+            envelope.content = answer
+        elif is_shared(entity) and kind == "acquire" and _is_requester(rest):
+            if (acquire := await self._read(envelope, _acquire)) is not None:
+                envelope.content = Asked("/".join(rest), acquire)
+                await self._sharing(envelope)
+            return
         elif is_shared(entity) and (content := _of_shared(kind, rest)) is not None:
             envelope.content = content
-            if kind == "acquire" and not await self._read(envelope, _acquire):
-                return
             await self._sharing(envelope)
             return
         else:
@@ -170,13 +171,16 @@ class Intake:
 
 
 def _of_shared(kind: str, rest: list[str]) -> Content | None:
-    """What an entity that executions share is told; of an `acquire` who asks. None: nothing that means anything."""
-    if kind in ("acquire", "release") and len(rest) == 3 and all(map(is_token, rest)):
-        request_id = "/".join(rest)
-        return GivenBack(request_id) if kind == "release" else Asked(request_id, _NO_ACQUIRE)
+    """What an entity that executions share is told beside an `acquire`; None: nothing that means anything."""
+    if kind == "release" and _is_requester(rest):
+        return GivenBack("/".join(rest))
     if kind == "due" and len(rest) == 1:
         return r.Due(rest[0])
     return r.Nudge() if kind == "nudge" else None
+
+
+def _is_requester(rest: list[str]) -> bool:
+    return len(rest) == 3 and all(map(is_token, rest))
 
 
 def _read_report(data: bytes) -> r.Report:

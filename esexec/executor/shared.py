@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from esexec.domain import commands as c
@@ -28,9 +29,10 @@ from esexec.domain.sharing.fold import end, fold_shared, next_due, snapshot
 from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, told_again
 from esexec.domain.sharing.state import SharedState, remember
 from esexec.executor.desk import Done
-from esexec.executor.envelope import Asked, Envelope, GivenBack, backoff_s
+from esexec.executor.envelope import DELIVERIES_OF_POISON, Asked, Envelope, GivenBack, backoff_s, undecidable
 from esexec.log import codec
-from esexec.log.port import Log, Stored, append_and_wait
+from esexec.log.port import Log, Stored, append_and_wait, load_certain
+from esexec.nats.streams import ACK_WAIT_MS
 from esexec.world import chance
 
 logger = logging.getLogger("esexec.executor")
@@ -39,7 +41,8 @@ _GATHERED = 200
 """So many messages are decided in one commit at most."""
 _KEPT = 1_000
 """So many entities are kept in memory."""
-_DELIVERIES_OF_POISON = 5
+_MISSED_AFTER_S = ACK_WAIT_MS / 1000 * 0.9
+"""What somebody who died had in hand comes again no sooner."""
 _RIVAL_S = 0.02
 """Who was overtaken by another executor lets it go on for up to so long."""
 
@@ -65,14 +68,21 @@ class _Known(NamedTuple):
 
 
 class _Box:
-    """What waits for an entity, and what is known of it."""
+    """What waits for an entity, and what is known of it. `told_mono`: when all that follows from its state was told last;
+    `too_large`: the commit at which that state did not fit into a message."""
 
-    __slots__ = ("at_work", "known", "waiting")
+    __slots__ = ("at_work", "known", "told_mono", "too_large", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[Envelope] = []
         self.known: _Known | None = None
+        self.told_mono = -_MISSED_AFTER_S
+        self.too_large = 0
         self.at_work = False
+
+    def forget(self) -> None:
+        """Something went wrong: what is known may not hold, and what was decided may not have been told."""
+        self.known, self.told_mono = None, -_MISSED_AFTER_S
 
 
 class SharedDesk:
@@ -109,6 +119,7 @@ class SharedDesk:
             while box.waiting:
                 batch, box.waiting = box.waiting[:_GATHERED], box.waiting[_GATHERED:]
                 await self._guarded(entity, box, batch)
+                await self._compact(entity, box)
         finally:
             box.at_work = False
             self._boxes.move_to_end(entity)
@@ -120,21 +131,21 @@ class SharedDesk:
         try:
             await self._decide(entity, box, batch)
         except CorruptHistory as error:
-            box.known = None
+            box.forget()
             for envelope in batch:
                 await self._bury(envelope, "corrupt_history", error)
         except EsexecError as error:
             logger.warning("%s: %s", entity, error)
-            box.known = None
+            box.forget()
             for envelope in batch:
                 await envelope.nak(backoff_s(envelope.deliveries))
         except Exception as error:
             logger.exception("a fault of ours")
-            box.known = None
+            box.forget()
             if len(batch) > 1:  # one of them is to blame: each on its own
                 for envelope in batch:
                     await self._guarded(entity, box, [envelope])
-            elif batch[0].deliveries < _DELIVERIES_OF_POISON:
+            elif batch[0].deliveries < DELIVERIES_OF_POISON:
                 await batch[0].nak(backoff_s(batch[0].deliveries))
             else:
                 await self._bury(batch[0], "poison", error)
@@ -156,14 +167,11 @@ class SharedDesk:
                 box.known = stands
                 break
             await asyncio.sleep(chance() * _RIVAL_S)
-        await self._go_on(entity, box.known, decision, batch, verdicts)
-        box.known = await self._compacted(entity, box.known)
+        await self._go_on(entity, box, box.known.state, decision, batch, verdicts)
 
     async def _load(self, entity: str) -> _Known:
         """As the leader knows it."""
-        stored, last = await self._log.load(entity), await self._log.last(entity)
-        while last is not None and (not stored or stored[-1].n < last.n):
-            stored = await self._log.load(entity)
+        stored = await load_certain(self._log, entity)
         commits = [codec.decode(one.data) for one in stored]
         for commit, before in zip(commits[1:], stored, strict=False):
             if commit.prev != hash_of(before.data):
@@ -212,30 +220,43 @@ class SharedDesk:
         position = await append_and_wait(self._log, state.entity, state.n, data, known.last.position if known.last else 0)
         return None if position is None else _Known(state, Stored(state.n, position, data))
 
-    async def _compacted(self, entity: str, known: _Known) -> _Known | None:
-        """Now and then the whole state is written down, and what was before it is forgotten."""
-        state = known.state
-        if state.n - state.compacted < limits.commits_before_compaction:
-            return known
-        decision = SharedDecision(state, self._clock())
-        decision.emit(snapshot(state))
-        end(state, 1)
-        stands = await self._store(known, state, decision.first_version, decision.events, (), None)
-        if stands is not None:
-            assert stands.last is not None
-            await self._log.forget(entity, stands.last)
-        return stands
+    async def _compact(self, entity: str, box: _Box) -> None:
+        """Now and then the whole state is written down, and what was before it is forgotten. Nobody waits for that."""
+        known, box.known = box.known, None
+        if known is None or known.state.n - max(known.state.compacted, box.too_large) < limits.commits_before_compaction:
+            box.known = known
+            return
+        written = snapshot(known.state)
+        if len(bytes(written.state)) > limits.message_bytes - 2 * limits.headers_bytes:  # with what a commit has beside it
+            logger.warning("%s: its state of %d bytes cannot be written down", entity, len(bytes(written.state)))
+            box.known, box.too_large = known, known.state.n
+            return
+        decision = SharedDecision(known.state, self._clock())
+        decision.emit(written)
+        end(known.state, 1)
+        try:
+            box.known = await self._store(known, known.state, decision.first_version, decision.events, ())
+            if box.known is not None and box.known.last is not None:
+                await self._log.forget(entity, box.known.last)
+        except EsexecError as error:  # what is left is harmless, and goes with the next
+            logger.warning("%s: %s", entity, error)
 
     # What follows --------------------------------------------------------------------------------------------------------
 
     async def _go_on(
-        self, entity: str, known: _Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
+        self,
+        entity: str,
+        box: _Box,
+        state: SharedState,
+        decision: SharedDecision,
+        batch: list[Envelope],
+        verdicts: list[Verdict],
     ) -> None:
         """Tell who is to be told; once all of that stands, let the messages go."""
-        state, todo = known.state, list[Follow]()
-        if decision.events:
-            todo = follow(decision.events, state, state.n)
-        if any(envelope.deliveries > 1 for envelope in batch):
+        todo = follow(decision.events, state, state.n) if decision.events else list[Follow]()
+        if any(envelope.deliveries > 1 for envelope in batch) and monotonic() - box.told_mono >= _MISSED_AFTER_S:
+            # Or it was handed back by one of us; then that was in vain, but for long it is not done again.
+            box.told_mono = monotonic()
             todo = everything(state) + todo
         for envelope, verdict in zip(batch, verdicts, strict=True):
             if verdict.kind == "known":
@@ -275,35 +296,15 @@ class SharedDesk:
         if isinstance(content, r.Due) and not decision.events and (due := next_due(state)) is not None and due > decision.time:
             await envelope.nak(max(0.001, (due - decision.time).total_seconds()))  # it is early
             return
-        if isinstance(content, c.AnyCommand) and (verdict.kind == "refused" or not isinstance(content, c.AllocateResources)):
-            refused = verdict.kind == "refused"
-            if refused or content.confirm or not verdict.effective:
-                answer = Answer(
-                    command_id=content.id,
-                    execution_id=envelope.entity,
-                    status="refused" if refused else "accepted",
-                    effective=verdict.effective,
-                    error=verdict.error,
-                    until=_until(state, content),
-                )
-                await self._outbox.answer(answer)
-        elif isinstance(content, c.AllocateResources) and verdict.kind == "known" and not state.knows(content.id):
-            gone = Answer(command_id=content.id, execution_id=envelope.entity, status="accepted", effective=False)
-            await self._outbox.answer(gone)
+        if isinstance(content, c.AnyCommand) and (answer := _answer_of(content, envelope, verdict, state)) is not None:
+            await self._outbox.answer(answer)
         await envelope.ack()
 
     async def _bury(self, envelope: Envelope, code: str, error: Exception) -> None:
-        reason = ErrorInfo(
-            type="internal_error",
-            code=code,
-            message=f"{envelope.verb} for {envelope.entity} could not be decided: {error}",
-            hint="it is kept in DEAD and can be redriven once the cause is gone",
-        )
-        if isinstance(envelope.content, c.AnyCommand):
-            answer = Answer(
-                command_id=envelope.content.id, execution_id=envelope.entity, status="refused", effective=False, error=reason
-            )
-            await self._outbox.answer(answer)
+        reason = undecidable(envelope, code, error)
+        logger.error("%s", reason.message)
+        if isinstance(content := envelope.content, c.AnyCommand):
+            await self._outbox.answer(_answer(content, envelope, status="refused", effective=False, error=reason))
         await self._outbox.bury(envelope, reason)
 
 
@@ -322,10 +323,22 @@ class _Standing:
             self.all.set_result(None)
 
 
-def _until(state: SharedState, command: c.Command) -> datetime | None:
-    """Until when a lease was renewed."""
+def _answer(command: c.AnyCommand, envelope: Envelope, **fields: Any) -> Answer:
+    return Answer(command_id=command.id, execution_id=envelope.entity, **fields)
+
+
+def _answer_of(command: c.AnyCommand, envelope: Envelope, verdict: Verdict, state: SharedState) -> Answer | None:
+    """What a client hears of its command; of an `allocate` only what its request does not tell."""
+    if verdict.kind == "refused":
+        return _answer(command, envelope, status="refused", effective=False, error=verdict.error)
+    if isinstance(command, c.AllocateResources):
+        gone = verdict.kind == "known" and not state.knows(command.id)
+        return _answer(command, envelope, status="accepted", effective=False) if gone else None
+    if not command.confirm and verdict.effective:
+        return None
     grant = state.held.get(command.allocation) if isinstance(command, c.RenewResources) else None
-    return grant.until if grant is not None else None
+    until = None if grant is None else grant.until
+    return _answer(command, envelope, status="accepted", effective=verdict.effective, until=until)
 
 
 def _is_last(known: _Known, last: Stored | None) -> bool:

@@ -56,6 +56,14 @@ class Log(Protocol):
         ...
 
 
+async def load_certain(log: Log, entity: str) -> list[Stored]:
+    """The whole history as the leader knows it now."""
+    while True:
+        stored, last = await log.load(entity), await log.last(entity)
+        if last is None or (stored and stored[-1].n >= last.n):
+            return stored
+
+
 async def append_and_wait(log: Log, entity: str, n: int, data: bytes, after: int) -> int | None:
     """`Log.append` for what is rare: the position of the stored commit, or None if another one stands there."""
     future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()

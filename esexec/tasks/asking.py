@@ -9,6 +9,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.checkpoints import StateView
 from esexec.domain.errors import ExecutionError
+from esexec.domain.flow import Resource
 from esexec.domain.messages import Dispatch, RecoveryRequest
 from esexec.domain.plan import Plan
 from esexec.tasks.outputs import VARIABLE, encode_value
@@ -49,7 +50,7 @@ def _question(dispatch: Dispatch) -> tuple[RecoveryContext, Variables]:
         error=asked.error,
         state=state,
         plan=msgspec.json.decode(asked.plan, type=Plan),
-        resources=[],
+        resources=[msgspec.convert(one, Resource) for one in state.resource_allocations.values()],
         recoveries=asked.recoveries,
         failed_attempt=asked.failed_attempt,
         run=dispatch.run,

@@ -17,6 +17,7 @@ from esexec.domain import limits
 from esexec.domain.checkpoints import StateView
 from esexec.domain.durations import milliseconds
 from esexec.domain.errors import ErrorInfo, ValidationError
+from esexec.domain.flow import Resource
 from esexec.domain.ids import is_task_name
 from esexec.domain.plan import Plan
 from esexec.domain.strategies import EVERY_ERROR, Strategy, pattern_problem
@@ -56,7 +57,7 @@ class RecoveryContext:
     """What a strategy is asked: which step failed, and how; the state of the execution, and its plan.
 
     `failed_attempt`: the one that ended with `error`. `recoveries`: how often a strategy was asked about this step, this time
-    included. `resources`: those that are available.
+    included. `resources`: what open attempts of the execution have of the pools.
     """
 
     execution_id: str
@@ -64,7 +65,7 @@ class RecoveryContext:
     error: ErrorInfo
     state: StateView
     plan: Plan
-    resources: list[Any]
+    resources: list[Resource]
     recoveries: int
     failed_attempt: int
     run: int = 1

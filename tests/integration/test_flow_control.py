@@ -218,3 +218,15 @@ async def test_a_lease_that_nobody_renews_ends(engine: Engine) -> None:
     await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
     await resources.allocate({"gpu": 1}, lease="1s")
     assert await resources.allocate({"gpu": 1}, wait_timeout=10)
+
+
+async def test_a_held_allocation_that_is_lost_says_so_and_the_block_goes_on(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody released it from outside: the next renewal warns, renews no more, and the end of the block has nothing to do."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    async with resources.hold({"gpu": 1}, lease="1s") as held:
+        assert await resources.release(held)
+        await until(lambda: "what was held is lost" in caplog.text)
+    assert [one.free for one in await resources.pools()] == [1.0]

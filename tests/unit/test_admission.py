@@ -7,8 +7,10 @@ import pytest
 from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain.admission import decide_grant
-from esexec.domain.decision import Decision
+from esexec.domain.decision import Decision, Surroundings
 from esexec.domain.effects import effects_of
+from esexec.domain.flow import RateLimit
+from esexec.domain.settings import TaskInfo
 from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, entity_of
 from tests.given import (
     History,
@@ -200,3 +202,14 @@ def test_an_execution_whose_key_refers_to_nothing_is_refused() -> None:
     verdict = history.happen(start("a", input={}, plan_fields=OF_KEY)).verdict
     assert (verdict.kind, verdict.error.code) == ("invalid", "reference_unresolved")
     assert not history.commits
+
+
+def test_an_undoing_that_is_told_twice_to_wait_says_so_once() -> None:
+    """The same answer again adds no event, also for a step that keeps its status while it is undone."""
+    limited = {"undo": TaskInfo(rate_limit=RateLimit(1, 1_000))}
+    around = Surroundings(tasks=limited)
+    history = given(start(step("a", compensate="undo"), "b"), completed("a"), fatal("b"), around=around)
+    assert history.state.phase == "rolling_back"
+    history.happen(waits("a", 2, until=7))
+    assert [type(event) for event in history.events].count(e.TaskRateLimited) == 1
+    assert not history.happen(waits("a", 2, until=7)).events

@@ -11,6 +11,7 @@ import pytest
 
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo, ExecutionError, ValidationError
+from esexec.domain.flow import Resource
 from esexec.domain.messages import Dispatch, RecoveryRequest
 from esexec.domain.plan import plan_of_task
 from esexec.domain.strategies import RecoveryOutcome, Strategy
@@ -218,6 +219,23 @@ def test_two_strategies_of_one_id_are_refused() -> None:
 
 
 # Asking --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_strategy_is_told_what_other_attempts_hold_of_the_pools() -> None:
+    """`resources` are those of the state, as resources."""
+    seen: list[RecoveryContext] = []
+
+    def look(ctx: RecoveryContext) -> RecoveryResult:
+        seen.append(ctx)
+        return RecoveryResult(False, RecoveryAction.ABORT)
+
+    asked = dispatch()
+    assert asked.recovery is not None
+    held = Resource("r1", "rack", "gpu", 2.0)
+    state = {"resource_allocations": {"r1": msgspec.to_builtins(held)}}
+    request = msgspec.structs.replace(asked.recovery, state=state)
+    await ask(answers(look), msgspec.structs.replace(asked, recovery=request))
+    assert seen[0].resources == [held]
 
 
 async def test_what_a_strategy_is_told() -> None:

@@ -100,7 +100,8 @@ class SharedDecision:
         if state.knows(request_id) or request_id in self._new:
             return KNOWN
         if entity_of(asked.ask) != state.entity:
-            return Verdict("denied", _invalid("wrong_entity", f"{state.entity} does not decide upon that", "see entity_of"))
+            hint = "the hash of its key names the entity; see docs/reference/protocol.md"
+            return Verdict("denied", _invalid("wrong_entity", f"{state.entity} does not decide upon that", hint))
         request = Request(request_id, self.first_version + self._asked, asked.ask, asked.priority)
         crowded = len(state.waiting) + len(self._new) >= limits.requests_waiting
         if self.full or (crowded and self._stays(request)):
@@ -263,7 +264,7 @@ class SharedDecision:
             case AskForSlot():
                 return _taken(self.state, ask)
             case AskForResources():
-                return _unavailable("what is asked for is not free now", "ask for it with wait, or later")
+                return pools.unavailable("what is asked for is not free now", "ask for it with wait, or later")
 
     def _no_resources(self, request: Request, ask: AskForResources) -> ErrorInfo | None:
         why = pools.impossible(self.state, ask)
@@ -346,10 +347,6 @@ def _refused(code: str, message: str, hint: str) -> Verdict:
 
 def _invalid(code: str, message: str, hint: str) -> ErrorInfo:
     return ErrorInfo(type="validation_error", code=code, message=message, hint=hint)
-
-
-def _unavailable(message: str, hint: str) -> ErrorInfo:
-    return ErrorInfo(type="execution_error", code="resource_unavailable", message=message, hint=hint, retryable=False)
 
 
 def _limited(state: SharedState, ask: AskToBegin, now: datetime) -> ErrorInfo:

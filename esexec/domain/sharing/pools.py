@@ -81,17 +81,18 @@ def impossible(state: SharedState, ask: AskForResources) -> ErrorInfo | None:
         if not of_type:
             known = sorted({pool.type for pool in state.pools.values()})
             message = f"there is no pool of {shown(requirement.type)}"
-            return _unavailable(message, f"there are: {', '.join(known)}" if known else "declare one: client.resources.declare")
+            return unavailable(message, f"there are: {', '.join(known)}" if known else "declare one: client.resources.declare")
         if not _candidates(state, requirement):
             message = f"no pool of {requirement.type} satisfies {shown(str(requirement.constraints))}"
-            return _unavailable(message, "see client.resources.pools() for their attributes")
+            return unavailable(message, "see client.resources.pools() for their attributes")
     if _chosen(state, ask, {pool.id: pool.capacity for pool in state.pools.values()}) is None:
         asked = ", ".join(f"{requirement.amount:g} {requirement.type}" for requirement in ask.requirements)
-        return _unavailable(f"{asked}: no pools have so much", "see client.resources.pools() for their capacities")
+        return unavailable(f"{asked}: no pools have so much", "see client.resources.pools() for their capacities")
     return None
 
 
-def _unavailable(message: str, hint: str) -> ErrorInfo:
+def unavailable(message: str, hint: str) -> ErrorInfo:
+    """The resources that are asked for do not exist, or are not free."""
     return ErrorInfo(type="execution_error", code="resource_unavailable", message=message, hint=hint, retryable=False)
 
 

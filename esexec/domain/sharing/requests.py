@@ -65,10 +65,6 @@ class Acquire(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=
     priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] = 5
 
 
-class Release(msgspec.Struct, frozen=True, gc=False):
-    """Who asked is done, or does not want it any more."""
-
-
 class Answered(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """What all answers have: the entity that gives it, and what was asked for."""
 
@@ -105,10 +101,6 @@ class Requester(msgspec.Struct, frozen=True, gc=False):
     execution: str
     step: str
     attempt: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.execution}/{self.step}/{self.attempt}"
 
     @property
     def parts(self) -> tuple[str, str, str]:

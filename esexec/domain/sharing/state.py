@@ -18,6 +18,7 @@ T = TypeVar("T")
 RECENT = 2_000
 """So many grants of a rate limit, and as many commands of clients, are known by name: who asks again is told again."""
 RECENT_DROPPED = 200
+"""So many that will not be granted are known by name."""
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
