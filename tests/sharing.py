@@ -80,9 +80,11 @@ def slot(
     *,
     priority: int = 5,
     scope: str = "s",
+    asked_s: float | None = None,
 ) -> Asks:
-    """Asks for a slot of a concurrency key."""
-    return Asks(id, Acquire(ask=AskForSlot(scope=scope, key=key, limit=limit, total=total, policy=policy), priority=priority))
+    """Asks for a slot of a concurrency key; `asked_s`: and did so at that time."""
+    ask = AskForSlot(scope=scope, key=key, limit=limit, total=total, policy=policy)
+    return Asks(id, Acquire(ask=ask, priority=priority, at=None if asked_s is None else at(asked_s)))
 
 
 def needs(id: str, *requirements: ResourceRequirement | tuple[str, float], priority: int = 5, lease_s: float = 0) -> Asks:

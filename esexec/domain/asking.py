@@ -47,18 +47,19 @@ def requirements_of(state: ExecutionState, index: int) -> tuple[Any, ...]:
 
 def ask_of(state: ExecutionState, index: int, gate: s.Gate) -> s.Acquire:
     """What the open attempt of a step asks for. Raises `ValidationError` if its key refers to what is not there."""
-    policy, task = state.attempt_policy(index), _task(state, index)
+    policy, task, open_gate = state.attempt_policy(index), _task(state, index), state.steps[index].gate
+    at = open_gate.asked_at if open_gate is not None else None
     match gate:
         case "concurrency":
             key = concurrency_of(state, index)
             assert key is not None
-            return s.Acquire(ask=_slot(state, key, f"task:{task}", _params(state, index)), priority=policy.priority)
+            return s.Acquire(ask=_slot(state, key, f"task:{task}", _params(state, index)), priority=policy.priority, at=at)
         case "resources":
             requirements = requirements_of(state, index)
             priority = max(requirement.priority for requirement in requirements)
-            return s.Acquire(ask=s.AskForResources(requirements=requirements), priority=priority)
+            return s.Acquire(ask=s.AskForResources(requirements=requirements), priority=priority, at=at)
         case "rate_limit":
-            return s.Acquire(ask=_beginning(state, policy, task, _params(state, index)), priority=policy.priority)
+            return s.Acquire(ask=_beginning(state, policy, task, _params(state, index)), priority=policy.priority, at=at)
 
 
 def ask_of_execution(state: ExecutionState) -> s.Acquire:
@@ -66,7 +67,8 @@ def ask_of_execution(state: ExecutionState) -> s.Acquire:
     key = state.execution_policy.concurrency
     assert key is not None
     slot = _slot(state, key, f"plan:{state.graph.plan.name}", dict)
-    return s.Acquire(ask=slot, priority=state.policy_of(0).priority)
+    at = state.slot.asked_at if state.slot is not None else None
+    return s.Acquire(ask=slot, priority=state.policy_of(0).priority, at=at)
 
 
 def _slot(state: ExecutionState, key: Key, scope: str, params: Callable[[], Any]) -> s.AskForSlot:

@@ -499,18 +499,26 @@ class PlanListed(_Event, tag="plan_listed", frozen=True, kw_only=True):
 
 
 class RequestQueued(_Event, tag="request_queued", frozen=True, kw_only=True):
-    """Somebody waits for a grant. `request_id`: `<execution>/<step>/<run>-<attempt>`, or the id of a client's command."""
+    """Somebody waits for a grant. `request_id`: `<execution>/<step>/<run>-<attempt>`, or the id of a client's command.
+
+    `at`: when it asked, where that was before this commit.
+    """
 
     request_id: str
     ask: Ask
     priority: int = 5
+    at: datetime | None = None
 
 
 class RequestGranted(_Event, tag="request_granted", frozen=True, kw_only=True):
-    """Somebody may begin. `ask`: where it had not waited. `until`: then the lease of its resources ends, unless it is renewed."""
+    """Somebody may begin. `ask`: where it had not waited, and `at`: when it asked, where that was before this commit.
+
+    `until`: then the lease of its resources ends, unless it is renewed.
+    """
 
     request_id: str
     ask: Ask | None = None
+    at: datetime | None = None
     resources: tuple[Resource, ...] = ()
     until: datetime | None = None
 

@@ -14,14 +14,16 @@ def ask(state: ExecutionState, index: int, step: StepState) -> bool:
     """Whether the attempt that was just opened must be granted something first; then it is held until it was."""
     gates = gates_of(state, index)
     if gates:
-        step.gate, step.held = Admission(index, gates), True
+        assert state.time is not None
+        step.gate, step.held = Admission(index, gates, state.time), True
     return bool(gates)
 
 
 def granted(state: ExecutionState, index: int, step: StepState, event: e.TaskGranted | e.ResourceAllocated) -> bool:
     """One grant more; whether it was the last: then the attempt is handed out by this commit, unless it is paused."""
     gate = step.gate
-    assert gate is not None
+    assert gate is not None and state.time is not None
+    gate.asked_at = state.time
     if isinstance(event, e.ResourceAllocated):
         by: Gate = "resources"
         gate.resources, gate.since = event.resources, state.time
@@ -89,7 +91,8 @@ def released(state: ExecutionState, event: e.ResourceReleased) -> None:
 
 
 def queued(state: ExecutionState, event: e.ExecutionQueued) -> None:
-    state.slot = Slot(event.entity, event.run)
+    assert state.time is not None
+    state.slot = Slot(event.entity, event.run, state.time)
     if state.created.start_at is not None:
         close_timer(state, 1, fired=True)
 

@@ -85,7 +85,7 @@ class Lane(NamedTuple):
 
 
 class Admission(msgspec.Struct, gc=False):
-    """What the open attempt of `step` must be granted. `asks`: what is missing, in order; the first of it was asked for.
+    """What the open attempt of `step` must be granted. `asks`: what is missing, in order; the first was asked for at `asked_at`.
 
     `granted`: the commits of the grants that it was given. `held`: the entities that are to be told when it is done. `resources`:
     what it was allocated, at `since`. `waiting`: it is known to wait for the first of `asks`, in any case until `until`.
@@ -93,6 +93,7 @@ class Admission(msgspec.Struct, gc=False):
 
     step: int
     asks: tuple[Gate, ...]
+    asked_at: datetime
     granted: dict[Gate, int] = {}
     held: tuple[str, ...] = ()
     resources: tuple[Resource, ...] = ()
@@ -102,10 +103,11 @@ class Admission(msgspec.Struct, gc=False):
 
 
 class Slot(msgspec.Struct, gc=False):
-    """The slot of a concurrency key that a run asked for. `granted`: the commit that says so; 0 = it waits."""
+    """The slot of a concurrency key that a run asked for at `asked_at`. `granted`: the commit that says so; 0 = it waits."""
 
     entity: str
     run: int
+    asked_at: datetime
     granted: int = 0
 
 

@@ -213,3 +213,18 @@ def test_an_undoing_that_is_told_twice_to_wait_says_so_once() -> None:
     history.happen(waits("a", 2, until=7))
     assert [type(event) for event in history.events].count(e.TaskRateLimited) == 1
     assert not history.happen(waits("a", 2, until=7)).events
+
+
+def test_an_ask_says_when_it_was_made_however_often() -> None:
+    """Each by the time of what opened it: the attempt, or the grant before; a repetition says the same."""
+    both = step("a", concurrency={"key": "one"}, rate_limit={"max_executions": 1, "window_ms": 1_000})
+    history = given(start(both))
+    (first,) = of(fx.Ask, effects(history))
+    assert first.message.at == history.state.time
+    history.happen(granted("a", by="concurrency"))
+    (second,) = of(fx.Ask, effects(history))
+    assert second.message.at == history.state.time
+    asked_at = history.state.time
+    history.happen(pause())
+    history.happen(resume())
+    assert [one.message.at for one in of(fx.Ask, effects(history))] == [asked_at]

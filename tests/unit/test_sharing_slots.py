@@ -264,3 +264,21 @@ def test_a_history_is_what_its_compaction_says(total: int | None) -> None:
     while shared.state.held:
         shared.happen(Returns(next(iter(shared.state.held))))
     assert went(shared) == [one.id for one in asks]
+
+
+def test_who_asked_first_is_next_whoever_is_decided_first() -> None:
+    """Executors may come to decide in another order: it is when somebody asked that counts."""
+    shared = given(slot("a", asked_s=-9), slot("late", asked_s=-1), slot("early", asked_s=-5))
+    for id in ("a", "early"):
+        shared.happen(Returns(id))
+    assert went(shared) == ["a", "early", "late"]
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["who replaces it waits", "who replaces it holds the slot"])
+def test_one_that_asked_before_a_replacement_is_replaced_also_if_it_comes_behind(holds: bool) -> None:
+    """What waited is cancelled in favour of who asked later; it does not queue up behind it."""
+    shared = given(slot("a", asked_s=-9), slot("new", policy="replace", asked_s=-1))
+    if holds:
+        shared.happen(Returns("a"))
+    shared.happen(slot("old", asked_s=-5)).then("queued old", "dropped old: replaced").then_told("old skipped replaced")
+    shared.happen(slot("next", asked_s=0)).then("queued next")

@@ -36,7 +36,7 @@ from esexec.domain.sharing.requests import (
     gate_of,
     waits,
 )
-from esexec.domain.sharing.state import Request, SharedState, turn
+from esexec.domain.sharing.state import Grant, Request, SharedState, turn
 
 
 class Verdict(NamedTuple):
@@ -102,7 +102,8 @@ class SharedDecision:
         if entity_of(asked.ask) != state.entity:
             hint = "the hash of its key names the entity; see docs/reference/protocol.md"
             return Verdict("denied", _invalid("wrong_entity", f"{state.entity} does not decide upon that", hint))
-        request = Request(request_id, self.first_version + self._asked, asked.ask, asked.priority)
+        at = min(asked.at or self.time, self.time)
+        request = Request(request_id, self.first_version + self._asked, asked.ask, at, asked.priority)
         crowded = len(state.waiting) + len(self._new) >= limits.requests_waiting
         if self.full or (crowded and self._stays(request)):
             return LATER
@@ -198,8 +199,8 @@ class SharedDecision:
             if isinstance(request.ask, AskForResources) and request.ask.lease_ms:
                 until = self.time + timedelta(milliseconds=request.ask.lease_ms)
             self._take(request.id)
-            ask = request.ask if is_new else None
-            self.emit(e.RequestGranted(request_id=request.id, ask=ask, resources=found, until=until))
+            ask, at = (request.ask, self._before(request)) if is_new else (None, None)
+            self.emit(e.RequestGranted(request_id=request.id, ask=ask, at=at, resources=found, until=until))
         return True
 
     def _in_turn(self, requests: list[Request]) -> Iterator[tuple[Request, tuple[Resource, ...] | ErrorInfo]]:
@@ -245,7 +246,12 @@ class SharedDecision:
             self._refuse(request, why or self._why_not(ask))
         else:
             self._take(request.id)
-            self.emit(e.RequestQueued(request_id=request.id, ask=ask, priority=request.priority))
+            at = self._before(request)
+            self.emit(e.RequestQueued(request_id=request.id, ask=ask, priority=request.priority, at=at))
+
+    def _before(self, request: Request) -> datetime | None:
+        """When it asked, if that was before this commit."""
+        return request.at if request.at < self.time else None
 
     def _refuse(self, request: Request, error: ErrorInfo) -> None:
         """It will not be granted. Who has just come leaves no trace."""
@@ -377,7 +383,7 @@ def _taken(state: SharedState, ask: AskForSlot) -> ErrorInfo:
     )
 
 
-def _replaced(by: Request) -> ErrorInfo:
+def _replaced(by: Request | Grant) -> ErrorInfo:
     return ErrorInfo(
         type="execution_error",
         code="replaced",

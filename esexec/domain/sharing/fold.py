@@ -111,7 +111,8 @@ def evolve(state: SharedState, event: e.Event) -> None:
 def _queued(state: SharedState, event: e.RequestQueued) -> None:
     if isinstance(event.ask, AskForSlot):
         slots.note_wait(state, event.ask)
-    enqueue(state, Request(event.request_id, state.version, event.ask, event.priority))
+    assert state.time is not None
+    enqueue(state, Request(event.request_id, state.version, event.ask, event.at or state.time, event.priority))
 
 
 def _granted(state: SharedState, event: e.RequestGranted) -> None:
@@ -122,7 +123,8 @@ def _granted(state: SharedState, event: e.RequestGranted) -> None:
         limiter.note_grant(state, ask, state.time)
         remember(state.recent, event.request_id, state.version)
         return
-    state.held[event.request_id] = Grant(event.request_id, ask, state.time, event.resources, event.until)
+    at = (event.at or state.time) if waited is None else waited.at
+    state.held[event.request_id] = Grant(event.request_id, ask, state.time, at, event.resources, event.until)
     if isinstance(ask, AskForSlot):
         slots.note_grant(state, ask)
 

@@ -59,10 +59,14 @@ Ask = AskToBegin | AskForSlot | AskForResources
 
 
 class Acquire(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
-    """Somebody asks. `priority`: 0 to 10, higher first; then whoever asked first."""
+    """Somebody asks. `priority`: 0 to 10, higher first; then whoever asked first.
+
+    `at`: when that was, as its own history tells it: executors may come to decide in another order. None: now.
+    """
 
     ask: Ask
     priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] = 5
+    at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class Answered(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, kw_only=True, gc=False):

@@ -7,6 +7,7 @@ were never seen before take nothing from one that waits.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from esexec.domain.sharing.requests import AskForSlot
@@ -69,15 +70,28 @@ def holders(state: SharedState, key: str) -> list[Grant]:
     return [grant for grant in state.held.values() if _key(grant) == key]
 
 
-def replaced(state: SharedState) -> list[tuple[Request, Request]]:
-    """Who waits though another one of its key came to take its place, and by whom it is replaced."""
-    by: dict[str, Request] = {}
-    for request in state.waiting:
-        ask = _rule(request)
-        if ask.policy == "replace" and (ask.key not in by or by[ask.key].since < request.since):
-            by[ask.key] = request
+def replaced(state: SharedState) -> list[tuple[Request, Request | Grant]]:
+    """Who waits though another one of its key, which asked later, took its place; and by whom it is replaced.
+
+    That one may hold its slot by now: executors may come to decide upon the two in another order.
+    """
+    by: dict[str, Request | Grant] = {}
+    those: list[Request | Grant] = [*state.held.values(), *state.waiting]
+    for other in those:
+        ask = other.ask
+        if isinstance(ask, AskForSlot) and ask.policy == "replace" and (ask.key not in by or _is_later(other, by[ask.key])):
+            by[ask.key] = other
     pairs = ((request, by.get(_rule(request).key)) for request in state.waiting) if by else ()
-    return [(request, other) for request, other in pairs if other is not None and request.since < other.since]
+    return [(request, other) for request, other in pairs if other is not None and _is_later(other, request)]
+
+
+def _is_later(one: Request | Grant, than: Request | Grant) -> bool:
+    """Whether it asked later; of two at the same time that one is later which waits, or came later."""
+    return _age(one) > _age(than)
+
+
+def _age(one: Request | Grant) -> tuple[datetime, int]:
+    return one.age if isinstance(one, Request) else (one.at, 0)
 
 
 def _since(state: SharedState, key: str, line: Iterable[Request]) -> int:

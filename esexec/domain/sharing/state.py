@@ -22,20 +22,27 @@ RECENT_DROPPED = 200
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """Who waits, and for what. `since`: the version of the event that put it there."""
+    """Who waits, and for what, and when it asked. `since`: the version of the event that put it there."""
 
     id: str
     since: int
     ask: Ask
+    at: datetime
     priority: int = 5
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        """Who has the smaller asked first."""
+        return self.at, self.since
 
 
 class Grant(msgspec.Struct, omit_defaults=True, gc=False):
-    """Who holds what, since `time`. `until`: then its lease ends; None = it has none."""
+    """Who holds what, since `time`, and when it asked. `until`: then its lease ends; None = it has none."""
 
     id: str
     ask: Ask
     time: datetime
+    at: datetime
     resources: tuple[Resource, ...] = ()
     until: datetime | None = None
 
@@ -80,9 +87,9 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
         return any(request_id in known for known in (self.held, self.names, self.recent, self.dropped))
 
 
-def turn(request: Request) -> tuple[int, int]:
+def turn(request: Request) -> tuple[int, datetime, int]:
     """By this requests are in order."""
-    return -request.priority, request.since
+    return -request.priority, *request.age
 
 
 def enqueue(state: SharedState, request: Request) -> None:
