@@ -6,7 +6,6 @@ may not conclude stands here in one place: `_doubt` reads the leader before "unk
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
@@ -442,7 +441,7 @@ class Desk:
 
 
 def _is_early(envelope: Envelope) -> bool:
-    stood_in_line = envelope.in_line_mono and time.monotonic() - envelope.in_line_mono >= _EARLY_S
+    stood_in_line = envelope.in_line_mono and asyncio.get_running_loop().time() - envelope.in_line_mono >= _EARLY_S
     return envelope.deliveries <= _DELIVERIES_OF_EARLY and not stood_in_line
 
 

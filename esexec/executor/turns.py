@@ -6,7 +6,6 @@ through this executor's mailbox. So a burst of commands asks the server once for
 """
 
 import asyncio
-import time
 from bisect import insort
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
@@ -17,8 +16,9 @@ from esexec.executor.envelope import Envelope, backoff_s
 FirstCommand = Callable[[str, int], Awaitable[int | None]]
 """The place in COMMANDS of the first command of an execution that stands there, at this place or behind it; None: none does."""
 
-_WAITS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, *[0.2] * 40)
-"""So long it is waited for the first one's turn, each time; then the server keeps the whole line for a while."""
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S, _PATIENCE_S = 0.001, 0.2, 8.0
+"""How long is waited for the first one's turn before the server is asked again: a quarter of the time that it has taken so far.
+So two executors that take turns come into step. In the end the server keeps the whole line for a while."""
 _place = attrgetter("sequence")
 
 
@@ -37,7 +37,7 @@ class Turns:
 
     def stand_in_line(self, envelope: Envelope) -> list[Envelope] | None:
         """The line, if it is a new one: somebody must `serve` it."""
-        envelope.in_line_mono = time.monotonic()
+        envelope.in_line_mono = asyncio.get_running_loop().time()
         line = self._lines.get(envelope.entity)
         if line is not None:
             insort(line, envelope, key=_place)  # one that is delivered again comes behind later ones
@@ -55,15 +55,15 @@ class Turns:
                 await envelope.nak(backoff_s(envelope.deliveries))
 
     async def _let_in(self, line: list[Envelope]) -> None:
-        waits = iter(_WAITS_S)
+        moved = asyncio.get_running_loop().time()
         while line:
             first = line[0]
             if await self._is_its_turn(first):
                 line.remove(first)
-                waits = iter(_WAITS_S)
                 await self._go_on(first)
-            elif (wait_s := next(waits, None)) is not None:
-                await asyncio.sleep(wait_s)
+                moved = asyncio.get_running_loop().time()
+            elif (waited_s := asyncio.get_running_loop().time() - moved) < _PATIENCE_S:
+                await asyncio.sleep(min(max(waited_s / 4, _SHORTEST_WAIT_S), _LONGEST_WAIT_S))
             else:
                 return
 

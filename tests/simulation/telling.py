@@ -69,7 +69,11 @@ def _clients(story: Story, chance: Random, dramas: list[Drama]) -> list[Callable
         if law.situation == "partial" and law.checkpoints and chance.random() < 0.5:
             story.some_control(execution, "restore", chance)
             return
-        often = {"restore": bool(law.checkpoints), "pause": law.situation == "rolling_back"}
+        often = {
+            "restore": bool(law.checkpoints),
+            "pause": law.situation == "rolling_back",
+            "retry step": law.situation == "failing",
+        }
         verbs = [verb for verb, fits in often.items() if fits and chance.random() < 0.2]
         story.some_control(execution, verbs[0] if verbs else chance.choice(CONTROLS), chance)
 
