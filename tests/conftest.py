@@ -8,6 +8,7 @@ import pytest
 from esexec.nats.connection import Connection, connect
 from esexec.nats.streams import delete_streams
 from esexec.nats.subjects import Subjects
+from tests.postgres import postgres_server
 from tests.server import NatsServer
 
 
@@ -25,6 +26,13 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]
     server = NatsServer(tmp_path_factory.mktemp("own-nats"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server for all tests of this process, begun when one first asks for it."""
+    with postgres_server(tmp_path_factory.mktemp("pg")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,0 +1,128 @@
+"""Views in PostgreSQL, in a schema of the namespace's own. Needs the extra `esexec[postgres]`."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any, ClassVar
+
+import psycopg
+from eventsourcing.persistence import Tracking
+from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from projections.sql import SqlView
+from projections.tables import Column, Table
+from projections.view import Store, View
+
+_CONNECTIONS = 8
+
+
+class PostgresView(SqlView, PostgresTrackingRecorder):
+    """See `View`."""
+
+    _marker: ClassVar[str] = "%s"
+    _tracking: ClassVar[str] = "esexec_tracking"
+    _types: ClassVar[dict[Column, str]] = {
+        str: 'TEXT COLLATE "C"',
+        int: "BIGINT",
+        float: "DOUBLE PRECISION",
+        bytes: "BYTEA",
+    }
+
+    def __init__(self, datastore: PostgresDatastore, name: str, tables: Sequence[Table]) -> None:
+        self._schema = f'"{datastore.schema}".'
+        self._begin_view(name, tables)
+        super().__init__(datastore, tracking_table_name=self._tracking)
+        self.sql_create_statements += [sql.SQL(one).format() for one in self._statements_to_make()]
+
+    def _transaction(self, *, commit: bool) -> AbstractContextManager[Any]:
+        return self.datastore.transaction(commit=commit) if commit else self._snapshot_of_now()
+
+    def _snapshot_of_now(self) -> AbstractContextManager[Any]:
+        return _Snapshot(self.datastore)
+
+    def _track(self, cursor: Any, tracking: Tracking) -> None:
+        self._insert_tracking(cursor, tracking)
+
+    @staticmethod
+    def _values(row: Any) -> Iterable[Any]:
+        return tuple(row.values())
+
+
+class _Snapshot:
+    """A transaction in which everything is read as of one moment."""
+
+    def __init__(self, datastore: PostgresDatastore) -> None:
+        self._transaction = datastore.transaction(commit=False)
+
+    def __enter__(self) -> Any:
+        cursor = self._transaction.__enter__()
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return cursor
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._transaction.__exit__(*error)
+
+
+class PostgresStore(Store):
+    """See `Store`. `url`: as libpq takes it. `namespace`: its schema is `esexec_<namespace>`, made if it is missing."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._url, self._schema = url, f"esexec_{namespace}"[:63]
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._schema)))
+            connection.execute(
+                sql.SQL("CREATE TABLE IF NOT EXISTS {}.esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)").format(
+                    sql.Identifier(self._schema)
+                )
+            )
+        self._datastore = PostgresDatastore(
+            dbname=given.get("dbname", "postgres"),
+            host=given.get("host", "localhost"),
+            port=given.get("port", "5432"),
+            user=given.get("user", "postgres"),
+            password=given.get("password", ""),
+            schema=self._schema,
+            pool_size=1,
+            max_overflow=_CONNECTIONS - 1,
+            originator_id_type="text",
+        )
+        self._holder: psycopg.Connection[Any] | None = None
+
+    def view(self, name: str, tables: Sequence[Table]) -> View:
+        view = PostgresView(self._datastore, name, tables)
+        view.create_table()
+        return view
+
+    def live(self, projection: str) -> str:
+        with self._datastore.transaction(commit=False) as cursor:
+            cursor.execute(f'SELECT view FROM "{self._schema}".esexec_live WHERE projection = %s', (projection,))
+            row = cursor.fetchone()
+            return str(row["view"]) if row is not None else projection
+
+    def swap(self, projection: str, view: str) -> None:
+        with self._datastore.transaction(commit=True) as cursor:
+            cursor.execute(
+                f'INSERT INTO "{self._schema}".esexec_live VALUES (%s, %s) '
+                "ON CONFLICT (projection) DO UPDATE SET view = excluded.view",
+                (projection, view),
+            )
+
+    def drop(self, view: View) -> None:
+        assert isinstance(view, PostgresView)
+        with self._datastore.transaction(commit=True) as cursor:
+            view.drop(cursor)
+
+    def lock(self, name: str) -> bool:
+        if self._holder is None or self._holder.closed:
+            self._holder = psycopg.connect(self._url, autocommit=True)
+        number = int.from_bytes(sha256(f"{self._schema}/{name}".encode()).digest()[:8], "big", signed=True)
+        row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+        return bool(row is not None and row[0])
+
+    def close(self) -> None:
+        if self._holder is not None:
+            self._holder.close()
+        self._datastore.close()

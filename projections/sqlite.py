@@ -1,0 +1,97 @@
+"""Views in an SQLite file: the default. Any number of processes may read; each view is written by one at a time."""
+
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from eventsourcing.persistence import Tracking
+from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore, SQLiteTrackingRecorder
+
+from projections.sql import SqlView
+from projections.tables import Table
+from projections.view import Store, View
+
+
+class _Pool(SQLiteConnectionPool):
+    """Connections that do not wait for the disk at each commit: what a power loss takes is read from the log once more."""
+
+    def _create_connection(self) -> SQLiteConnection:
+        connection = super()._create_connection()
+        for pragma in ("synchronous = NORMAL", "cache_size = -65536", "temp_store = MEMORY"):
+            connection.cursor().execute(f"PRAGMA {pragma}")
+        return connection
+
+
+class _Datastore(SQLiteDatastore):
+    def __init__(self, file: str) -> None:
+        super().__init__(file, originator_id_type="text")
+        self.pool.close()
+        self.pool = _Pool(db_name=file, lock_timeout=30, pool_size=5, max_overflow=20)
+
+
+class SqliteView(SqlView, SQLiteTrackingRecorder):
+    """See `View`."""
+
+    def __init__(self, datastore: SQLiteDatastore, name: str, tables: Sequence[Table]) -> None:
+        self._begin_view(name, tables)
+        super().__init__(datastore)
+
+    def construct_create_table_statements(self) -> list[str]:
+        return super().construct_create_table_statements() + self._statements_to_make()
+
+    def _transaction(self, *, commit: bool) -> AbstractContextManager[Any]:
+        return self.datastore.transaction(commit=commit)
+
+    def _track(self, cursor: Any, tracking: Tracking) -> None:
+        self._insert_tracking(cursor, tracking)
+
+
+class SqliteStore(Store):
+    """See `Store`. `file`: where it is kept; its directory is made. Locks are taken on files beside it."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._datastore = _Datastore(str(self.file))
+        self._locks: list[int] = []
+        with self._datastore.transaction(commit=True) as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)")
+
+    def view(self, name: str, tables: Sequence[Table]) -> View:
+        view = SqliteView(self._datastore, name, tables)
+        view.create_table()
+        return view
+
+    def live(self, projection: str) -> str:
+        with self._datastore.transaction(commit=False) as cursor:
+            cursor.execute("SELECT view FROM esexec_live WHERE projection = ?", (projection,))
+            row = cursor.fetchone()
+            return str(row[0]) if row is not None else projection
+
+    def swap(self, projection: str, view: str) -> None:
+        with self._datastore.transaction(commit=True) as cursor:
+            cursor.execute("INSERT OR REPLACE INTO esexec_live VALUES (?, ?)", (projection, view))
+
+    def drop(self, view: View) -> None:
+        assert isinstance(view, SqliteView)
+        with self._datastore.transaction(commit=True) as cursor:
+            view.drop(cursor)
+
+    def lock(self, name: str) -> bool:
+        file = os.open(f"{self.file}.{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._locks.append(file)
+        return True
+
+    def close(self) -> None:
+        for file in self._locks:
+            os.close(file)
+        self._locks.clear()
+        self._datastore.close()
