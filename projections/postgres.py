@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any, ClassVar
 
 import psycopg
-from eventsourcing.persistence import Tracking
+from eventsourcing.persistence import OperationalError, Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -116,10 +116,13 @@ class PostgresStore(Store):
             view.drop(cursor)
 
     def lock(self, name: str) -> bool:
-        if self._holder is None or self._holder.closed:
-            self._holder = psycopg.connect(self._url, autocommit=True)
         number = int.from_bytes(sha256(f"{self._schema}/{name}".encode()).digest()[:8], "big", signed=True)
-        row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+        try:
+            if self._holder is None or self._holder.closed:
+                self._holder = psycopg.connect(self._url, autocommit=True)
+            row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+        except psycopg.Error as error:
+            raise OperationalError(error) from error
         return bool(row is not None and row[0])
 
     def close(self) -> None:

@@ -48,7 +48,8 @@ class SqlView(View):
     def _statements_to_make(self) -> list[str]:
         made = [
             f"CREATE TABLE IF NOT EXISTS {self._witnesses} (view {self._types[str]} PRIMARY KEY, "
-            f"position {self._types[int]}, subject {self._types[str]}, hash {self._types[str]})"
+            f"position {self._types[int]}, entity {self._types[str]}, n {self._types[int]}, hash {self._types[str]}, "
+            f"time {self._types[str]})"
         ]
         for table in self.tables:
             columns = ", ".join(
@@ -117,10 +118,11 @@ class SqlView(View):
             cursor.executemany(f"DELETE FROM {self._quoted(table)} WHERE {key}", [tuple(key) for key in keys])
 
     def see(self, witness: Witness) -> None:
-        one = self._marker
+        marks = ", ".join(self._marker for _ in range(1 + len(witness)))
+        others = ", ".join(f"{column} = excluded.{column}" for column in Witness._fields)
         self._changing().execute(
-            f"INSERT INTO {self._witnesses} (view, position, subject, hash) VALUES ({one}, {one}, {one}, {one}) "
-            "ON CONFLICT (view) DO UPDATE SET position = excluded.position, subject = excluded.subject, hash = excluded.hash",
+            f"INSERT INTO {self._witnesses} (view, {', '.join(Witness._fields)}) VALUES ({marks}) "
+            f"ON CONFLICT (view) DO UPDATE SET {others}",
             (self.name, *witness),
         )
 
@@ -190,6 +192,8 @@ class SqlView(View):
     @property
     def witness(self) -> Witness | None:
         with self._reading() as cursor:
-            cursor.execute(f"SELECT position, subject, hash FROM {self._witnesses} WHERE view = {self._marker}", (self.name,))
+            cursor.execute(
+                f"SELECT {', '.join(Witness._fields)} FROM {self._witnesses} WHERE view = {self._marker}", (self.name,)
+            )
             row = cursor.fetchone()
             return None if row is None else Witness(*self._values(row))

@@ -56,7 +56,7 @@ class SqliteStore(Store):
         self.file = Path(file)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._datastore = _Datastore(str(self.file))
-        self._locks: list[int] = []
+        self._locks: dict[str, int] = {}
         with self._datastore.transaction(commit=True) as cursor:
             cursor.execute("CREATE TABLE IF NOT EXISTS esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)")
 
@@ -81,17 +81,19 @@ class SqliteStore(Store):
             view.drop(cursor)
 
     def lock(self, name: str) -> bool:
+        if name in self._locks:
+            return True
         file = os.open(f"{self.file}.{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
             return False
-        self._locks.append(file)
+        self._locks[name] = file
         return True
 
     def close(self) -> None:
-        for file in self._locks:
+        for file in self._locks.values():
             os.close(file)
         self._locks.clear()
         self._datastore.close()

@@ -22,11 +22,13 @@ from projections.tables import Row, Table, Where
 
 class Witness(NamedTuple):
     """The last commit of an execution that a view has in it: where it stood, and the hash of its bytes. Whoever finds another one
-    there, or none, looks at another log than the view was made from."""
+    there, or none, looks at another log than the view was made from. `time`: of the very last commit that it has in it."""
 
     position: int
-    subject: str
+    entity: str
+    n: int
     hash: str
+    time: str
 
 
 class View(TrackingRecorder, ABC):
@@ -127,7 +129,7 @@ class Store(ABC):
 
     @abstractmethod
     def lock(self, name: str) -> bool:
-        """Take a lock that one process has at a time, until it closes the store or ends: whether we have it."""
+        """Take a lock that one process has at a time, until it closes the store or ends: whether we have it (by now)."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -64,9 +64,16 @@ class DirectReader:
         body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
 
-    async def from_first(self, stream: str, pattern: str, most: int, timeout: float = _TIMEOUT_S) -> list[Message]:
-        """The first `most` messages that match, in stream order. Raises `Unavailable` if nobody answers."""
-        body = msgspec.json.encode({"seq": 1, "next_by_subj": pattern, "batch": most})
+    async def from_first(
+        self, stream: str, pattern: str, most: int, *, first: int = 1, most_bytes: int = 0, timeout: float = _TIMEOUT_S
+    ) -> list[Message]:
+        """The first `most` messages that match, from sequence `first` on, in stream order; `most_bytes` may end them sooner.
+
+        Raises `Unavailable` if nobody answers.
+        """
+        body = msgspec.json.encode(
+            {"seq": first, "next_by_subj": pattern, "batch": most} | ({"max_bytes": most_bytes} if most_bytes else {})
+        )
         try:
             return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
         except TooMany as more:

@@ -89,11 +89,16 @@ def test_a_delete_takes_away(view: View) -> None:
 def test_a_failed_change_leaves_nothing(view: View) -> None:
     """Neither rows nor position nor witness, if the code within fails."""
     filled(view)
-    with pytest.raises(ZeroDivisionError), view.change(at(view, 2000)):
-        view.put(CITIES, [OSLO._replace(people=1)])
-        view.delete(CITIES, [("it", "Roma")])
-        view.see(Witness(2, "log.e.1", "ab"))
-        _ = 1 / 0
+
+    def fails() -> None:
+        with view.change(at(view, 2000)):
+            view.put(CITIES, [OSLO._replace(people=1)])
+            view.delete(CITIES, [("it", "Roma")])
+            view.see(Witness(2, "e", 1, "ab", "2026-01-01"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert (view.position, view.witness) == (1000, None)
     assert view.get(CITIES, "no", "Oslo") == OSLO
     assert view.get(CITIES, "it", "Roma") == ROME
@@ -143,7 +148,7 @@ def test_views_of_a_store_keep_apart(store: Store) -> None:
     """Each has rows, a position and a witness of its own; a table of one is none of the other's."""
     one, other = filled(store.view("one", [CITIES, SEEN])), store.view("other", [CITIES])
     with one.change(at(one, 3000)):
-        one.see(Witness(3, "log.e.1", "ab"))
+        one.see(Witness(3, "e", 1, "ab", "2026-01-01"))
     assert (other.position, other.count(CITIES), other.witness) == (0, 0, None)
     with pytest.raises(ValueError, match="no table of other"):
         other.select(SEEN)
@@ -153,8 +158,8 @@ def test_a_witness_is_remembered(view: View) -> None:
     """The last one, as of the transaction that saw it."""
     for position in (4, 9):
         with view.change(at(view, position)):
-            view.see(Witness(position, "log.e.1", f"hash-{position}"))
-    assert view.witness == Witness(9, "log.e.1", "hash-9")
+            view.see(Witness(position, "e", 1, f"hash-{position}", "2026-01-01"))
+    assert view.witness == Witness(9, "e", 1, "hash-9", "2026-01-01")
 
 
 def test_it_is_there_when_opened_again(store: Store) -> None:
@@ -217,6 +222,7 @@ def test_a_lock_is_had_by_one(store: Store, tmp_path: Path) -> None:
     if isinstance(store, MemoryStore):
         pytest.skip("there is one process only")
     assert store.lock("places")
+    assert store.lock("places"), "it is ours already"
     again = _again(store)
     try:
         assert not again.lock("places")

@@ -1,0 +1,82 @@
+"""What a projection is: user code that turns what happened, event by event, into rows of a view.
+
+    class Cities(Projection):
+        name = "cities"
+        tables = (CITIES,)
+
+        def process_event(self, event: RecordedEvent, tracking: Tracking) -> None:
+            match event.event:
+                case ExecutionCreated(input={"city": city}):
+                    row = self.view.get(CITIES, city) or CITIES.row(city, 0)
+                    self.view.put(CITIES, [row._replace(count=row.count + 1)])
+
+It is one of the `eventsourcing` library, over a view that is one of its `TrackingRecorder`s. The runner calls it within one
+transaction for a page of commits, in the order of the log; what it does is kept together with the position, exactly once.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar, NamedTuple
+
+from eventsourcing.persistence import Tracking
+from eventsourcing.projection import Projection as _Projection
+
+from esexec.domain.events import Event
+from esexec.log.port import Log
+from projections.source import EVENTS_PER_POSITION, Recorded
+from projections.tables import Table
+from projections.view import View
+
+
+class RecordedEvent(NamedTuple):
+    """An event, and where it stands: in the history of `entity` as `version`, in the log at `position`. `time` is its commit's;
+    `actor`: who wished it, where that is known. Entities that executions share begin with `_`."""
+
+    entity: str
+    version: int
+    event: Event
+    time: datetime
+    position: int
+    actor: str | None
+
+    @property
+    def execution_id(self) -> str:
+        return self.entity
+
+
+class Projection(_Projection[View]):
+    """See the module. `name`: of its tables, and on the command line. `form`: raised whenever it keeps other things than before,
+    so that it is made anew from the log."""
+
+    name: ClassVar[str] = ""  # type: ignore[misc]
+    form: ClassVar[int] = 1
+    tables: ClassVar[Sequence[Table]] = ()
+
+    @classmethod
+    def view_name(cls) -> str:
+        """The name of the view that answers for it as long as none was made in its stead."""
+        return cls.name if cls.form == 1 else f"{cls.name}_{cls.form}"
+
+    async def prepare(self, commits: Sequence[Recorded], log: Log) -> None:
+        """Before a page, outside of the transaction: read what is needed besides. Raises `Unavailable`."""
+
+    def process_commit(self, recorded: Recorded) -> None:
+        """One commit, within the transaction."""
+        commit = recorded.commit
+        for index, event in enumerate(commit.events):
+            told = RecordedEvent(recorded.entity, commit.version + index, event, commit.time, recorded.position, commit.actor)
+            self.process_event(told, Tracking(self.view.name, recorded.position * EVENTS_PER_POSITION + index))
+
+    @abstractmethod
+    def process_event(self, domain_event: RecordedEvent, tracking: Tracking) -> None:
+        """One event, within the transaction. `tracking`: its place in the log, as the library says it."""
+
+    def finish(self) -> None:
+        """After a page, within the transaction: write what was gathered."""
+
+    async def settled(self) -> None:
+        """After a page, once the transaction stands: what is to be told to others."""
+
+    def forget(self) -> None:
+        """Whatever is remembered besides the view may be wrong: a transaction failed, or somebody else went on meanwhile."""

@@ -1,0 +1,211 @@
+"""Runs one projection: a page of commits → one transaction → the next.
+
+A database that fails is tried again with back-off. A projection that fails stops, and says upon which commit: nothing is ever
+skipped. Of several processes with the same projection one works, by a lock; another one goes on within seconds. Should two work
+all the same (a lock was lost), the position in the transaction lets only one of them through.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from eventsourcing.persistence import IntegrityError, PersistenceError, Tracking
+
+from esexec.domain.commit import hash_of
+from esexec.domain.errors import EsexecError, Unavailable
+from esexec.log.port import Log
+from projections.projection import Projection
+from projections.source import EVENTS_PER_POSITION, Page, Recorded, Rewound, Source
+from projections.view import Store, View, Witness
+
+logger = logging.getLogger("esexec.projections")
+
+PAGE = 500
+"""So many commits are in a transaction at most."""
+_LOOK_FOR_LOCK_S = 1.0
+_LOOK_FOR_SWAP_S = 1.0
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
+
+State = Literal["starting", "standby", "working", "retrying", "failed"]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a projection is. `position`: of the last commit that it has in it, whose time is `time`; `lag`: how many positions the
+    log is ahead, `lag_ms`: how long ago that commit was, if there are others after it. `events`: processed since the start.
+
+    `standby`: another process does the work. `retrying`: the database, or the log, does not answer. `failed`: its code threw.
+    """
+
+    name: str
+    view: str
+    state: State
+    position: int
+    time: datetime | None = None
+    lag: int = 0
+    lag_ms: int = 0
+    events: int = 0
+    error: str = ""
+
+
+class ProjectionFailed(EsexecError):
+    """A projection's code threw upon a commit (code `projection_failed`). It is stopped; the view is as it was before."""
+
+
+class Runner:
+    """See the module. `run` until cancelled; raises `ProjectionFailed`."""
+
+    def __init__(self, kind: type[Projection], store: Store, source: Source, log: Log, *, page: int = PAGE) -> None:
+        self._kind, self._store, self._source, self._log, self._page = kind, store, source, log, page
+        self.projection = self._opened()
+        self.state: State = "starting"
+        self.position, self._events, self._error = 0, 0, ""
+        self._moved, self._swap_looked_for = asyncio.Event(), 0.0
+
+    def _opened(self) -> Projection:
+        return self._kind(self._store.view(self._live(), self._kind.tables))
+
+    @property
+    def name(self) -> str:
+        return self._kind.name
+
+    @property
+    def view(self) -> View:
+        """Where it stands: for whoever asks."""
+        return self.projection.view
+
+    def status(self) -> Status:
+        """How it is now. In `standby` the position is what the view says."""
+        witness = self.view.witness
+        position = self.view.position // EVENTS_PER_POSITION
+        time = datetime.fromisoformat(witness.time) if witness is not None else None
+        lag = max(0, self._source.heard - position)
+        ago = datetime.now(UTC) - time if time is not None and lag else None
+        return Status(
+            name=self.name,
+            view=self.view.name,
+            state=self.state,
+            position=position,
+            time=time,
+            lag=lag,
+            lag_ms=max(0, round(ago.total_seconds() * 1000)) if ago is not None else 0,
+            events=self._events,
+            error=self._error,
+        )
+
+    async def reached(self, position: int) -> None:
+        """Returns once the view has this position in it."""
+        while self.position < position:
+            if self.state == "standby":
+                await asyncio.sleep(0.05)
+                self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
+            else:
+                await self._moved.wait()
+
+    # The loop --------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See the class."""
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            try:
+                await self._locked()
+                await self._checked()
+                while True:
+                    await self._step()
+                    backoff_s, self._error = _FIRST_BACKOFF_S, ""
+            except Rewound as error:
+                logger.warning("%s is made anew: %s", self.name, error)
+                self.projection.forget()
+                await asyncio.to_thread(self.view.clear)
+            except Swapped:
+                pass
+            except IntegrityError:
+                logger.warning("%s: another process went on with it meanwhile", self.name)
+                self.projection.forget()
+            except (PersistenceError, Unavailable) as error:
+                self.state, self._error = "retrying", str(error) or repr(error)
+                logger.warning("%s: tried again in %g s: %s", self.name, backoff_s, self._error)
+                self.projection.forget()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            except ProjectionFailed as error:
+                self.state, self._error = "failed", str(error)
+                logger.error("%s", error, exc_info=error.__cause__)
+                raise
+
+    async def _locked(self) -> None:
+        while not await asyncio.to_thread(self._store.lock, self.name):
+            self.state = "standby"
+            await asyncio.sleep(_LOOK_FOR_LOCK_S)
+
+    async def _checked(self) -> None:
+        """Where to go on; and whether this is still the log that the view was made from."""
+        self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
+        witness = await asyncio.to_thread(lambda: self.view.witness)
+        if self.position > await self._source.head() or (
+            witness is not None and witness.entity and not await self._source.knows(witness)
+        ):
+            raise Rewound(f"the log is not the one that was read up to {self.position}")
+        self.state = "working"
+
+    async def _step(self) -> None:
+        page = await self._source.page(self.position, self._page)
+        await self._follow_swap()
+        if page.commits:
+            await self.projection.prepare(page.commits, self._log)
+            await asyncio.to_thread(self._apply, page)
+        self.position = page.end
+        self._events += sum(len(one.commit.events) for one in page.commits)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+        await self.projection.settled()
+
+    def _apply(self, page: Page) -> None:
+        projection, view, recorded = self.projection, self.view, page.commits[0]
+        last = page.commits[-1]
+        before = view.witness
+        with view.change(Tracking(view.name, last.last_id)):
+            try:
+                for recorded in page.commits:
+                    projection.process_commit(recorded)
+                projection.finish()
+            except PersistenceError:
+                raise
+            except Exception as error:
+                raise ProjectionFailed(
+                    f"projection {self.name} failed on commit {recorded.n} of {recorded.entity} "
+                    f"(position {recorded.position}): {error!r}",
+                    code="projection_failed",
+                    hint="mend it and start it again: it goes on with this commit",
+                ) from error
+            view.see(_witness(page.commits, before))
+
+    async def _follow_swap(self) -> None:
+        """Another view may have been made to answer for it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._swap_looked_for + _LOOK_FOR_SWAP_S:
+            return
+        self._swap_looked_for = now
+        live = await asyncio.to_thread(self._live)
+        if live != self.view.name:
+            logger.info("%s: %s answers for it now", self.name, live)
+            self.projection = await asyncio.to_thread(self._opened)
+            raise Swapped
+
+    def _live(self) -> str:
+        live = self._store.live(self.name)
+        return self._kind.view_name() if live == self.name else live
+
+
+class Swapped(Exception):
+    """Another view answers for the projection: go on where that one is."""
+
+
+def _witness(commits: list[Recorded], before: Witness | None) -> Witness:
+    time = commits[-1].commit.time.isoformat()
+    for one in reversed(commits):
+        if one.entity[0] != "_":  # what executions share may be compacted, and is no witness
+            return Witness(one.position, one.entity, one.n, hash_of(one.data), time)
+    return before._replace(time=time) if before is not None else Witness(0, "", 0, "", time)

@@ -1,0 +1,172 @@
+"""The log as projections read it: commits in the order of their positions, from any position on, a page at a time.
+
+What is new is heard on `commit.` and kept for a while; what is not among that is read from the log. So whoever is up to date
+costs the server one delivery, and whoever is behind reads pages. No consumer is made on the server.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import NamedTuple, Protocol
+
+from esexec.domain.commit import Commit, hash_of
+from esexec.domain.errors import CorruptHistory, ValidationError
+from esexec.log import codec
+from esexec.nats.connection import Connection
+from esexec.nats.direct import DirectReader, Message, read_leader
+from esexec.nats.lean import Message as Heard
+from esexec.nats.subjects import Subjects
+from projections.view import Witness
+
+logger = logging.getLogger("esexec.projections")
+
+EVENTS_PER_POSITION = 1000
+"""A notification id is a position times this, and the event's place in its commit: no commit has as many events."""
+_KEPT = 20_000
+"""So many commits that were heard last are kept."""
+_PAGE_BYTES = 8_000_000
+_GATHER_S = 0.02
+"""News are waited for that long after the first, so that many come at once."""
+_LOOK_AGAIN_S = 2.0
+"""What is heard may get lost: so the log is asked now and then."""
+
+
+class Recorded(NamedTuple):
+    """A commit as it stands in the log. `entity` and `n` are those of its subject."""
+
+    position: int
+    entity: str
+    n: int
+    commit: Commit
+    data: bytes
+
+    @property
+    def last_id(self) -> int:
+        """The notification id of its last event."""
+        return self.position * EVENTS_PER_POSITION + len(self.commit.events) - 1
+
+
+class Rewound(Exception):
+    """The log is not the one that was read before: it was restored to an earlier moment, or replaced."""
+
+
+class Page(NamedTuple):
+    """What follows upon a position: commits, and the position that it goes up to. What is no commit is not in it, but told."""
+
+    commits: list[Recorded]
+    end: int
+
+
+class Source(Protocol):
+    """See the module."""
+
+    async def page(self, after: int, most: int) -> Page:
+        """What is behind a position, at most so many commits; waits until there is something. Raises `Unavailable`, `Rewound`."""
+        ...
+
+    async def head(self) -> int:
+        """The last position of the log. Raises `Unavailable`."""
+        ...
+
+    async def knows(self, witness: Witness) -> bool:
+        """Whether that commit stands where it stood. Raises `Unavailable`."""
+        ...
+
+    @property
+    def heard(self) -> int:
+        """The last position that is known of."""
+        ...
+
+
+class JetStreamSource:
+    """See `Source`. `start` before use; it ends with the connection."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, reader: DirectReader) -> None:
+        self._connection, self._subjects, self._reader = connection, subjects, reader
+        self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
+        self._heard, self._news = 0, asyncio.Event()
+
+    async def start(self) -> "JetStreamSource":
+        await self._connection.listen(self._subjects.commits_all, self._hear)
+        self._connection.on_reconnect(self._tell)
+        return self
+
+    @property
+    def heard(self) -> int:
+        return self._heard
+
+    async def _hear(self, message: Heard) -> None:
+        position = int(message.header(b"Nats-Sequence") or 0)
+        if not position:
+            return  # somebody published it; the server repeated nothing
+        if position <= self._heard:
+            self._kept.clear()  # the log goes on from an earlier place
+        self._heard = position
+        self._kept[position] = Message(message.subject, position, message.data)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def page(self, after: int, most: int) -> Page:
+        looked = False
+        while True:
+            news = self._news
+            if after + 1 in self._kept:
+                if after + most // 4 not in self._kept:
+                    await asyncio.sleep(_GATHER_S)
+                return self._of_kept(after, most)
+            if not looked or self._heard > after:
+                looked = True
+                page = await self._read(after, most)
+                if page is not None:
+                    return page
+            try:
+                await asyncio.wait_for(news.wait(), _LOOK_AGAIN_S)
+            except TimeoutError:
+                looked = False
+
+    def _of_kept(self, after: int, most: int) -> Page:
+        commits, position = [], after
+        while position < after + most and (one := self._kept.get(position + 1)) is not None:
+            position += 1
+            if isinstance(one, Message):
+                recorded = self._decoded(one)
+                if recorded is None:
+                    continue
+                self._kept[position] = one = recorded
+            commits.append(one)
+        return Page(commits, position)
+
+    async def _read(self, after: int, most: int) -> Page | None:
+        head = await self.head()
+        if head < after:
+            raise Rewound(f"the log ends at {head}, and {after} was read")
+        if head == after:
+            return None
+        found = await self._reader.from_first(
+            self._subjects.log_stream, self._subjects.logs_all, most, first=after + 1, most_bytes=_PAGE_BYTES
+        )
+        if not found:
+            return Page([], head)  # what was there is compacted
+        return Page([one for one in map(self._decoded, found) if one is not None], found[-1].sequence)
+
+    def _decoded(self, message: Message) -> Recorded | None:
+        try:
+            entity, n = self._subjects.parse_commit(message.subject)
+            return Recorded(message.sequence, entity, n, codec.decode(message.data), message.data)
+        except (CorruptHistory, ValidationError) as error:
+            logger.error("%s at position %d of the log is passed over: %s", message.subject, message.sequence, error)
+            return None
+
+    async def head(self) -> int:
+        answer = await self._connection.api(f"STREAM.INFO.{self._subjects.log_stream}")
+        return int(answer["state"]["last_seq"])
+
+    async def knows(self, witness: Witness) -> bool:
+        subject = f"{self._subjects.log_prefix}.{witness.entity}.{witness.n}"
+        found = await read_leader(self._connection, self._subjects.log_stream, subject)
+        return found is not None and found.sequence == witness.position and hash_of(found.data) == witness.hash
