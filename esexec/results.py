@@ -109,6 +109,58 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
         return self.error.stack if self.error else None
 
 
+class TaskRecord(TaskResult, omit_defaults=True, kw_only=True, gc=False):
+    """One step of an execution, as lists have it: what `TaskResult` has but the output, and where it belongs.
+
+    `execution_name`: of the execution's plan. `created_at`: when the execution was.
+    """
+
+    execution_id: str
+    execution_name: str
+    plan_id: str
+    run: int = 1
+    created_at: datetime
+
+    @property
+    def id(self) -> str:
+        """What `client.tasks.get` takes: `execution/step`."""
+        return f"{self.execution_id}/{self.task_id}"
+
+
+class ExecutionSummary(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """An execution as lists have it; the fields are those of `ExecutionResult`. `error` is without its stack.
+
+    `n`, `position`: of the last commit that it is as of.
+    """
+
+    execution_id: str
+    plan_id: str
+    name: str
+    status: ExecutionStatus
+    current_phase: str
+    run: int = 1
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: int | None = None
+    total_steps: int = 0
+    completed_steps: int = 0
+    failed_steps: int = 0
+    error: ErrorInfo | None = None
+    metadata: dict[str, Any] = {}
+    owner: str | None = None
+    paused: bool = False
+    rollback_status: Literal["completed", "partial"] | None = None
+    parent: str | None = None
+    forked_from: str | None = None
+    n: int = 0
+    position: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.execution_id
+
+
 class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
 
@@ -300,6 +352,57 @@ def result_of(state: ExecutionState) -> ExecutionResult:
     )
     _tell_what_is_rare(result, state, created)
     return result
+
+
+def summary_of(state: ExecutionState) -> ExecutionSummary:
+    """What lists say of a state that exists: the same as its result."""
+    created = state.created
+    assert state.created_at is not None
+    return ExecutionSummary(
+        execution_id=state.execution_id,
+        plan_id=created.plan_id,
+        name=created.name,
+        status=_EXECUTION[state.status],
+        current_phase=phase_of(state),
+        run=state.run,
+        created_at=state.created_at,
+        started_at=state.started_at,
+        completed_at=state.ended_at,
+        duration_ms=_between(state.started_at, state.ended_at),
+        total_steps=len(state.steps),
+        completed_steps=sum(step.status == "completed" for step in state.steps),
+        failed_steps=len(state.failed),
+        error=_without_stack(state.error) if state.status in ("failed", "rolled_back") else None,
+        metadata=created.metadata,
+        owner=created.owner,
+        paused=state.paused,
+        rollback_status=state.rollback_status,
+        parent=created.parent,
+        forked_from=created.forked_from,
+        n=state.n,
+        position=state.position,
+    )
+
+
+def record_of(state: ExecutionState, index: int) -> TaskRecord:
+    """What lists say of one step: the same as its result, without the output."""
+    step, created = state.graph.steps[index], state.created
+    result = _task_result(index, step.id, step.task, state.steps[index])
+    said = {name: getattr(result, name) for name in result.__struct_fields__ if name != "output"}
+    said["error"] = _without_stack(result.error)
+    assert state.created_at is not None
+    return TaskRecord(
+        **said,
+        execution_id=state.execution_id,
+        execution_name=created.name,
+        plan_id=created.plan_id,
+        run=state.run,
+        created_at=state.created_at,
+    )
+
+
+def _without_stack(error: ErrorInfo | None) -> ErrorInfo | None:
+    return error if error is None or error.stack is None else msgspec.structs.replace(error, stack=None)
 
 
 def _tell_what_is_rare(result: ExecutionResult, state: ExecutionState, created: ExecutionCreated) -> None:

@@ -49,7 +49,7 @@ class Projection(_Projection[View]):
     """See the module. `name`: of its tables, and on the command line. `form`: raised whenever it keeps other things than before,
     so that it is made anew from the log."""
 
-    name: ClassVar[str] = ""  # type: ignore[misc]
+    name: str = ""
     form: ClassVar[int] = 1
     tables: ClassVar[Sequence[Table]] = ()
 
