@@ -7,15 +7,18 @@ all the same (a lock was lost), the position in the transaction lets only one of
 
 import asyncio
 import logging
+import os
+import socket
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-import msgspec
 from eventsourcing.persistence import IntegrityError, PersistenceError, Tracking
 
 from esexec.domain.commit import hash_of
 from esexec.domain.errors import EsexecError, Unavailable
 from esexec.log.port import Log
+from projections.asks import ProjectionStatus
 from projections.projection import Projection
 from projections.source import EVENTS_PER_POSITION, Page, Recorded, Rewound, Source
 from projections.view import Store, View, Witness
@@ -31,22 +34,8 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
 State = Literal["starting", "standby", "working", "retrying", "failed"]
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How a projection is. `position`: of the last commit that it has in it, whose time is `time`; `lag`: how many positions the
-    log is ahead, `lag_ms`: how long ago that commit was, if there are others after it. `events`: processed since the start.
-
-    `standby`: another process does the work. `retrying`: the database, or the log, does not answer. `failed`: its code threw.
-    """
-
-    name: str
-    view: str
-    state: State
-    position: int
-    time: datetime | None = None
-    lag: int = 0
-    lag_ms: int = 0
-    events: int = 0
-    error: str = ""
+HOST = f"{socket.gethostname()}/{os.getpid()}"
+"""How this process calls itself."""
 
 
 class ProjectionFailed(EsexecError):
@@ -75,14 +64,14 @@ class Runner:
         """Where it stands: for whoever asks."""
         return self.projection.view
 
-    def status(self) -> Status:
+    def status(self) -> ProjectionStatus:
         """How it is now. In `standby` the position is what the view says."""
         witness = self.view.witness
         position = self.view.position // EVENTS_PER_POSITION
         time = datetime.fromisoformat(witness.time) if witness is not None else None
         lag = max(0, self._source.heard - position)
         ago = datetime.now(UTC) - time if time is not None and lag else None
-        return Status(
+        return ProjectionStatus(
             name=self.name,
             view=self.view.name,
             state=self.state,
@@ -92,6 +81,7 @@ class Runner:
             lag_ms=max(0, round(ago.total_seconds() * 1000)) if ago is not None else 0,
             events=self._events,
             error=self._error,
+            host=HOST,
         )
 
     async def reached(self, position: int) -> None:
@@ -118,7 +108,7 @@ class Runner:
             except Rewound as error:
                 logger.warning("%s is made anew: %s", self.name, error)
                 self.projection.forget()
-                await asyncio.to_thread(self.view.clear)
+                await _whole(asyncio.to_thread(self.view.clear))
             except Swapped:
                 pass
             except IntegrityError:
@@ -155,7 +145,7 @@ class Runner:
         await self._follow_swap()
         if page.commits:
             await self.projection.prepare(page.commits, self._log)
-            await asyncio.to_thread(self._apply, page)
+            await _whole(asyncio.to_thread(self._apply, page))
         self.position = page.end
         self._events += sum(len(one.commit.events) for one in page.commits)
         moved, self._moved = self._moved, asyncio.Event()
@@ -201,6 +191,16 @@ class Runner:
 
 class Swapped(Exception):
     """Another view answers for the projection: go on where that one is."""
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Until it is done, also if we are cancelled meanwhile: a thread cannot be."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _witness(commits: list[Recorded], before: Witness | None) -> Witness:

@@ -21,6 +21,7 @@ from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
 from esexec.client.monitor import not_found, updates_of
 from esexec.client.plans import Planner, Plans
+from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
@@ -99,6 +100,7 @@ class Client:
         except BaseException:
             await connection.close()
             raise
+        self.queries = Queries(connection, self._subjects)
         self._connection = connection
         return self
 

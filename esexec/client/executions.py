@@ -1,14 +1,22 @@
 """`client.executions` and `client.tasks`: the client's verbs once more, by the documents' names."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from esexec.client.queries import Conditions, TaskConditions, executions_asked, tasks_asked
 from esexec.domain.rollback import Undo
-from esexec.results import ExecutionResult, ExecutionStatus
+from esexec.results import ExecutionResult, ExecutionStatus, TaskResult
+from projections.asks import ExecutionsPage, TasksPage
+from projections.timeline import TimelineEntry, timeline
 
 if TYPE_CHECKING:
     from esexec.client.checkpoints import Checkpoint
     from esexec.client.client import Client
     from esexec.client.handle import Handle
+
+
+# Below, `list` is a method.
+Undos = list[Undo]
+Entries = list[TimelineEntry]
 
 
 class Executions:
@@ -28,6 +36,22 @@ class Executions:
     async def result(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> Any:
         """See `Handle.result`."""
         return await self._client.handle(execution_id).result(wait_timeout=wait_timeout)
+
+    async def list(self, **conditions: Unpack[Conditions]) -> ExecutionsPage:
+        """Executions, the last created first, that meet all conditions; see `ListExecutions`. Iterate over it, and go on with
+        `cursor=page.cursor`.
+
+        Raises ValidationError, and Unavailable where no projections run (`no_projections`) or they are behind (`not_yet`).
+        """
+        return await self._client.queries.ask("executions.list", executions_asked(conditions), ExecutionsPage)
+
+    async def recent(self, limit: int = 20) -> ExecutionsPage:
+        """The executions that were created last. Raises as `list` does."""
+        return await self.list(limit=limit)
+
+    async def by_plan(self, plan_id: str, limit: int = 20) -> ExecutionsPage:
+        """The last executions of a plan. Raises as `list` does."""
+        return await self.list(plan_id=plan_id, limit=limit)
 
     async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
         """See `Client.cancel`."""
@@ -51,7 +75,7 @@ class Executions:
         """See `Client.rollback`."""
         return await self._client.rollback(execution_id, reason)
 
-    async def rollback_plan(self, execution_id: str) -> list[Undo]:
+    async def rollback_plan(self, execution_id: str) -> Undos:
         """See `Client.rollback_plan`."""
         return await self._client.rollback_plan(execution_id)
 
@@ -65,10 +89,32 @@ class Executions:
 
 
 class TasksOfExecutions:
-    """`client.tasks`: what concerns one task of an execution."""
+    """`client.tasks`: the steps of executions, each one a task that was carried out. An id is `execution/step`."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
+
+    async def get(self, task_id: str) -> TaskResult | None:
+        """What came of a step, with its output; None if there is none. `task_id`: `execution/step`, or the id of an execution of one
+        step."""
+        execution_id, _, step = task_id.partition("/")
+        result = await self._client.get(execution_id)
+        if result is None or (not step and len(result.results) != 1):
+            return None
+        return next((task for task in result.results if not step or task.task_id == step), None)
+
+    async def list(self, **conditions: Unpack[TaskConditions]) -> TasksPage:
+        """Steps, those of the last created executions first, that meet all conditions; see `ListTasks`.
+
+        Raises ValidationError, and Unavailable where no projections run (`no_projections`) or they are behind (`not_yet`).
+        """
+        return await self._client.queries.ask("tasks.list", tasks_asked(conditions), TasksPage)
+
+    async def history(self, task_id: str) -> Entries:
+        """All that happened to a step (`execution/step`), from the log, in order. Raises NotFound."""
+        execution_id, _, step = task_id.partition("/")
+        entries = timeline(await self._client.history(execution_id))
+        return [entry for entry in entries if not step or entry.step == step]
 
     async def retry(self, execution_id: str, step: str | None = None) -> "Handle":
         """Run one failed step again; without `step`, all that failed. See `Client.retry`."""

@@ -361,6 +361,15 @@ class Subjects:
         """All cached results."""
         return f"{self._prefix}.cache.*"
 
+    @property
+    def queries(self) -> str:
+        """What the questions to read models begin with."""
+        return f"{self._prefix}.query"
+
+    def query(self, question: str) -> str:
+        """Where a question to read models is asked."""
+        return f"{self._prefix}.query.{question}"
+
     def reply(self, execution: str, command_id: str) -> str:
         """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""
         return f"{self._prefix}.reply.{execution}.{command_id}"

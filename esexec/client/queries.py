@@ -1,0 +1,98 @@
+"""Asking read models: one request, one answer, over NATS. What is asked and answered is said in `projections.asks`."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypedDict, TypeVar
+
+import msgspec
+
+from esexec.domain.errors import ErrorInfo, Unavailable, ValidationError, to_exception
+from esexec.nats.connection import Connection
+from esexec.nats.subjects import Subjects
+from projections.asks import Ask, ListExecutions, ListTasks, Projections, Scalar
+
+T = TypeVar("T")
+
+ASK_S = 10.0
+"""So long an answer is waited for: more than whoever answers waits for a position."""
+_NO_PROJECTIONS = "nobody answers questions about many executions"
+
+
+class _Refusal(msgspec.Struct):
+    error: ErrorInfo
+
+
+class Conditions(TypedDict, total=False):
+    """The fields of `ListExecutions`; `status` also as a single one, by its name."""
+
+    status: str | Iterable[str]
+    name: str
+    plan_id: str
+    metadata: Mapping[str, Scalar]
+    since: datetime
+    until: datetime
+    limit: int
+    cursor: str | None
+    after: int
+
+
+class TaskConditions(TypedDict, total=False):
+    """The fields of `ListTasks`; `status` also as a single one, by its name."""
+
+    status: str | Iterable[str]
+    name: str
+    execution_id: str
+    plan_id: str
+    since: datetime
+    until: datetime
+    limit: int
+    cursor: str | None
+    after: int
+
+
+class Queries:
+    """`client.queries`: any question by its name."""
+
+    def __init__(self, connection: Connection, subjects: Subjects) -> None:
+        self._connection, self._subjects = connection, subjects
+
+    async def ask(self, question: str, ask: Ask, answer: type[T], *, timeout: float = ASK_S) -> T:
+        """Ask, and wait for the answer. Raises what that says was wrong, and Unavailable (`no_projections`) if nobody is there."""
+        try:
+            message = await self._connection.request(self._subjects.query(question), msgspec.json.encode(ask), timeout)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{_NO_PROJECTIONS}: {error.message}",
+                code="no_projections",
+                hint="is a process of them running? (esexec projections)",
+            ) from None
+        if message.headers and "Nats-Service-Error-Code" in message.headers:
+            raise to_exception(msgspec.json.decode(message.data, type=_Refusal).error)
+        return msgspec.json.decode(message.data, type=answer)
+
+    async def projections(self) -> Projections:
+        """How the projections are, by one of the processes that keep them. Raises Unavailable (`no_projections`)."""
+        return await self.ask("projections", Ask(), Projections)
+
+
+def executions_asked(conditions: Conditions) -> ListExecutions:
+    """The question for these conditions. Raises ValidationError (`bad_condition`)."""
+    return _asked(ListExecutions, dict(conditions))
+
+
+def tasks_asked(conditions: TaskConditions) -> ListTasks:
+    """The question for these conditions. Raises ValidationError (`bad_condition`)."""
+    return _asked(ListTasks, dict(conditions))
+
+
+def _asked(kind: type[T], conditions: dict[str, Any]) -> T:
+    status = conditions.get("status")
+    if status is not None:
+        conditions["status"] = [status] if isinstance(status, str) else list(status)
+    for name in ("since", "until"):
+        if isinstance(when := conditions.get(name), datetime) and when.tzinfo is None:
+            conditions[name] = when.astimezone()
+    try:
+        return msgspec.convert(conditions, kind)
+    except msgspec.ValidationError as error:
+        raise ValidationError(f"this cannot be asked for: {error}", code="bad_condition", hint=f"see {kind.__name__}") from None

@@ -1,0 +1,129 @@
+"""The questions that the view of executions answers: functions of the view, each of one moment.
+
+What stands in the rows is JSON already and goes into the answer as it is.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from heapq import merge
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from esexec.domain.errors import ValidationError
+from projections.asks import MOST, AsOf, Listed, ListExecutions, ListTasks
+from projections.executions import EXECUTIONS, TAGS, TASKS, rank_at, tag_of
+from projections.source import EVENTS_PER_POSITION
+from projections.tables import Row, Table, Where
+from projections.view import View
+
+_BATCH = 200
+
+
+def as_of(view: View) -> AsOf:
+    """What the view is as of."""
+    witness = view.witness
+    time = datetime.fromisoformat(witness.time) if witness is not None else None
+    return AsOf(view.position // EVENTS_PER_POSITION, time)
+
+
+def list_executions(view: View, ask: ListExecutions) -> Listed[msgspec.Raw]:
+    """Raises ValidationError (`bad_limit`, `bad_cursor`)."""
+    _check_limit(ask.limit)
+    tags = [tag_of(name, value) for name, value in ask.metadata.items()]
+    where = _given(name=ask.name, plan_id=ask.plan_id) + _between(ask.since, ask.until)
+    table, place = EXECUTIONS, ("rank", "id")
+    if tags:
+        table, where = TAGS, [Where("tag", "=", tags[0]), *where]
+    with view.snapshot():
+        rows = _newest(view, table, where, ask.status, place, _read_cursor(ask.cursor, place))
+        if tags:
+            found = (row for row in rows if all(view.get(TAGS, tag, row.id) is not None for tag in tags[1:]))
+            rows = (view.get(EXECUTIONS, row.id) for row in found)
+        return _page(view, rows, ask.limit, place)
+
+
+def list_tasks(view: View, ask: ListTasks) -> Listed[msgspec.Raw]:
+    """Raises ValidationError (`bad_limit`, `bad_cursor`)."""
+    _check_limit(ask.limit)
+    where = _given(id=ask.execution_id, name=ask.name, plan_id=ask.plan_id) + _between(ask.since, ask.until)
+    place = ("rank", "id", "step")
+    with view.snapshot():
+        rows = _newest(view, TASKS, where, ask.status, place, _read_cursor(ask.cursor, place))
+        return _page(view, rows, ask.limit, place)
+
+
+def _given(**columns: str | None) -> list[Where]:
+    return [Where(column, "=", value) for column, value in columns.items() if value is not None]
+
+
+def _between(since: datetime | None, until: datetime | None) -> list[Where]:
+    where = [Where("rank", ">=", rank_at(since))] if since is not None else []
+    return where + ([Where("rank", "<", rank_at(until))] if until is not None else [])
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= MOST:
+        raise ValidationError(f"limit {limit} is out of range", code="bad_limit", hint=f"1 to {MOST}; more by the cursor")
+
+
+# In order, from a place on ---------------------------------------------------------------------------------------------
+
+
+def _newest(
+    view: View, table: Table, where: list[Where], statuses: Sequence[str], place: tuple[str, ...], cursor: list[Any] | None
+) -> Iterator[Row]:
+    """The rows from the newest on, behind the cursor; by each status on its own, so that an index has them in order."""
+    ways = [[*where, Where("status", "=", str(status))] for status in dict.fromkeys(statuses)] or [where]
+    rows = [_down(view, table, way, place, cursor) for way in ways]
+    return rows[0] if len(rows) == 1 else merge(*rows, key=lambda row: _place_of(row, place), reverse=True)
+
+
+def _down(view: View, table: Table, where: list[Where], place: tuple[str, ...], cursor: list[Any] | None) -> Iterator[Row]:
+    order = [f"-{column}" for column in place]
+    while True:
+        rows: list[Row] = []
+        for condition in _behind(place, cursor):
+            if len(rows) < _BATCH:
+                rows += view.select(table, [*where, *condition], order=order, limit=_BATCH - len(rows))
+        yield from rows
+        if len(rows) < _BATCH:
+            return
+        cursor = _place_of(rows[-1], place)
+
+
+def _behind(place: tuple[str, ...], cursor: list[Any] | None) -> list[list[Where]]:
+    """What is behind a place, nearest first: the same up to a column, and less in that one."""
+    if cursor is None:
+        return [[]]
+    return [
+        [*(Where(place[i], "=", cursor[i]) for i in range(last)), Where(place[last], "<", cursor[last])]
+        for last in reversed(range(len(place)))
+    ]
+
+
+def _place_of(row: Row, place: tuple[str, ...]) -> list[Any]:
+    return [getattr(row, column) for column in place]
+
+
+def _page(view: View, rows: Iterator[Row], limit: int, place: tuple[str, ...]) -> Listed[msgspec.Raw]:
+    found = list(islice(rows, limit + 1))
+    cursor = None
+    if len(found) > limit:
+        cursor = ".".join(str(part) for part in _place_of(found[limit - 1], place))
+    return Listed(items=[msgspec.Raw(row.data) for row in found[:limit]], cursor=cursor, as_of=as_of(view))
+
+
+def _read_cursor(text: str | None, place: tuple[str, ...]) -> list[Any] | None:
+    if text is None:
+        return None
+    parts: list[Any] = text.split(".")
+    try:
+        if len(parts) != len(place):
+            raise ValueError
+        return [part if column == "id" else int(part) for part, column in zip(parts, place, strict=True)]
+    except ValueError:
+        raise ValidationError(
+            f"{text[:80]!r} is no cursor", code="bad_cursor", hint="give back the cursor of the answer before, as it is"
+        ) from None

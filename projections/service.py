@@ -1,0 +1,81 @@
+"""Answers questions over NATS, on `esexec.<ns>.query.<question>`: from the views, and from the log.
+
+A question that cannot be read, or asks for what cannot be, has an error as its answer, with a code and a hint.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from esexec.domain.errors import Unavailable, ValidationError
+from esexec.nats.services import Answerer
+from projections.asks import Ask, AskStatus, ListExecutions, ListTasks, Projections
+from projections.queries import list_executions, list_tasks
+from projections.runner import Runner
+from projections.view import View
+
+A = TypeVar("A", bound=Ask)
+Questioned = Mapping[str, tuple[type[Any], Callable[[View, Any], Any]]]
+"""By its name, what a question is and who answers it."""
+OF_EXECUTIONS: Questioned = {"executions.list": (ListExecutions, list_executions), "tasks.list": (ListTasks, list_tasks)}
+
+_PATIENCE_S = 5.0
+"""So long it is waited for a position that is asked for."""
+_encode = msgspec.json.Encoder().encode
+
+
+class Questions:
+    """The endpoints over these runners, by their names."""
+
+    def __init__(self, runners: Mapping[str, Runner]) -> None:
+        self._runners = runners
+
+    def endpoints(self) -> dict[str, Answerer]:
+        """What is answered: questions about views that are not kept here are not."""
+        return {
+            "projections": self._of(AskStatus, self._status),
+            **self._over("executions", OF_EXECUTIONS),
+        }
+
+    def _over(self, name: str, questions: Questioned) -> dict[str, Answerer]:
+        """Questions to the view of one projection."""
+        if (runner := self._runners.get(name)) is None:
+            return {}
+        return {question: self._of(kind, _asking(runner, answer)) for question, (kind, answer) in questions.items()}
+
+    def _of(self, kind: type[A], answer: Callable[[A], Any]) -> Answerer:
+        decoder = msgspec.json.Decoder(kind)
+
+        async def answered(data: bytes) -> bytes:
+            try:
+                ask = decoder.decode(data or b"{}")
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise ValidationError(f"the question cannot be read: {error}", code="undecodable") from error
+            return _encode(await answer(ask))
+
+        return answered
+
+    async def _status(self, ask: AskStatus) -> Projections:
+        return Projections(projections=[await asyncio.to_thread(runner.status) for runner in self._runners.values()])
+
+
+def _asking(runner: Runner, answer: Callable[[View, Any], Any]) -> Callable[[Any], Any]:
+    async def asked(ask: Ask) -> Any:
+        if ask.after:
+            await _reached(runner, ask.after)
+        return await asyncio.to_thread(answer, runner.view, ask)
+
+    return asked
+
+
+async def _reached(runner: Runner, position: int) -> None:
+    try:
+        await asyncio.wait_for(runner.reached(position), _PATIENCE_S)
+    except TimeoutError:
+        raise Unavailable(
+            f"{runner.name} has come to position {runner.position}, not to {position} within {_PATIENCE_S:g} s",
+            code="not_yet",
+            hint="`esexec projection ls` tells how it is",
+        ) from None
