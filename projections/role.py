@@ -122,6 +122,7 @@ class Projector(Role):
         namespace = self._subjects.namespace
         self._services = await serve(connection, "esexec", f"read models of the namespace {namespace}", "0.1.0")
         await self._services.serve(self._subjects.queries, Questions(self._runners).endpoints())
+        await connection.flush()  # from now on there is an answer
 
     async def stop(self) -> None:
         connection, self._connection = self._connection, None

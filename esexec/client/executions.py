@@ -95,8 +95,8 @@ class TasksOfExecutions:
         self._client = client
 
     async def get(self, task_id: str) -> TaskResult | None:
-        """What came of a step, with its output; None if there is none. `task_id`: `execution/step`, or the id of an execution of one
-        step."""
+        """What came of a step, with its output; None if there is none. `task_id`: `execution/step`, or an execution with one
+        step only."""
         execution_id, _, step = task_id.partition("/")
         result = await self._client.get(execution_id)
         if result is None or (not step and len(result.results) != 1):

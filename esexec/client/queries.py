@@ -57,7 +57,7 @@ class Queries:
         self._connection, self._subjects = connection, subjects
 
     async def ask(self, question: str, ask: Ask, answer: type[T], *, timeout: float = ASK_S) -> T:
-        """Ask, and wait for the answer. Raises what that says was wrong, and Unavailable (`no_projections`) if nobody is there."""
+        """Ask, and wait for the answer. Raises what that says is wrong, and Unavailable (`no_projections`)."""
         try:
             message = await self._connection.request(self._subjects.query(question), msgspec.json.encode(ask), timeout)
         except Unavailable as error:
@@ -67,7 +67,8 @@ class Queries:
                 hint="is a process of them running? (esexec projections)",
             ) from None
         if message.headers and "Nats-Service-Error-Code" in message.headers:
-            raise to_exception(msgspec.json.decode(message.data, type=_Refusal).error)
+            info = msgspec.json.decode(message.data, type=_Refusal).error
+            raise to_exception(info, otherwise=Unavailable if info.code == "not_yet" else None)
         return msgspec.json.decode(message.data, type=answer)
 
     async def projections(self) -> Projections:

@@ -13,6 +13,8 @@ from esexec import Client, Executor, Task, Worker
 from esexec.client import StartOptions
 from esexec.domain.events import type_of
 from esexec.nats.subjects import Subjects
+from projections.memory import MemoryStore
+from projections.role import Projector
 
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
     "one executor": (1, {}),
@@ -85,6 +87,11 @@ class Engine:
 
     async def worker(self, *tasks: Task[..., Any], **options: Any) -> Worker:
         return await self.stack.enter_async_context(Worker(self.url, tasks=tasks, namespace=self.namespace, **options))
+
+    async def projector(self, **options: Any) -> Projector:
+        """A process of projections, with its views in memory unless `store` says otherwise."""
+        options.setdefault("store", MemoryStore())
+        return await self.stack.enter_async_context(Projector(self.url, namespace=self.namespace, **options))
 
     async def another_client(self, **options: Any) -> Client:
         return await self.stack.enter_async_context(Client(self.url, namespace=self.namespace, **options))
