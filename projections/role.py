@@ -7,12 +7,14 @@ import asyncio
 import importlib
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from esexec.domain.errors import ValidationError
 from esexec.log.jetstream import JetStreamLog
+from esexec.log.port import Log
 from esexec.nats.connection import Auth, Connection, connect
 from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
@@ -22,9 +24,9 @@ from esexec.nats.subjects import Subjects
 from esexec.role import Role
 from projections.executions import ExecutionsProjection
 from projections.projection import Projection
-from projections.runner import ProjectionFailed, Runner
+from projections.runner import HOST, ProjectionFailed, Runner
 from projections.service import Questions
-from projections.source import JetStreamSource
+from projections.source import JetStreamSource, Source
 from projections.view import Store
 
 logger = logging.getLogger("esexec.projections")
@@ -62,10 +64,39 @@ def projections_in(module: str) -> list[type[Projection]]:
     return kinds
 
 
+class Reading(NamedTuple):
+    """What projections are made from, and where they are kept."""
+
+    connection: Connection
+    source: Source
+    log: Log
+    store: Store
+
+
+@asynccontextmanager
+async def reading(
+    url: str, subjects: Subjects, where: str | Path | Store | None = None, **auth: Unpack[Auth]
+) -> AsyncIterator[Reading]:
+    """Open for as long as the block. Raises `Unavailable` if no server answers, and what `open_store` raises."""
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(await connect(url, name="esexec-projections", **auth))
+        await ensure_streams(connection, subjects)
+        publisher = await stack.enter_async_context(Publisher(connection))
+        reader = await DirectReader(connection).start()
+        log = JetStreamLog(connection, subjects, publisher, reader)
+        source = await JetStreamSource(connection, subjects, reader).start()
+        if isinstance(where, Store):
+            store = where
+        else:
+            store = await asyncio.to_thread(open_store, where, subjects.namespace)
+            stack.push_async_callback(asyncio.to_thread, store.close)
+        yield Reading(connection, source, log, store)
+
+
 class Projector(Role):
     """See the module. `store`: see `open_store`. `include`: projections besides the built-in ones. `only`: these names.
 
-    Raises `Unavailable` on entry if no server answers, and ValidationError for projections of the same name.
+    Raises `Unavailable` on entry if no server answers, and ValidationError for names that are taken, or not there.
     """
 
     def __init__(
@@ -78,66 +109,65 @@ class Projector(Role):
         only: Sequence[str] = (),
         **auth: Unpack[Auth],
     ) -> None:
-        self._url, self._auth = url, auth
+        self._url, self._auth, self._where = url, auth, store
         self._subjects = Subjects(namespace)
-        self._where = store
-        kinds = [*BUILT_IN, *include]
-        names = [kind.name for kind in kinds]
-        if len(set(names)) < len(names):
-            raise ValidationError(f"two projections have one name: {sorted(names)}", code="name_taken", hint="rename yours")
-        if unknown := set(only) - set(names):
-            raise ValidationError(f"no projection is named {sorted(unknown)}", code="no_projection", hint=f"there are {names}")
-        self._kinds = [kind for kind in kinds if not only or kind.name in only]
-        self._runners: dict[str, Runner] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._services: Services | None = None
+        self._kinds = kinds_of(include, only)
+        self._stack = AsyncExitStack()
+        self.runners: dict[str, Runner] = {}
+        """By the projection's name."""
 
     @property
-    def runners(self) -> Mapping[str, Runner]:
-        """By the projection's name."""
-        return self._runners
+    def name(self) -> str:
+        """How this process calls itself."""
+        return HOST
 
     async def start(self) -> None:
-        connection = await connect(self._url, name="esexec-projections", **self._auth)
-        try:
-            await ensure_streams(connection, self._subjects)
-            self._publisher = await Publisher(connection).start()
-            reader = await DirectReader(connection).start()
-            log = JetStreamLog(connection, self._subjects, self._publisher, reader)
-            source = await JetStreamSource(connection, self._subjects, reader).start()
-            self._store = await asyncio.to_thread(self._opened_store)
+        async with AsyncExitStack() as stack:
+            room = await stack.enter_async_context(reading(self._url, self._subjects, self._where, **self._auth))
             for kind in self._kinds:
-                self._runners[kind.name] = await asyncio.to_thread(Runner, kind, self._store, source, log)
-            await self._serve(connection)
-        except BaseException:
-            await connection.close()
-            raise
-        self._connection = connection
-        self._tasks = [asyncio.create_task(_run(runner), name=f"projection-{name}") for name, runner in self._runners.items()]
+                self.runners[kind.name] = await asyncio.to_thread(Runner, kind, room.store, room.source, room.log)
+            for name, runner in self.runners.items():
+                task = asyncio.create_task(_run(runner), name=f"projection-{name}")
+                stack.push_async_callback(_ended, task)
+            services = await self._serving(room.connection)
+            stack.push_async_callback(services.stop)
+            self._connection, self._stack = room.connection, stack.pop_all()
 
-    def _opened_store(self) -> Store:
-        return self._where if isinstance(self._where, Store) else open_store(self._where, self._subjects.namespace)
-
-    async def _serve(self, connection: Connection) -> None:
-        namespace = self._subjects.namespace
-        self._services = await serve(connection, "esexec", f"read models of the namespace {namespace}", "0.1.0")
-        await self._services.serve(self._subjects.queries, Questions(self._runners).endpoints())
+    async def _serving(self, connection: Connection) -> Services:
+        what = f"read models of the namespace {self._subjects.namespace}"
+        services = await serve(connection, "esexec", what, "0.1.0")
+        await services.serve(self._subjects.queries, Questions(self.runners).endpoints())
         await connection.flush()  # from now on there is an answer
+        return services
 
     async def stop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._services is not None:
-            await self._services.stop()
-        await self._publisher.close()
-        await connection.close()
-        if not isinstance(self._where, Store):
-            await asyncio.to_thread(self._store.close)
-        self._runners = {}
+        self._connection = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+    async def caught_up(self) -> None:
+        """Returns once all projections that work here have in them what is in the log now, or have failed."""
+
+        async def reached(runner: Runner) -> None:
+            await runner.reached(await runner.head())
+
+        await asyncio.gather(*(reached(runner) for runner in self.runners.values()))
+
+
+def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ()) -> list[type[Projection]]:
+    """The built-in projections and these, or of all of them those with these names.
+
+    Raises ValidationError (`name_taken`, `no_projection`).
+    """
+    kinds = [*BUILT_IN, *include]
+    names = [kind.name for kind in kinds]
+    if len(set(names)) < len(names):
+        raise ValidationError(f"two projections have one name: {sorted(names)}", code="name_taken", hint="rename yours")
+    if unknown := sorted(set(only) - set(names)):
+        raise ValidationError(
+            f"no projection is named {', '.join(unknown)}", code="no_projection", hint=f"there are {', '.join(names)}"
+        )
+    return [kind for kind in kinds if not only or kind.name in only]
 
 
 async def _run(runner: Runner) -> None:
@@ -147,4 +177,8 @@ async def _run(runner: Runner) -> None:
         pass  # it is told; the others go on
     except Exception:
         logger.exception("%s has ended", runner.name)
-        raise
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

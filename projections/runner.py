@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -84,9 +84,13 @@ class Runner:
             host=HOST,
         )
 
+    async def head(self) -> int:
+        """The last position of the log. Raises `Unavailable`."""
+        return await self._source.head()
+
     async def reached(self, position: int) -> None:
-        """Returns once the view has this position in it."""
-        while self.position < position:
+        """Returns once the view has this position in it, or never will: it has failed."""
+        while self.position < position and self.state != "failed":
             if self.state == "standby":
                 await asyncio.sleep(0.05)
                 self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
@@ -122,6 +126,7 @@ class Runner:
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
             except ProjectionFailed as error:
                 self.state, self._error = "failed", str(error)
+                self._moved.set()
                 logger.error("%s", error, exc_info=error.__cause__)
                 raise
 
@@ -132,7 +137,7 @@ class Runner:
 
     async def _checked(self) -> None:
         """Where to go on; and whether this is still the log that the view was made from."""
-        self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
+        self._come_to(await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION)
         witness = await asyncio.to_thread(lambda: self.view.witness)
         if self.position > await self._source.head() or (
             witness is not None and witness.entity and not await self._source.knows(witness)
@@ -146,31 +151,17 @@ class Runner:
         if page.commits:
             await self.projection.prepare(page.commits, self._log)
             await _whole(asyncio.to_thread(self._apply, page))
-        self.position = page.end
+        self._come_to(page.end)
         self._events += sum(len(one.commit.events) for one in page.commits)
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
         await self.projection.settled()
 
+    def _come_to(self, position: int) -> None:
+        self.position = position
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
     def _apply(self, page: Page) -> None:
-        projection, view, recorded = self.projection, self.view, page.commits[0]
-        last = page.commits[-1]
-        before = view.witness
-        with view.change(Tracking(view.name, last.last_id)):
-            try:
-                for recorded in page.commits:
-                    projection.process_commit(recorded)
-                projection.finish()
-            except PersistenceError:
-                raise
-            except Exception as error:
-                raise ProjectionFailed(
-                    f"projection {self.name} failed on commit {recorded.n} of {recorded.entity} "
-                    f"(position {recorded.position}): {error!r}",
-                    code="projection_failed",
-                    hint="mend it and start it again: it goes on with this commit",
-                ) from error
-            view.see(_witness(page.commits, before))
+        apply(self.projection, page.commits)
 
     async def _follow_swap(self) -> None:
         """Another view may have been made to answer for it."""
@@ -185,8 +176,34 @@ class Runner:
             raise Swapped
 
     def _live(self) -> str:
-        live = self._store.live(self.name)
-        return self._kind.view_name() if live == self.name else live
+        return live_view(self._kind, self._store)
+
+
+def live_view(kind: type[Projection], store: Store) -> str:
+    """The name of the view that answers for a projection."""
+    live = store.live(kind.name)
+    return kind.view_name() if live == kind.name else live
+
+
+def apply(projection: Projection, commits: Sequence[Recorded]) -> None:
+    """A page, in one transaction. Raises `ProjectionFailed`, and what `View.change` raises; then nothing of it is kept."""
+    view, recorded = projection.view, commits[0]
+    before = view.witness
+    with view.change(Tracking(view.name, commits[-1].last_id)):
+        try:
+            for recorded in commits:
+                projection.process_commit(recorded)
+            projection.finish()
+        except PersistenceError:
+            raise
+        except Exception as error:
+            raise ProjectionFailed(
+                f"projection {projection.name} failed on commit {recorded.n} of {recorded.entity} "
+                f"(position {recorded.position}): {error!r}",
+                code="projection_failed",
+                hint="mend it and start it again: it goes on with this commit",
+            ) from error
+        view.see(_witness(commits, before))
 
 
 class Swapped(Exception):
@@ -203,7 +220,7 @@ async def _whole(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _witness(commits: list[Recorded], before: Witness | None) -> Witness:
+def _witness(commits: Sequence[Recorded], before: Witness | None) -> Witness:
     time = commits[-1].commit.time.isoformat()
     for one in reversed(commits):
         if one.entity[0] != "_":  # what executions share may be compacted, and is no witness

@@ -20,6 +20,7 @@ from esexec.domain.errors import NotFound, Unavailable
 from esexec.executor import Executor
 from esexec.nats.address import redacted
 from esexec.nats.embedded import EmbeddedServer
+from projections.role import Projector
 
 DEFAULT_STORE = Path(".esexec")
 DEFAULT_NAMESPACE = "default"
@@ -68,6 +69,11 @@ class Call:
             words += ["--namespace", self.namespace]
         return shlex.join(words)
 
+    @property
+    def views(self) -> Path:
+        """Where projections on the embedded server keep what they know."""
+        return self.store / "projections" / f"{self.namespace}.sqlite"
+
     # Speaking ----------------------------------------------------------------------------------------------------------
 
     def say(self, line: str = "") -> None:
@@ -110,10 +116,16 @@ class Call:
             raise Unavailable(f"cannot use the store {self.store}: {error.strerror}", hint="name another with --store") from error
 
     @asynccontextmanager
-    async def client(self, *, new_store: bool = False, decides: bool = False) -> AsyncIterator[tuple[Client, Server]]:
-        """A client. `decides`: the verb sends commands, so a server of our own gets an executor to answer them."""
+    async def client(
+        self, *, new_store: bool = False, decides: bool = False, asks: bool = False
+    ) -> AsyncIterator[tuple[Client, Server]]:
+        """A client. A server of our own gets what the verb needs: an executor that `decides` on commands, projections that it
+        `asks`."""
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(self.reach(new_store=new_store))
             if decides and server.is_ours:
                 await stack.enter_async_context(Executor(server.url, namespace=self.namespace))
+            if asks and server.is_ours:
+                projector = await stack.enter_async_context(Projector(server.url, namespace=self.namespace, store=self.views))
+                await projector.caught_up()
             yield await stack.enter_async_context(Client(server.url, namespace=self.namespace)), server

@@ -1,4 +1,4 @@
-"""`esexec dev`, `executor`, `worker`: processes that stay up until they are told to end, and then drain.
+"""`esexec dev`, `executor`, `worker`, `projections`: processes that stay up until they are told to end, and then drain.
 
 They say `ready` once they are; a server that is not up yet is waited for.
 """
@@ -14,14 +14,16 @@ import typer
 from esexec.cli.call import Call, Server
 from esexec.cli.exits import Exit
 from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, read_queues
+from esexec.cli.projection import DatabaseOption, IncludeOption, included
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
 from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
+from projections.role import Projector
 
 T = TypeVar("T")
-Role = Executor | Worker
+Role = Executor | Worker | Projector
 
 
 class _BesideTasks(TypedDict):
@@ -35,7 +37,7 @@ _SILENT_S = 1.0
 
 
 def register(app: typer.Typer) -> None:
-    for body in (dev, executor, worker):
+    for body in (dev, executor, worker, projections):
         verb(app, drains=True, interrupted=Exit.OK)(body)
 
 
@@ -61,6 +63,27 @@ async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, conc
         await asyncio.Event().wait()
 
 
+async def projections(
+    call: Call,
+    database: DatabaseOption = None,
+    include: IncludeOption = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Only these projections. Repeatable.")] = None,
+) -> None:
+    """Keep the read models: lists, statistics, alerts. As many as you like: one works, the others stand by; all answer."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(call.reach())
+        role = Projector(
+            server.url,
+            namespace=call.namespace,
+            store=database or call.views,
+            include=included(include),
+            only=only or (),
+        )
+        await _up(call, server, stack, role)
+        _ready(call, server, {"projector": role.name, "projections": list(role.runners)})
+        await asyncio.Event().wait()
+
+
 async def dev(
     call: Call,
     tasks: Annotated[
@@ -69,14 +92,16 @@ async def dev(
     queue: QueueOption = None,
     concurrency: ConcurrencyOption = 10,
 ) -> None:
-    """Run everything for development: the embedded server, an executor, and a worker if there are --tasks."""
+    """Run everything for development: the embedded server, an executor, projections, and a worker if there are --tasks."""
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
     others = _beside_tasks(tasks or ())
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         decider = Executor(server.url, namespace=call.namespace)
         await _up(call, server, stack, decider)
-        roles: dict[str, Any] = {"executor": decider.name}
+        keeper = Projector(server.url, namespace=call.namespace, store=call.views)
+        await _up(call, server, stack, keeper)
+        roles: dict[str, Any] = {"executor": decider.name, "projections": list(keeper.runners)}
         if found or others["strategies"]:
             role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
             await _up(call, server, stack, role)

@@ -285,6 +285,16 @@ async def test_another_view_can_take_its_place(site: Engine, tmp_path: Path) -> 
     store.close()
 
 
+async def test_who_waits_is_told_where_nothing_is_new(site: Engine, tmp_path: Path) -> None:
+    """A process that goes on with a view that is up to date has caught up at once."""
+    file = tmp_path / "views.sqlite"
+    await site.client.execute(TWO)
+    for _ in range(2):
+        async with Projector(site.url, namespace=site.namespace, store=file) as projector:
+            await asyncio.wait_for(projector.caught_up(), 5)
+            assert projector.runners["executions"].status().lag == 0
+
+
 async def test_two_namespaces_keep_apart(site: Engine, connection: Connection) -> None:
     """Questions about one are not answered by the projections of the other."""
     await site.projector()

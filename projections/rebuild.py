@@ -1,0 +1,97 @@
+"""Making a read model anew, beside the one that answers, and putting it in its place.
+
+Both are compared by the hash of their content as of one position; where they differ somebody has to want the new one.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from esexec.domain.errors import ValidationError
+from esexec.log.port import Log
+from projections.projection import Projection
+from projections.runner import PAGE, apply, live_view
+from projections.source import EVENTS_PER_POSITION, Source
+from projections.view import Store, View
+
+Progress = Callable[[int, int], None]
+"""Told the position it has come to, and the one that it goes to."""
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it: `view` is as the log says up to `position`. `equal`: the old one had the same content there; None: there
+    was none. `swapped`: it answers from now on. The old one, `old`, is kept until it is made anew in its turn."""
+
+    projection: str
+    view: str
+    old: str
+    position: int
+    events: int
+    equal: bool | None
+    swapped: bool
+
+
+async def rebuild(
+    kind: type[Projection],
+    store: Store,
+    source: Source,
+    log: Log,
+    *,
+    into: str | None = None,
+    swap: bool = False,
+    told: Progress = lambda position, goal: None,
+) -> Rebuilt:
+    """Make it from the log's first commit on. Without `into` the new one answers if it is equal to the old one, or in any case
+    with `swap`; with `into` it is kept under that name, and answers only with `swap`.
+
+    Raises `ProjectionFailed`, `Unavailable`, and ValidationError (`name_taken`) if `into` is the one that answers.
+    """
+    old_name = live_view(kind, store)
+    name = into or (kind.view_name() if old_name != kind.view_name() else f"{kind.view_name()}_b")
+    if name == old_name:
+        raise ValidationError(f"{name} is the one that answers", code="name_taken", hint="give another name, or none")
+    old = await asyncio.to_thread(store.view, old_name, kind.tables)
+    new = await asyncio.to_thread(store.view, name, kind.tables)
+    await asyncio.to_thread(new.clear)
+    building = _Building(kind(new), source, log, told)
+
+    await building.go_to(max(await asyncio.to_thread(_position, old), 0) or await source.head())
+    goal, wanted = await asyncio.to_thread(_as_it_is, old)
+    await building.go_to(goal)
+    equal = (await asyncio.to_thread(new.content_hash)) == wanted if goal else None
+    swapped = swap or (into is None and equal is not False)
+    if swapped:
+        await asyncio.to_thread(store.swap, kind.name, name)
+    position = building.position
+    return Rebuilt(
+        projection=kind.name, view=name, old=old_name, position=position, events=building.events, equal=equal, swapped=swapped
+    )
+
+
+def _position(view: View) -> int:
+    return view.position // EVENTS_PER_POSITION
+
+
+def _as_it_is(view: View) -> tuple[int, str]:
+    """Where it has come to, and the hash of what it has there, at one moment."""
+    with view.snapshot():
+        return _position(view), view.content_hash()
+
+
+class _Building:
+    def __init__(self, projection: Projection, source: Source, log: Log, told: Progress) -> None:
+        self._projection, self._source, self._log, self._told = projection, source, log, told
+        self.position = self.events = 0
+
+    async def go_to(self, goal: int) -> None:
+        """All commits up to a position, and none beyond."""
+        while self.position < goal:
+            page = await self._source.page(self.position, PAGE)
+            commits = [one for one in page.commits if one.position <= goal]
+            if commits:
+                await self._projection.prepare(commits, self._log)
+                await asyncio.to_thread(apply, self._projection, commits)
+                self.events += sum(len(one.commit.events) for one in commits)
+            self.position = min(page.end, goal)
+            self._told(self.position, goal)
