@@ -25,6 +25,7 @@ from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
+from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -46,6 +47,7 @@ from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
+from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
@@ -139,21 +141,22 @@ class Client:
         return Handle(self, answer.original_id or execution_id, duplicate=True)
 
     async def execute(
-        self, what: Startable, input: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+        self, what: Startable, input: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
     ) -> ExecutionResult:
         """Start, and wait for the end, whatever it is: a failed execution is a result, not an exception.
 
-        Raises as `start` does; `AwaitTimeout` after `wait_timeout` seconds (None: never).
+        Raises as `start` does; `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never).
         """
+        wait_s = patience(wait_timeout)
         execution_id, command = start_command(what, input, options, self.owner, waits=True)
         watch = await self._feed.open(execution_id)
         try:
             # One wait instead of two: the start is confirmed or refused, or the execution has ended.
-            patient = wait_timeout is None
+            patient = wait_s is None
             answer = await self._sender.send(watch, "start", command, until_end=patient)
             if answer is not None and answer.status == "duplicate":
-                return await self.wait(answer.original_id or execution_id, wait_timeout=wait_timeout)
-            return result_of(await self._ended(watch, wait_timeout))
+                return await self.wait(answer.original_id or execution_id, wait_timeout=wait_s)
+            return result_of(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
 
@@ -163,7 +166,7 @@ class Client:
         params: Any = None,
         *,
         input: Any = None,
-        wait_timeout: float | None = None,
+        wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
     ) -> Any:
         """Start, wait for the end, and give the output; anything but completion is raised as its typed error.
@@ -179,11 +182,12 @@ class Client:
         """A handle for an execution that somebody started. Raises `ValidationError` for what is no id."""
         return Handle(self, checked_id(execution_id))
 
-    async def wait(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
+    async def wait(self, execution_id: str, *, wait_timeout: Duration | None = 5.0) -> ExecutionResult:
         """The result once it has ended; one that is not there yet is waited for. Raises `AwaitTimeout`, which touches nothing."""
+        wait_s = patience(wait_timeout)
         watch = await self._feed.open(checked_id(execution_id))
         try:
-            return result_of(await self._ended(watch, wait_timeout))
+            return result_of(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
 
@@ -375,6 +379,10 @@ class Client:
             return answer is None or answer.effective
         finally:
             await self._feed.release(watch)
+
+    async def _post_shared(self, entity: str, verb: str, command: c.PoolsCommand) -> None:
+        """The same without waiting for what becomes of it."""
+        await self._sender.post(entity, verb, command)
 
     @asynccontextmanager
     async def _answers_to(self, entity: str, command_id: str, hear: Callable[[Answer], None]) -> AsyncIterator[None]:

@@ -185,7 +185,9 @@ class RenewResources(AnyCommand, frozen=True, kw_only=True):
 class ReleaseResources(AnyCommand, frozen=True, kw_only=True):
     """Give resources back, by their ids; or what the command `allocation` allocated or waits for (entity `_pools`)."""
 
-    resource_ids: Annotated[tuple[Annotated[str, Meta(max_length=limits.id_chars)], ...], Meta(max_length=1_000)] = ()
+    resource_ids: Annotated[
+        tuple[Annotated[str, Meta(max_length=limits.id_chars)], ...], Meta(max_length=limits.resources_released)
+    ] = ()
     allocation: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
 
 

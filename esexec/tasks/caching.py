@@ -28,8 +28,9 @@ class Cache:
     """Successful outputs of a task are kept in the namespace, and serve in place of its handler where the key is the same.
 
     `key`: None, all params; names of params; or a function of one argument `params`, the params as they were given, or of
-    parameters of the task by name; a task without such parameters is refused. `ttl`: how long a result serves (None: until there is no room for it). `version`: another one
-    finds nothing of the ones before. Raises ValidationError (`invalid_cache`, `invalid_duration`).
+    parameters of the task by name; a task without such parameters is refused. `ttl`: how long a result serves (None: until there
+    is no room for it). `version`: another one finds nothing of the ones before. Raises ValidationError (`invalid_cache`,
+    `invalid_duration`).
     """
 
     __slots__ = ("_all_params", "_names", "_needed", "key", "ttl_ms", "version")

@@ -237,8 +237,8 @@ def task(
     (else see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many
     steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of
     the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
-    Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings, `invalid_cache` for a cache whose
-    key does not fit the function, and what is refused of rate limits, keys and requirements by the codes that plans have for it.
+    Raises ValidationError: `invalid_task` for the function, `invalid_cache` for a cache whose key does not fit it,
+    `invalid_settings`, and what is refused of rate limits, keys and requirements by the codes that plans have for it.
     """
     settings = read_options(
         {

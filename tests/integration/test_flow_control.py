@@ -220,6 +220,82 @@ async def test_a_lease_that_nobody_renews_ends(engine: Engine) -> None:
     assert await resources.allocate({"gpu": 1}, wait_timeout=10)
 
 
+@pytest.mark.parametrize("wait", ["5s", timedelta(seconds=5), 5, None])
+async def test_a_wait_is_a_duration_as_any_other(engine: Engine, wait: Any) -> None:
+    """A number of seconds, a text with its unit, a timedelta."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    assert await resources.release(await resources.allocate({"gpu": 1}, wait_timeout=wait))
+    async with resources.hold({"gpu": 1}, wait_timeout=wait, lease=timedelta(seconds=5)):
+        pass
+    with pytest.raises(esexec.NotFound):
+        await engine.client.status("nobody")
+    handle = await engine.client.start("nobody_has_this", execution_id="waits")
+    with pytest.raises(esexec.AwaitTimeout, match=r"within 0\.05 s"):
+        await handle.wait(wait_timeout="50ms")
+    with pytest.raises(esexec.AwaitTimeout):
+        await engine.client.execute("nobody_has_this", wait_timeout=timedelta(milliseconds=50))
+
+
+@pytest.mark.parametrize("wait", [-1, "soon", float("nan"), [5]])
+async def test_a_wait_that_is_none_is_told_before_anything_is_sent(engine: Engine, wait: Any) -> None:
+    """Nothing is started, and nothing is held by nobody."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    for call in (
+        lambda: resources.allocate({"gpu": 1}, wait_timeout=wait),
+        lambda: engine.client.execute(call_or_fail, wait_timeout=wait, execution_id="never"),
+        lambda: engine.client.wait("never", wait_timeout=wait),
+    ):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await call()
+        assert refused.value.code == "invalid_duration"
+        assert "None to wait for ever" in str(refused.value.hint)
+    assert await engine.client.get("never") is None
+    assert [one.free for one in await resources.pools()] == [1.0]
+
+
+async def test_what_goes_wrong_while_one_allocates_leaves_nothing_held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer did not come, or could not be read: whatever was granted comes back, long before its lease ends."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    tell = engine.client._tell_shared
+
+    async def tell_and_fail(entity: str, verb: str, command: Any) -> bool:
+        await tell(entity, verb, command)
+        raise esexec.NotConfirmed("nobody has answered")
+
+    monkeypatch.setattr(engine.client, "_tell_shared", tell_and_fail)
+    with pytest.raises(esexec.NotConfirmed):
+        await resources.allocate({"gpu": 1}, lease="1h")
+    monkeypatch.undo()
+
+    async def all_free() -> bool:
+        return [one.free for one in await resources.pools()] == [1.0]
+
+    assert len(await engine.client._log.load("_pools")) >= 2
+    await until(all_free)
+
+
+async def test_one_resource_is_released_as_several_are(engine: Engine) -> None:
+    """By its id, or itself; what is none is refused, and takes nothing back."""
+    resources, facade = engine.client.resources, esexec.Engine.of(engine.client)
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 4.0))
+    (one,), (two,) = await resources.allocate({"gpu": 1}), await resources.allocate({"gpu": 1})
+    assert await resources.release(one.id)
+    assert await facade.release_resources(two)
+    assert [one.free for one in await resources.pools()] == [4.0]
+    for wrong in (None, 5, [5], [None], "", "no id", [one.id] * 1001):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await resources.release(wrong)  # type: ignore[arg-type]
+        assert refused.value.code == "invalid_value"
+    assert not await resources.release([])
+    for nothing in ([], {}):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await resources.allocate(nothing)
+        assert refused.value.code == "missing"
+
+
 async def test_a_held_allocation_that_is_lost_says_so_and_the_block_goes_on(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
