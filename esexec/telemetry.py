@@ -1,7 +1,7 @@
 """Telemetry: functions of yours that are called in the worker process when a handler begins and ends, and at moments of your own.
 
-A hook is called as `fn(event, measurements, metadata, config)`; both dictionaries are its own. These events there are, one
-`exec.start` for every handler that is called, and later one of the others:
+A hook is called as `fn(event, measurements, metadata, config)`; both dictionaries are its own, and of the engine's events all
+that stands in them. These events there are, one `exec.start` for every handler that is called, and later one of the others:
 
 - `exec.start`: `system_time` (seconds since 1970) and `monotonic_time` (seconds) are its measurements.
 - `exec.stop`: the handler did its work, and `duration` (seconds) and `duration_ms` say how long it took.
@@ -100,12 +100,21 @@ def execute(event: str, measurements: Mapping[str, Any], metadata: Mapping[str, 
         tell(hooks.values(), event, measurements, metadata or {})
 
 
-def tell(hooks: Iterable[Hook], event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Call those of the hooks that are attached to the event, still. Nothing that they do comes back."""
+def tell(
+    hooks: Iterable[Hook],
+    event: str,
+    measurements: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    copied: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Call those of the hooks that are attached to the event, still. Nothing that they do comes back.
+
+    `copied`: makes of the metadata those that are a hook's own.
+    """
     for hook in hooks:
         if event in hook.events and _hooks.get(hook.id) is hook:
             try:
-                hook.fn(event, dict(measurements), dict(metadata), hook.config)
+                hook.fn(event, dict(measurements), copied(metadata), hook.config)
             except BaseException as error:  # also `sys.exit()`: it would end a worker, or the handler that is told of
                 _threw(hook, event, error)
 
