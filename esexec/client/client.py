@@ -236,14 +236,17 @@ class Client:
         return outcome_of(state) if state.exists else Pending(ExecutionStatus.PENDING)
 
     async def history(self, execution_id: str) -> list[Commit]:
-        """Its commits from the first to the last. Raises `NotFound`, `CorruptHistory`."""
-        commits = await self._read_commits(checked_id(execution_id))
+        """Its commits from the first to the last; also of what executions share (`list_ids(shared=True)`).
+
+        Raises `NotFound`, `CorruptHistory`.
+        """
+        commits = await self._read_commits(checked_id(execution_id, ours=True))
         if not commits:
             raise not_found(execution_id)
         return commits
 
     async def verify(self, execution_id: str) -> Verification:
-        """Whether its history is whole and lawful, and where it breaks if not. Raises `NotFound`."""
+        """Whether its history is whole and lawful, and where it breaks if not; as `history`. Raises `NotFound`."""
         history = await self._log.load_raw(checked_id(execution_id, ours=True))
         if not history:
             raise not_found(execution_id)

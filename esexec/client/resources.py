@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from esexec.client.commands import checked_id
 from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain import events as e
@@ -186,7 +187,7 @@ class Resources:
 
     async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
         """What the steps of an execution used, and what that cost, in order; of what is held, as of now. Raises `NotFound`."""
-        commits = await self._client.history(execution_id)
+        commits = await self._client.history(checked_id(execution_id))
         state = fold(execution_id, commits)
         released = [event for commit in commits for event in commit.events if isinstance(event, e.ResourceReleased)]
         used = [one for event in released for one in event.usage]

@@ -220,6 +220,19 @@ async def test_a_lease_that_nobody_renews_ends(engine: Engine) -> None:
     assert await resources.allocate({"gpu": 1}, wait_timeout=10)
 
 
+async def test_what_executions_share_has_histories_to_be_read(engine: Engine) -> None:
+    """As those of executions; but an execution they are not."""
+    await engine.client.resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    (commit,) = await engine.client.history("_pools")
+    assert [type(event) for event in commit.events] == [e.PoolDeclared]
+    for call in (engine.client.status, engine.client.resources.usage, engine.client.cancel):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await call("_pools")
+        assert refused.value.code == "bad_execution_id"
+    with pytest.raises(esexec.NotFound):
+        await engine.client.history("_limit-none")
+
+
 @pytest.mark.parametrize("wait", ["5s", timedelta(seconds=5), 5, None])
 async def test_a_wait_is_a_duration_as_any_other(engine: Engine, wait: Any) -> None:
     """A number of seconds, a text with its unit, a timedelta."""
