@@ -59,9 +59,10 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
 
 
 class CancelExecution(AnyCommand, frozen=True, kw_only=True):
-    """End an execution that has not ended."""
+    """End an execution that has not ended. `code`: says that another with its concurrency key takes its place."""
 
     reason: Text = ""
+    code: Literal["replaced"] | None = None
 
 
 class PauseExecution(AnyCommand, frozen=True, kw_only=True):

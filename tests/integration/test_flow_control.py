@@ -157,12 +157,16 @@ async def test_a_singleton_that_queues_skips_or_replaces(engine: Engine) -> None
     first = await client.start(singleton("queue"), {"key": "k"})
     await until(lambda: running[first.id])
     skipped = await client.execute(singleton("skip"), {"key": "k"}, wait_timeout=10)
-    assert (skipped.status, skipped.results[0].attempt) == ("cancelled", 0)
+    assert (skipped.status, skipped.error.code, skipped.results[0].attempt) == ("cancelled", "skipped", 0)
     waiting = await client.start(singleton("queue"), {"key": "k"})
     assert (await client.get_or_raise(waiting.id)).status == "pending"
     replacing = await client.start(singleton("replace"), {"key": "k"})
-    assert (await client.wait(first.id, wait_timeout=10)).status == "cancelled"
-    assert (await client.wait(waiting.id, wait_timeout=10)).status == "cancelled"
+    for replaced in (first, waiting):
+        result = await client.wait(replaced.id, wait_timeout=10)
+        assert (result.status, result.error.code) == ("cancelled", "replaced")
+        with pytest.raises(esexec.ExecutionCancelled) as raised:
+            await replaced.result()
+        assert raised.value.code == "replaced"
     await until(lambda: running[replacing.id])
     most["go"] = 1
     assert (await client.wait(replacing.id, wait_timeout=10)).ok
