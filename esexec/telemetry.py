@@ -63,16 +63,23 @@ def attach(id: str, events: str | Iterable[str], fn: HookFunction, config: Any =
     """Call `fn(event, measurements, metadata, config)` at these events (one name, or several) until `detach(id)`.
 
     Of attempts it hears of those that begin from now on. Raises ValidationError: `unknown_telemetry_event`, `duplicate_hook`
-    (the id is taken), `invalid_hook` (no id, no events, or an `fn` that is no plain function).
+    (the id is taken), `invalid_hook` (no id, no events, or an `fn` that is async, or does not
+    take four arguments).
     """
-    names = [events] if isinstance(events, str) else list(events)
+    names = [events] if isinstance(events, str) else list(events) if isinstance(events, Iterable) else []
     if not isinstance(id, str) or not id or not names:
         raise ValidationError("a hook needs an id, and events to hear of", code="invalid_hook", hint="attach(id, events, fn)")
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         raise ValidationError(f"{quoted(fn)} cannot be a hook", code="invalid_hook", hint="give a function that is not async")
+    if not _takes_four(fn):
+        hint = "it is called as fn(event, measurements, metadata, config)"
+        raise ValidationError(f"{quoted(fn)} does not take what a hook is given", code="invalid_hook", hint=hint)
     for name in names:
         if name not in EVENTS and not _is_own(name):
-            raise _unknown(name, f"{did_you_mean(name, EVENTS)} A name of your own has a dot, and does not begin with `exec.`")
+            meant = did_you_mean(name, EVENTS) or ""
+            raise _unknown(
+                name, f"{meant}{'' if meant.endswith('?') else '.'} A name of your own has a dot, and does not begin with `exec.`"
+            )
     hook = Hook(id, frozenset(names), fn, config)
     with _changing:
         if id in _hooks:
@@ -137,6 +144,17 @@ def _replace(hooks: dict[str, Hook]) -> None:
     global _hooks, of_attempts
     _hooks = hooks
     of_attempts = tuple(hook for hook in hooks.values() if not hook.events.isdisjoint(EVENTS))
+
+
+def _takes_four(fn: Callable[..., object]) -> bool:
+    """Whether it can be called with four arguments; of what does not say what it takes, that is believed."""
+    try:
+        inspect.signature(fn).bind(*range(4))
+    except ValueError:  # written in C
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def _is_own(name: object) -> bool:

@@ -9,17 +9,18 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
-from esexec.client.monitor import not_found, updates_of
+from esexec.client.monitor import updates_of
 from esexec.client.plans import Planner, Plans
 from esexec.client.queries import Queries
 from esexec.client.resources import Resources
@@ -29,7 +30,6 @@ from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
-    AwaitTimeout,
     Conflict,
     NotConfirmed,
 )
@@ -51,6 +51,7 @@ from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
+_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender"})
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
 
@@ -112,6 +113,14 @@ class Client:
             await self._feed.close()
             await self._publisher.close()
             await connection.close()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What is there only once it is open. Asked for nothing else."""
+            if name in _ONCE_OPEN:
+                raise not_open()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def namespace(self) -> str:
@@ -201,7 +210,7 @@ class Client:
             except TimeoutError:
                 await self._feed.catch_up(watch)
                 if not watch.state.ended:
-                    raise _too_late(watch.state, wait_timeout) from None
+                    raise too_late(watch.state, wait_timeout) from None
         return watch.state
 
     def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
@@ -383,34 +392,23 @@ class Client:
         finally:
             await self._feed.release(watch)
 
-    async def _post_shared(self, entity: str, verb: str, command: c.PoolsCommand) -> None:
-        """The same without waiting for what becomes of it."""
-        await self._sender.post(entity, verb, command)
-
     @asynccontextmanager
     async def _answers_to(self, entity: str, command_id: str, hear: Callable[[Answer], None]) -> AsyncIterator[None]:
         """Hear every answer to a command, also those behind the first."""
-        assert self._connection is not None
+        connection = self._connection
+        if connection is None:
+            raise not_open()
 
         async def heard(message: Msg) -> None:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 hear(_answer(message.data))
 
-        subscription = await self._connection.subscribe(self._subjects.reply(entity, command_id), heard)
+        subscription = await connection.subscribe(self._subjects.reply(entity, command_id), heard)
         try:
             yield
         finally:
-            if not self._connection.is_closed:
+            if not connection.is_closed:
                 await subscription.unsubscribe()
 
 
 _answer = msgspec.json.Decoder(Answer).decode
-
-
-def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
-    """What to raise for an execution that has not ended when the caller's patience has."""
-    if not state.exists:
-        hint = "check the id and the namespace; if it was started just now: is an executor running? (esexec executor)"
-        return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
-    message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
-    return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")

@@ -18,7 +18,7 @@ from esexec.domain.durations import milliseconds
 from esexec.domain.errors import EsexecError, NotFound, Refused, ResourceUnavailable, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.explain import quoted
-from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, ResourceUsage, usage_of
+from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, ResourceUsage, is_pool_name, usage_of
 from esexec.domain.flow_reading import SaidResources, read_pool, read_requirements
 from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer
@@ -64,7 +64,13 @@ class Resources:
         return await self._client._tell_shared(POOLS_ENTITY, "declare_pool", command)
 
     async def remove(self, pool_id: str) -> bool:
-        """There is no such pool any more: True if that took effect. Raises `Refused` (`pool_in_use`), `NotConfirmed`."""
+        """There is no such pool any more: True if that took effect.
+
+        Raises `ValidationError` (`invalid_value`) for what can be the id of none, `Refused` (`pool_in_use`), `NotConfirmed`.
+        """
+        if not isinstance(pool_id, str) or not is_pool_name(pool_id):
+            hint = f"1 to {limits.id_chars} of A-Z a-z 0-9 _ . : / -"
+            raise ValidationError(f"{quoted(pool_id)} cannot be a pool's id", code="invalid_value", hint=hint)
         command = c.RemovePool(id=new_id(), pool_id=pool_id, actor=self._client.owner)
         return await self._client._tell_shared(POOLS_ENTITY, "remove_pool", command)
 
@@ -134,7 +140,7 @@ class Resources:
                 await asyncio.shield(self._release(command.id))
                 raise
             except BaseException:  # whether it is held is not known: it is not to be
-                await self._client._post_shared(POOLS_ENTITY, "release", self._back(command.id))
+                await self._client._sender.post(POOLS_ENTITY, "release", self._back(command.id))
                 raise
 
     async def _in_time(self, allocation: str, answers: "asyncio.Queue[Answer]", wait_s: float | None) -> list[Resource]:
@@ -226,7 +232,7 @@ def _ids_of(said: str | Resource | Iterable[str | Resource]) -> tuple[str, ...]:
 
 
 def _lease_ms(lease: Duration) -> int:
-    lease_ms = milliseconds(lease, name="lease")
+    lease_ms = milliseconds(lease, name="lease", can_be_0=False)
     if not 1_000 <= lease_ms <= limits.resource_lease_max_ms:
         hint = f"1 s to {limits.resource_lease_max_ms // 3_600_000} h (limits.resource_lease_max_ms)"
         raise ValidationError(f"a lease of {lease_ms} ms", code="bad_lease", hint=hint)

@@ -14,7 +14,8 @@ from msgspec import Meta
 from esexec.domain import limits
 
 Text = Annotated[str, Meta(min_length=1, max_length=limits.key_chars)]
-Name = Annotated[str, Meta(min_length=1, max_length=limits.id_chars, pattern=r"^[A-Za-z0-9_.:/-]+\Z")]
+_NAME = r"^[A-Za-z0-9_.:/-]+\Z"
+Name = Annotated[str, Meta(min_length=1, max_length=limits.id_chars, pattern=_NAME)]
 Amount = Annotated[float, Meta(gt=0, le=1e15)]
 Price = Annotated[float, Meta(ge=0, le=1e15)]
 
@@ -127,6 +128,11 @@ def usage_of(resource: Resource, start: datetime, end: datetime, *, busy_s: floa
         end_time=None if ongoing else end,
         efficiency=min(1.0, max(0.0, busy_s / held_s)) if held_s else float(busy_s > 0),
     )
+
+
+def is_pool_name(text: str) -> bool:
+    """Whether a pool, or a type of resource, may be called so."""
+    return len(text) <= limits.id_chars and re.match(_NAME, text) is not None
 
 
 # Constraints -------------------------------------------------------------------------------------------------------------

@@ -109,8 +109,12 @@ NO_RESOURCES = WorkerResources(MappingProxyType({}))
 
 def checked_uses(task: str, uses: Iterable[str]) -> tuple[str, ...]:
     """The names of the resources that a task uses, each once, in order. Raises ValidationError (`invalid_task`)."""
-    names = () if isinstance(uses, str) else tuple(uses)
-    if isinstance(uses, str) or not all(isinstance(name, str) and is_user_id(name) for name in names):
+    names = tuple(uses) if isinstance(uses, Iterable) else ()
+    if (
+        isinstance(uses, str)
+        or not isinstance(uses, Iterable)
+        or not all(isinstance(name, str) and is_user_id(name) for name in names)
+    ):
         raise ValidationError(f"task `{task}`: uses={uses!r:.80} are no names", code="invalid_task", hint='uses=["db"]')
     return tuple(sorted(set(names)))
 

@@ -229,6 +229,8 @@ async def test_what_executions_share_has_histories_to_be_read(engine: Engine) ->
     await engine.client.resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
     (commit,) = await engine.client.history("_pools")
     assert [type(event) for event in commit.events] == [e.PoolDeclared]
+    with pytest.raises(esexec.ValidationError):
+        await engine.client.resources.remove("no pool")
     for call in (engine.client.status, engine.client.resources.usage, engine.client.cancel):
         with pytest.raises(esexec.ValidationError) as refused:
             await call("_pools")

@@ -299,6 +299,7 @@ def test_resources_are_found_beside_the_tasks() -> None:
         lambda: WorkerResource("db", 7),  # type: ignore[arg-type]
         lambda: task(uses="db")(lambda: 1),
         lambda: task(uses=["a b"])(lambda: 1),
+        lambda: task(uses=5)(lambda: 1),  # type: ignore[call-overload]
         lambda: task(cache="1h")(lambda: 1),  # type: ignore[arg-type]
     ],
 )
