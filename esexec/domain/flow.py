@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
+from esexec.domain.explain import shown
 
 Text = Annotated[str, Meta(min_length=1, max_length=limits.key_chars)]
 _NAME = r"^[A-Za-z0-9_.:/-]+\Z"
@@ -72,6 +73,12 @@ class ResourceRequirement(msgspec.Struct, omit_defaults=True, forbid_unknown_fie
     duration_ms: Annotated[int, Meta(ge=0, le=limits.delay_ms)] | None = None
     priority: Annotated[int, Meta(ge=0, le=limits.priority_max)] = 5
     constraints: dict[str, Any] = {}
+
+
+def in_words(requirement: ResourceRequirement) -> str:
+    """What is required, for people: `2 gpu with {'region': 'us'}`."""
+    constraints = f" with {shown(str(requirement.constraints))}" if requirement.constraints else ""
+    return f"{requirement.amount:g} {requirement.type}{constraints}"
 
 
 class ResourcePool(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True):

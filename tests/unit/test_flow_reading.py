@@ -9,6 +9,7 @@ import pytest
 
 from esexec import Key, Plan, PlanInvalid, RateLimit, ResourcePool, ResourceRequirement, Step, ValidationError
 from esexec.domain import limits
+from esexec.domain.flow import in_words
 from esexec.domain.flow_reading import read_key, read_pool, read_rate_limit, read_requirements
 from esexec.domain.graph import compile_plan
 from esexec.domain.reading import decode_plan, read_change, read_config, read_plan, read_settings
@@ -242,6 +243,12 @@ def test_pools_that_cannot_be(changed: dict[str, Any], words: str) -> None:
         read_pool({"id": "rack", "type": "gpu", "capacity": 1, **changed})
     assert words in (refused.value.hint or "")
     assert "regex" not in refused.value.message
+
+
+def test_a_requirement_is_told_with_its_constraints() -> None:
+    """Where no pool has so much they may be the reason: another pool has it."""
+    assert in_words(GPU) == "2 gpu"
+    assert in_words(ResourceRequirement("gpu", 0.5, constraints={"region": "us"})) == "0.5 gpu with {'region': 'us'}"
 
 
 def test_what_must_be_above_0_is_not_told_of_0() -> None:
