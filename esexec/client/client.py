@@ -51,7 +51,7 @@ from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
-_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender"})
+_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender", "queries"})
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
 

@@ -56,6 +56,7 @@ def test_ids_that_cannot_be(execution_id: Any) -> None:
         lambda client: client.resources.allocate({"gpu": 1}),
         lambda client: esexec.Engine(client=client).execute("greet"),
         lambda client: anext(client.monitor("e1")),
+        lambda client: client.executions.list(),
     ],
 )
 async def test_a_client_that_is_not_open_says_so(call: Any) -> None:
