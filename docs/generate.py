@@ -17,7 +17,7 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 
 import esexec  # noqa: E402  # this very clone, not what may be installed
 from docs import lives  # noqa: E402
-from esexec.client import checkpoints, executions, plans, strategies  # noqa: E402
+from esexec.client import checkpoints, executions, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -188,7 +188,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Everything in one process": ("local", "connect", "EmbeddedServer"),
     "Plans": ("Plan", "Step", "PlanWarning", "ExecutionConfig", "NamespaceConfig"),
     "Rate limits, concurrency, resources": (
-        "RateLimit", "Key", "ResourceRequirement", "ResourcePool", "Resource", "ResourceUsage",
+        "RateLimit", "Key", "ResourceRequirement", "ResourcePool", "PoolUse", "Resource", "ResourceUsage",
     ),
     "Tasks": (
         "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "WorkerResource",
@@ -267,6 +267,7 @@ def _name(name: str) -> list[str]:
 PARTS: dict[str, Any] = {
     "client.checkpoints": checkpoints.Checkpoints,
     "client.plans": plans.Plans,
+    "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,
     "client.tasks": executions.TasksOfExecutions,
 }
@@ -350,6 +351,8 @@ def _method(node: Definition) -> list[str]:
     arguments = ", ".join(one for one in _arguments(node.args) if one not in ("self", "cls"))
     word = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
+    if "asynccontextmanager" in decorators:
+        word, returns = "async with ", returns.replace("-> AsyncIterator[", "as ").removesuffix("]")
     return ["", f"**`{word}{node.name}({arguments}){returns}`**", "", doc]
 
 

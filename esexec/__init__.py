@@ -1,7 +1,7 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
 from esexec import telemetry
-from esexec.client import Checkpoint, Client, Handle, KeptPlan, Startable, StartOptions
+from esexec.client import Checkpoint, Client, Handle, KeptPlan, PoolUse, Startable, StartOptions
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -111,6 +111,7 @@ __all__ = [
     "Plan",
     "PlanInvalid",
     "PlanWarning",
+    "PoolUse",
     "Progress",
     "RateLimit",
     "RateLimited",

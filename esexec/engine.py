@@ -60,7 +60,7 @@ class Engine:
     # Starting --------------------------------------------------------------------------------------------------------------
 
     async def execute(
-        self, what: Startable, input: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+        self, what: Startable, input: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
     ) -> ExecutionResult:
         """Start, and wait for the end: a failed execution is a result. See `Client.execute`."""
         return await self.client.execute(what, input, wait_timeout=wait_timeout, **options)
@@ -71,7 +71,7 @@ class Engine:
         params: Any = None,
         *,
         input: Any = None,
-        wait_timeout: float | None = None,
+        wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
     ) -> Any:
         """Start, and give the output, or raise the typed error. See `Client.run`."""
@@ -152,11 +152,11 @@ class Engine:
     # Resources -------------------------------------------------------------------------------------------------------------
 
     async def allocate_resources(
-        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+        self, requirements: SaidResources, *, wait_timeout: Duration | None = 5.0, lease: Duration = "30s"
     ) -> list[Resource]:
         """Allocate all of these, or nothing. See `Resources.allocate`."""
         return await self.client.resources.allocate(requirements, wait_timeout=wait_timeout, lease=lease)
 
-    async def release_resources(self, resource_ids: Iterable[str | Resource]) -> bool:
+    async def release_resources(self, resource_ids: str | Resource | Iterable[str | Resource]) -> bool:
         """Give them back. See `Resources.release`."""
         return await self.client.resources.release(resource_ids)

@@ -164,7 +164,8 @@ class ExecutionSummary(msgspec.Struct, omit_defaults=True, kw_only=True, gc=Fals
 class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """An execution as of now. `result` is the output of the plan's last step, or of its last steps by id.
 
-    `error`: what it failed of, also if it was rolled back then. `rollback_status`: whether a rollback undid all that can be
+    `error`: what it failed of, also if it was rolled back then; of one that was cancelled for its concurrency key why (`skipped`,
+    `replaced`). `rollback_status`: whether a rollback undid all that can be
     undone (`completed`), or not (`partial`); `not_undone` then names the steps whose work stands, or may stand, in the order in
     which they would be undone. `run`: how often it was begun, by retries and restores. `deadline`: when that run must end, or had
     to; a rollback has none. `variables`: what handlers set. `checkpoints`: their ids, oldest first. `parent`: the execution and
@@ -335,7 +336,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         run=state.run,
         input=created.input,
         result=_final(state) if state.status == "completed" else None,
-        error=state.error if state.status in ("failed", "rolled_back") else None,
+        error=_error_of(state),
         results=tasks,
         total_steps=len(tasks),
         completed_steps=sum(step.status == "completed" for step in state.steps),
@@ -474,7 +475,14 @@ def final_output(state: ExecutionState) -> Any:
     """The output of a completed execution; for any other end its error is raised."""
     if state.status == "completed":
         return _final(state)
-    raise exception_of(state.execution_id, ExecutionStatus(state.status), state.error)
+    raise exception_of(state.execution_id, ExecutionStatus(state.status), _error_of(state))
+
+
+def _error_of(state: ExecutionState) -> ErrorInfo | None:
+    """What an execution ended with that did not complete; None: it has not, or somebody cancelled it."""
+    if state.status == "cancelled" and state.cancel_code is not None:
+        return ErrorInfo(type="execution_error", code=state.cancel_code, message=state.cancel_reason, timestamp=state.ended_at)
+    return state.error if state.status in ("failed", "rolled_back") else None
 
 
 def exception_of(execution_id: str, status: ExecutionStatus, error: ErrorInfo | None) -> EsexecError:
@@ -482,7 +490,8 @@ def exception_of(execution_id: str, status: ExecutionStatus, error: ErrorInfo | 
     if status == ExecutionStatus.ROLLED_BACK and error is None:
         return ExecutionError(f"execution {execution_id} was rolled back", code="rolled_back", execution_id=execution_id)
     if status == ExecutionStatus.CANCELLED or error is None:
-        return ExecutionCancelled(f"execution {execution_id} is {status.value}", execution_id=execution_id)
+        why, code = (f": {error.message}", error.code) if error is not None else ("", None)
+        return ExecutionCancelled(f"execution {execution_id} is {status.value}{why}", code=code, execution_id=execution_id)
     return to_exception(error)
 
 

@@ -1,7 +1,7 @@
 """Telemetry: functions of yours that are called in the worker process when a handler begins and ends, and at moments of your own.
 
-A hook is called as `fn(event, measurements, metadata, config)`; both dictionaries are its own. These events there are, one
-`exec.start` for every handler that is called, and later one of the others:
+A hook is called as `fn(event, measurements, metadata, config)`; both dictionaries are its own, and of the engine's events all
+that stands in them. These events there are, one `exec.start` for every handler that is called, and later one of the others:
 
 - `exec.start`: `system_time` (seconds since 1970) and `monotonic_time` (seconds) are its measurements.
 - `exec.stop`: the handler did its work, and `duration` (seconds) and `duration_ms` say how long it took.
@@ -63,16 +63,23 @@ def attach(id: str, events: str | Iterable[str], fn: HookFunction, config: Any =
     """Call `fn(event, measurements, metadata, config)` at these events (one name, or several) until `detach(id)`.
 
     Of attempts it hears of those that begin from now on. Raises ValidationError: `unknown_telemetry_event`, `duplicate_hook`
-    (the id is taken), `invalid_hook` (no id, no events, or an `fn` that is no plain function).
+    (the id is taken), `invalid_hook` (no id, no events, or an `fn` that is async, or does not
+    take four arguments).
     """
-    names = [events] if isinstance(events, str) else list(events)
+    names = [events] if isinstance(events, str) else list(events) if isinstance(events, Iterable) else []
     if not isinstance(id, str) or not id or not names:
         raise ValidationError("a hook needs an id, and events to hear of", code="invalid_hook", hint="attach(id, events, fn)")
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         raise ValidationError(f"{quoted(fn)} cannot be a hook", code="invalid_hook", hint="give a function that is not async")
+    if not _takes_four(fn):
+        hint = "it is called as fn(event, measurements, metadata, config)"
+        raise ValidationError(f"{quoted(fn)} does not take what a hook is given", code="invalid_hook", hint=hint)
     for name in names:
         if name not in EVENTS and not _is_own(name):
-            raise _unknown(name, f"{did_you_mean(name, EVENTS)} A name of your own has a dot, and does not begin with `exec.`")
+            meant = did_you_mean(name, EVENTS) or ""
+            raise _unknown(
+                name, f"{meant}{'' if meant.endswith('?') else '.'} A name of your own has a dot, and does not begin with `exec.`"
+            )
     hook = Hook(id, frozenset(names), fn, config)
     with _changing:
         if id in _hooks:
@@ -100,12 +107,21 @@ def execute(event: str, measurements: Mapping[str, Any], metadata: Mapping[str, 
         tell(hooks.values(), event, measurements, metadata or {})
 
 
-def tell(hooks: Iterable[Hook], event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Call those of the hooks that are attached to the event, still. Nothing that they do comes back."""
+def tell(
+    hooks: Iterable[Hook],
+    event: str,
+    measurements: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    copied: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Call those of the hooks that are attached to the event, still. Nothing that they do comes back.
+
+    `copied`: makes of the metadata those that are a hook's own.
+    """
     for hook in hooks:
         if event in hook.events and _hooks.get(hook.id) is hook:
             try:
-                hook.fn(event, dict(measurements), dict(metadata), hook.config)
+                hook.fn(event, dict(measurements), copied(metadata), hook.config)
             except BaseException as error:  # also `sys.exit()`: it would end a worker, or the handler that is told of
                 _threw(hook, event, error)
 
@@ -128,6 +144,17 @@ def _replace(hooks: dict[str, Hook]) -> None:
     global _hooks, of_attempts
     _hooks = hooks
     of_attempts = tuple(hook for hook in hooks.values() if not hook.events.isdisjoint(EVENTS))
+
+
+def _takes_four(fn: Callable[..., object]) -> bool:
+    """Whether it can be called with four arguments; of what does not say what it takes, that is believed."""
+    try:
+        inspect.signature(fn).bind(*range(4))
+    except ValueError:  # written in C
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def _is_own(name: object) -> bool:

@@ -45,7 +45,12 @@ async def show(call: Call, execution_id: ExecutionIdArgument) -> None:
     print_(terminal(), render.execution(result), render.outcome(result, stacks=call.verbose))
 
 
-async def history(call: Call, execution_id: ExecutionIdArgument) -> None:
+async def history(
+    call: Call,
+    execution_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The execution, or what executions share.", show_default=False)
+    ],
+) -> None:
     """Tell everything that happened, event by event. With --json one line per event, with all it holds."""
     from projections.timeline import timeline
 

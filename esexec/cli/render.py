@@ -65,6 +65,7 @@ _ENDS: Final = {
 
 _PHASES: Final = {
     "scheduled": "not due yet",
+    "queued": "waits for its concurrency key",
     "failing": "failing",
     "cancelling": "cancelling",
     "recovering": "recovering",

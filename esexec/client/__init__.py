@@ -6,6 +6,7 @@ from esexec.client.commands import Startable, StartOptions
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.handle import Handle
 from esexec.client.plans import KeptPlan, Planner, Plans
+from esexec.client.resources import PoolUse, Resources
 from esexec.client.strategies import Strategies
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "KeptPlan",
     "Planner",
     "Plans",
+    "PoolUse",
+    "Resources",
     "StartOptions",
     "Startable",
     "Strategies",

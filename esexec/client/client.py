@@ -9,26 +9,27 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
-from esexec.client.monitor import not_found, updates_of
+from esexec.client.monitor import updates_of
 from esexec.client.plans import Planner, Plans
 from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
+from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
-    AwaitTimeout,
     Conflict,
     NotConfirmed,
 )
@@ -46,9 +47,11 @@ from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
+from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
+_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender", "queries"})
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
 
@@ -111,6 +114,14 @@ class Client:
             await self._publisher.close()
             await connection.close()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What is there only once it is open. Asked for nothing else."""
+            if name in _ONCE_OPEN:
+                raise not_open()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def namespace(self) -> str:
         return self._subjects.namespace
@@ -139,21 +150,22 @@ class Client:
         return Handle(self, answer.original_id or execution_id, duplicate=True)
 
     async def execute(
-        self, what: Startable, input: Any = None, *, wait_timeout: float | None = None, **options: Unpack[StartOptions]
+        self, what: Startable, input: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
     ) -> ExecutionResult:
         """Start, and wait for the end, whatever it is: a failed execution is a result, not an exception.
 
-        Raises as `start` does; `AwaitTimeout` after `wait_timeout` seconds (None: never).
+        Raises as `start` does; `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never).
         """
+        wait_s = patience(wait_timeout)
         execution_id, command = start_command(what, input, options, self.owner, waits=True)
         watch = await self._feed.open(execution_id)
         try:
             # One wait instead of two: the start is confirmed or refused, or the execution has ended.
-            patient = wait_timeout is None
+            patient = wait_s is None
             answer = await self._sender.send(watch, "start", command, until_end=patient)
             if answer is not None and answer.status == "duplicate":
-                return await self.wait(answer.original_id or execution_id, wait_timeout=wait_timeout)
-            return result_of(await self._ended(watch, wait_timeout))
+                return await self.wait(answer.original_id or execution_id, wait_timeout=wait_s)
+            return result_of(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
 
@@ -163,7 +175,7 @@ class Client:
         params: Any = None,
         *,
         input: Any = None,
-        wait_timeout: float | None = None,
+        wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
     ) -> Any:
         """Start, wait for the end, and give the output; anything but completion is raised as its typed error.
@@ -179,11 +191,12 @@ class Client:
         """A handle for an execution that somebody started. Raises `ValidationError` for what is no id."""
         return Handle(self, checked_id(execution_id))
 
-    async def wait(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
+    async def wait(self, execution_id: str, *, wait_timeout: Duration | None = 5.0) -> ExecutionResult:
         """The result once it has ended; one that is not there yet is waited for. Raises `AwaitTimeout`, which touches nothing."""
+        wait_s = patience(wait_timeout)
         watch = await self._feed.open(checked_id(execution_id))
         try:
-            return result_of(await self._ended(watch, wait_timeout))
+            return result_of(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
 
@@ -197,7 +210,7 @@ class Client:
             except TimeoutError:
                 await self._feed.catch_up(watch)
                 if not watch.state.ended:
-                    raise _too_late(watch.state, wait_timeout) from None
+                    raise too_late(watch.state, wait_timeout) from None
         return watch.state
 
     def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
@@ -232,14 +245,17 @@ class Client:
         return outcome_of(state) if state.exists else Pending(ExecutionStatus.PENDING)
 
     async def history(self, execution_id: str) -> list[Commit]:
-        """Its commits from the first to the last. Raises `NotFound`, `CorruptHistory`."""
-        commits = await self._read_commits(checked_id(execution_id))
+        """Its commits from the first to the last; also of what executions share (`list_ids(shared=True)`).
+
+        Raises `NotFound`, `CorruptHistory`.
+        """
+        commits = await self._read_commits(checked_id(execution_id, ours=True))
         if not commits:
             raise not_found(execution_id)
         return commits
 
     async def verify(self, execution_id: str) -> Verification:
-        """Whether its history is whole and lawful, and where it breaks if not. Raises `NotFound`."""
+        """Whether its history is whole and lawful, and where it breaks if not; as `history`. Raises `NotFound`."""
         history = await self._log.load_raw(checked_id(execution_id, ours=True))
         if not history:
             raise not_found(execution_id)
@@ -379,27 +395,20 @@ class Client:
     @asynccontextmanager
     async def _answers_to(self, entity: str, command_id: str, hear: Callable[[Answer], None]) -> AsyncIterator[None]:
         """Hear every answer to a command, also those behind the first."""
-        assert self._connection is not None
+        connection = self._connection
+        if connection is None:
+            raise not_open()
 
         async def heard(message: Msg) -> None:
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 hear(_answer(message.data))
 
-        subscription = await self._connection.subscribe(self._subjects.reply(entity, command_id), heard)
+        subscription = await connection.subscribe(self._subjects.reply(entity, command_id), heard)
         try:
             yield
         finally:
-            if not self._connection.is_closed:
+            if not connection.is_closed:
                 await subscription.unsubscribe()
 
 
 _answer = msgspec.json.Decoder(Answer).decode
-
-
-def _too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
-    """What to raise for an execution that has not ended when the caller's patience has."""
-    if not state.exists:
-        hint = "check the id and the namespace; if it was started just now: is an executor running? (esexec executor)"
-        return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
-    message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
-    return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from esexec.client.queries import Conditions, TaskConditions, executions_asked, tasks_asked
 from esexec.domain.rollback import Undo
+from esexec.plans import Duration
 from esexec.results import ExecutionResult, ExecutionStatus, TaskResult
 from projections.asks import ExecutionsPage, TasksPage
 from projections.timeline import TimelineEntry, timeline
@@ -33,7 +34,7 @@ class Executions:
         """See `Client.status`."""
         return await self._client.status(execution_id)
 
-    async def result(self, execution_id: str, *, wait_timeout: float | None = 5.0) -> Any:
+    async def result(self, execution_id: str, *, wait_timeout: Duration | None = 5.0) -> Any:
         """See `Handle.result`."""
         return await self._client.handle(execution_id).result(wait_timeout=wait_timeout)
 

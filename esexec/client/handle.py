@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ class Handle:
     """Follows one execution. `duplicate`: the start found it there already (idempotency key, or the same start again).
 
     Nothing here touches the execution but `cancel`, `pause`, `resume`, `retry`, `rollback` and `checkpoint`. `wait_timeout` is
-    how long the caller waits, in seconds (None: for ever).
+    how long the caller waits (a number: seconds; None: for ever).
     """
 
     __slots__ = ("_client", "duplicate", "id")
@@ -28,11 +29,11 @@ class Handle:
     def execution_id(self) -> str:
         return self.id
 
-    async def result(self, *, wait_timeout: float | None = 5.0) -> Any:
+    async def result(self, *, wait_timeout: Duration | None = 5.0) -> Any:
         """The execution's output, or its typed error raised. Raises `AwaitTimeout` when the caller's time is over."""
         return (await self.wait(wait_timeout=wait_timeout)).unwrap()
 
-    async def wait(self, *, wait_timeout: float | None = 5.0) -> ExecutionResult:
+    async def wait(self, *, wait_timeout: Duration | None = 5.0) -> ExecutionResult:
         """What came of it, whatever that is. Raises `AwaitTimeout` when the caller's time is over."""
         return await self._client.wait(self.id, wait_timeout=wait_timeout)
 

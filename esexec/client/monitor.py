@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from esexec.client.errors import not_found
 from esexec.client.feed import Feed
 from esexec.client.live import Live, LiveOf
 from esexec.domain.commit import Commit
-from esexec.domain.errors import NotFound
 from esexec.domain.events import Event
 from esexec.domain.evolve import fold
 from esexec.domain.state import ExecutionState
@@ -58,8 +58,3 @@ def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:
     fold(state.execution_id, commits, state)
     events: list[Event] = [event for commit in commits for event in commit.events]
     return update_of(state, events)
-
-
-def not_found(execution_id: str) -> NotFound:
-    """What to raise for an execution that has no history."""
-    return NotFound(f"no execution {execution_id} is known", hint="check the id and the namespace")

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from esexec.client.commands import checked_id
+from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.durations import milliseconds
-from esexec.domain.errors import EsexecError, NotFound, ResourceUnavailable, ValidationError
+from esexec.domain.errors import EsexecError, NotFound, Refused, ResourceUnavailable, ValidationError
 from esexec.domain.evolve import fold
-from esexec.domain.flow import Resource, ResourcePool, ResourceUsage, usage_of
+from esexec.domain.explain import quoted
+from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, ResourceUsage, is_pool_name, usage_of
 from esexec.domain.flow_reading import SaidResources, read_pool, read_requirements
+from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer
 from esexec.domain.sharing.fold import fold_shared
 from esexec.domain.sharing.pools import free_of
@@ -60,7 +64,13 @@ class Resources:
         return await self._client._tell_shared(POOLS_ENTITY, "declare_pool", command)
 
     async def remove(self, pool_id: str) -> bool:
-        """There is no such pool any more: True if that took effect. Raises `Refused` (`pool_in_use`), `NotConfirmed`."""
+        """There is no such pool any more: True if that took effect.
+
+        Raises `ValidationError` (`invalid_value`) for what can be the id of none, `Refused` (`pool_in_use`), `NotConfirmed`.
+        """
+        if not isinstance(pool_id, str) or not is_pool_name(pool_id):
+            hint = f"1 to {limits.id_chars} of A-Z a-z 0-9 _ . : / -"
+            raise ValidationError(f"{quoted(pool_id)} cannot be a pool's id", code="invalid_value", hint=hint)
         command = c.RemovePool(id=new_id(), pool_id=pool_id, actor=self._client.owner)
         return await self._client._tell_shared(POOLS_ENTITY, "remove_pool", command)
 
@@ -73,9 +83,9 @@ class Resources:
     # Allocating ------------------------------------------------------------------------------------------------------------
 
     async def allocate(
-        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+        self, requirements: SaidResources, *, wait_timeout: Duration | None = 5.0, lease: Duration = "30s"
     ) -> list[Resource]:
-        """Allocate all of these, or nothing; waits its turn for `wait_timeout` seconds (0: not at all, None: for ever).
+        """Allocate all of these, or nothing; waits up to `wait_timeout` (a number: seconds; 0: not at all; None: for ever).
 
         What is not released comes back by itself once its `lease` is over. Raises `ResourceUnavailable` if there are no such
         resources or they were not free in time, `ValidationError`, `NotConfirmed`.
@@ -83,15 +93,20 @@ class Resources:
         _, resources = await self._allocate(requirements, wait_timeout, lease)
         return resources
 
-    async def release(self, resource_ids: Iterable[str | Resource]) -> bool:
-        """Give resources back, whoever holds them: True if any of them was held."""
-        ids = tuple(one.id if isinstance(one, Resource) else one for one in resource_ids)
+    async def release(self, resource_ids: str | Resource | Iterable[str | Resource]) -> bool:
+        """Give resources back, whoever holds them, also a step that runs: True if any of them was held.
+
+        One id or resource, or several. Raises `ValidationError` (`invalid_value`) for what is none, `NotConfirmed`.
+        """
+        ids = _ids_of(resource_ids)
+        if not ids:
+            return False
         command = c.ReleaseResources(id=new_id(), resource_ids=ids, actor=self._client.owner)
         return await self._client._tell_shared(POOLS_ENTITY, "release", command)
 
     @asynccontextmanager
     async def hold(
-        self, requirements: SaidResources, *, wait_timeout: float | None = 5.0, lease: Duration = "30s"
+        self, requirements: SaidResources, *, wait_timeout: Duration | None = 5.0, lease: Duration = "30s"
     ) -> AsyncIterator[list[Resource]]:
         """Allocate for the length of a block; the lease is renewed meanwhile, and ends soon if this process dies.
 
@@ -104,27 +119,38 @@ class Resources:
             yield resources
         finally:
             keeping.cancel()
-            await self._release(allocation)
+            await asyncio.shield(self._release(allocation))
 
     async def _allocate(
-        self, requirements: SaidResources, wait_timeout: float | None, lease: Duration
+        self, requirements: SaidResources, wait_timeout: Duration | None, lease: Duration
     ) -> tuple[str, list[Resource]]:
-        needs = read_requirements(requirements, "requirements")
+        needs = _needs(requirements)
+        wait_s, lease_ms = patience(wait_timeout), _lease_ms(lease)
         command = c.AllocateResources(
-            id=new_id(), requirements=needs, lease_ms=_lease_ms(lease), wait=wait_timeout != 0, actor=self._client.owner
+            id=new_id(), requirements=needs, lease_ms=lease_ms, wait=wait_s != 0, actor=self._client.owner
         )
         answers: asyncio.Queue[Answer] = asyncio.Queue()
         async with self._client._answers_to(POOLS_ENTITY, command.id, answers.put_nowait):
             try:
                 await self._client._tell_shared(POOLS_ENTITY, "allocate", command)
-                return command.id, await asyncio.wait_for(self._granted(command.id, answers), wait_timeout or None)
+                return command.id, await self._in_time(command.id, answers, wait_s)
+            except (Refused, ResourceUnavailable, ValidationError):  # nothing is held, nothing waits
+                raise
             except asyncio.CancelledError:  # nobody waits for it any more
                 await asyncio.shield(self._release(command.id))
                 raise
-            except TimeoutError:
-                await self._release(command.id)
-                message = f"what was asked for was not free within {wait_timeout:g} s"
-                raise ResourceUnavailable(message, retry=False, hint="wait longer, or ask for less") from None
+            except BaseException:  # whether it is held is not known: it is not to be
+                await self._client._sender.post(POOLS_ENTITY, "release", self._back(command.id))
+                raise
+
+    async def _in_time(self, allocation: str, answers: "asyncio.Queue[Answer]", wait_s: float | None) -> list[Resource]:
+        try:
+            async with asyncio.timeout(wait_s or None):
+                return await self._granted(allocation, answers)
+        except TimeoutError:
+            await self._release(allocation)
+            message = "what was asked for was not free" + (f" within {wait_s:g} s" if wait_s else "")
+            raise ResourceUnavailable(message, retry=False, hint="wait longer, or ask for less") from None
 
     async def _granted(self, allocation: str, answers: "asyncio.Queue[Answer]") -> list[Resource]:
         """The resources, once the answer says so; or the log, for an answer can be lost."""
@@ -157,15 +183,17 @@ class Resources:
                 logger.debug("will be renewed again: %s", error)
 
     async def _release(self, allocation: str) -> None:
-        command = c.ReleaseResources(id=new_id(), allocation=allocation, actor=self._client.owner)
         with suppress(EsexecError):  # its lease ends by itself
-            await self._client._tell_shared(POOLS_ENTITY, "release", command)
+            await self._client._tell_shared(POOLS_ENTITY, "release", self._back(allocation))
+
+    def _back(self, allocation: str) -> c.ReleaseResources:
+        return c.ReleaseResources(id=new_id(), allocation=allocation, actor=self._client.owner)
 
     # Usage -----------------------------------------------------------------------------------------------------------------
 
     async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
         """What the steps of an execution used, and what that cost, in order; of what is held, as of now. Raises `NotFound`."""
-        commits = await self._client.history(execution_id)
+        commits = await self._client.history(checked_id(execution_id))
         state = fold(execution_id, commits)
         released = [event for commit in commits for event in commit.events if isinstance(event, e.ResourceReleased)]
         used = [one for event in released for one in event.usage]
@@ -181,8 +209,30 @@ class Resources:
         return fold_shared(POOLS_ENTITY, [codec.decode(one.data) for one in stored])
 
 
+def _needs(requirements: SaidResources) -> tuple[ResourceRequirement, ...]:
+    needs = read_requirements(requirements, "requirements", in_seconds=True)
+    if not needs:
+        raise ValidationError(
+            "requirements: nothing is asked for", code="missing", hint='such as {"gpu": 1}', path="requirements"
+        )
+    return needs
+
+
+def _ids_of(said: str | Resource | Iterable[str | Resource]) -> tuple[str, ...]:
+    several = [said] if isinstance(said, str | Resource) or not isinstance(said, Iterable) else [*said]
+    ids = tuple(one.id if isinstance(one, Resource) else one for one in several)
+    for one in ids:
+        if not isinstance(one, str) or not is_token(one):
+            hint = "what allocate gave, or its ids"
+            raise ValidationError(f"{quoted(one)} is no resource, nor the id of one", code="invalid_value", hint=hint)
+    if len(ids) > limits.resources_released:
+        hint = f"at most {limits.resources_released} at once (limits.resources_released)"
+        raise ValidationError(f"{len(ids)} resources", code="invalid_value", hint=hint)
+    return ids
+
+
 def _lease_ms(lease: Duration) -> int:
-    lease_ms = milliseconds(lease, name="lease")
+    lease_ms = milliseconds(lease, name="lease", can_be_0=False)
     if not 1_000 <= lease_ms <= limits.resource_lease_max_ms:
         hint = f"1 s to {limits.resource_lease_max_ms // 3_600_000} h (limits.resource_lease_max_ms)"
         raise ValidationError(f"a lease of {lease_ms} ms", code="bad_lease", hint=hint)

@@ -58,6 +58,10 @@ class Sender:
             raise _refusal(got, command)
         return got  # type: ignore[no-any-return]
 
+    async def post(self, entity: str, verb: str, command: c.Command) -> None:
+        """Publish a command without waiting for what becomes of it: it is sent until it is stored, or the client is closed."""
+        await self._publisher.send(self._subjects.command(entity, verb), encode_command(command))
+
     async def _look_for(self, watch: Watch, command: c.Command, stored: bool) -> Answer | None:
         """No answer came: perhaps only the message was lost. The log knows."""
         entity = watch.state.execution_id

@@ -1,4 +1,5 @@
-"""When a start may begin and must have ended: times with their offset, durations from now, and what a handler hands on."""
+"""When a start may begin and must have ended: times with their offset, durations from now, and what a handler hands on; and
+how long a caller waits."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from esexec.plans import Duration
 from esexec.tasks import current_context
 from esexec.world import now
 
+_PATIENCE_HINT = 'seconds, or with a unit as "30s", 0 or more; None to wait for ever'
 _NOTHING: dict[str, Any] = {}
 
 
@@ -36,6 +38,17 @@ def of_start(
     if ends:
         said["deadline"] = min(ends)
     return said
+
+
+def patience(wait_timeout: Duration | None) -> float | None:
+    """How many seconds a caller waits; None: for ever. Raises `ValidationError` (`invalid_duration`)."""
+    if wait_timeout is None:
+        return None
+    try:
+        return milliseconds(wait_timeout, name="wait_timeout") / 1000
+    except ValidationError as error:
+        error.hint = _PATIENCE_HINT
+        raise
 
 
 def _deadline(value: datetime | Duration | None) -> datetime | None:

@@ -81,7 +81,8 @@ def _of_execution(decision: Decision, answer: s.Answer, run: int) -> Verdict:
         case s.Denied():
             if state.cancel:
                 return Verdict("ineffective")
-            decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=answer.error.message))
+            reason, code = answer.error.message, answer.error.code
+            decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=reason, code=code))
         case s.Waiting():
             return Verdict("ineffective")
     return APPLIED

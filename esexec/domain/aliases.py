@@ -70,13 +70,15 @@ class Written(NamedTuple):
     value: Any
 
 
-def by_field(document: object, known: Mapping[str, str], path: str, *, nulls: bool = False) -> dict[str, Written]:
-    """What `document` says, by field. `null` says nothing, or with `nulls` something of its own.
+def by_field(
+    document: object, known: Mapping[str, str], path: str, *, nulls: bool = False, such_as: str | None = None
+) -> dict[str, Written]:
+    """What `document` says, by field. `null` says nothing, or with `nulls` something of its own. `such_as`: an example.
 
     Raises ValidationError: `invalid_value` when it is no object, `unknown_key`, `said_twice` (the same through two keys).
     """
     if not isinstance(document, Mapping):
-        raise wrong_type(path, "an object", document)
+        raise wrong_type(path, "an object", document, hint=such_as and f"such as {such_as}")
     found: dict[str, Written] = {}
     for key, value in document.items():
         field = field_of(key, known)
@@ -99,12 +101,12 @@ def field_of(key: object, known: Mapping[str, str]) -> str | None:
     return known.get(key) or known.get(_snake_case(key)) if isinstance(key, str) else None
 
 
-def wrong_type(path: str, expected: str, value: object) -> ValidationError:
+def wrong_type(path: str, expected: str, value: object, *, hint: str | None = None) -> ValidationError:
     """The error for a value of another kind than `expected` ("a list")."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     got = "nothing" if value is None else names.get(type(value), type(value).__name__)
     message = f"expected {expected}, got {got}"
-    return ValidationError(f"{path}: {message}" if path else message, code="invalid_value", path=path)
+    return ValidationError(f"{path}: {message}" if path else message, code="invalid_value", hint=hint, path=path)
 
 
 def _snake_case(key: str) -> str:

@@ -59,9 +59,10 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
 
 
 class CancelExecution(AnyCommand, frozen=True, kw_only=True):
-    """End an execution that has not ended."""
+    """End an execution that has not ended. `code`: says that another with its concurrency key takes its place."""
 
     reason: Text = ""
+    code: Literal["replaced"] | None = None
 
 
 class PauseExecution(AnyCommand, frozen=True, kw_only=True):
@@ -185,7 +186,9 @@ class RenewResources(AnyCommand, frozen=True, kw_only=True):
 class ReleaseResources(AnyCommand, frozen=True, kw_only=True):
     """Give resources back, by their ids; or what the command `allocation` allocated or waits for (entity `_pools`)."""
 
-    resource_ids: Annotated[tuple[Annotated[str, Meta(max_length=limits.id_chars)], ...], Meta(max_length=1_000)] = ()
+    resource_ids: Annotated[
+        tuple[Annotated[str, Meta(max_length=limits.id_chars)], ...], Meta(max_length=limits.resources_released)
+    ] = ()
     allocation: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
 
 

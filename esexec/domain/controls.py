@@ -97,7 +97,7 @@ def _cancel(decision: Decision, command: c.CancelExecution, time: datetime) -> V
         return Verdict("duplicate", n=state.n)
     if _overtaken(state, time):
         return Verdict("superseded")
-    decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=command.reason))
+    decision.emit(e.ExecutionCancelRequested(grace_ms=limits.cancel_grace_ms, reason=command.reason, code=command.code))
     return APPLIED
 
 

@@ -81,10 +81,14 @@ class ExecutionFailed(_Event, tag="execution_failed", frozen=True, kw_only=True)
 
 
 class ExecutionCancelRequested(_Event, tag="execution_cancel_requested", frozen=True, kw_only=True):
-    """Somebody wants it to end. What is queued is withdrawn, what runs is told, until `grace_ms` is over."""
+    """Somebody wants it to end. What is queued is withdrawn, what runs is told, until `grace_ms` is over.
+
+    `code`: `skipped` or `replaced`, where its concurrency key wants it, and nobody asked for it.
+    """
 
     grace_ms: int
     reason: str = ""
+    code: str | None = None
 
 
 class ExecutionCancelled(_Event, tag="execution_cancelled", frozen=True, kw_only=True):

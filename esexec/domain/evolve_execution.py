@@ -66,7 +66,7 @@ def failed(state: ExecutionState, event: e.ExecutionFailed) -> None:
 
 def cancel_requested(state: ExecutionState, event: e.ExecutionCancelRequested) -> None:
     state.phase, state.status = "cancelling", "running" if state.started_at is not None else "pending"
-    state.cancel, state.cancel_reason, state.turned = state.version, event.reason, state.n
+    state.cancel, state.cancel_reason, state.cancel_code, state.turned = state.version, event.reason, event.code, state.n
     hold_what_was_not_handed_out(state)
     if state.rollback is not None:
         _give_up_waiting_undo(state)

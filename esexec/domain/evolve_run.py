@@ -60,7 +60,8 @@ def _begin_run(state: ExecutionState, run: int, keep: list[StepState | None], *,
     state.serial_busy = False
     state.phase, state.status = "executing", "paused" if state.paused else "running"
     state.failing, state.cancel, state.expired, state.cursor, state.recovering = False, 0, 0, 0, 0
-    state.cancel_reason, state.ended_at, state.rollback, state.rollback_status = "", None, None, None
+    state.cancel_reason, state.cancel_code = "", None
+    state.ended_at, state.rollback, state.rollback_status = None, None, None
     state.abandoned, state.doomed = [], NOBODY
     state.failed = [index for index, step in enumerate(state.steps) if step.status == "failed"]
     state.error = state.steps[state.failed[0]].error if state.failed else None

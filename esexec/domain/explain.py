@@ -33,6 +33,16 @@ _CHOICES = {
     "limit": f"1 to {limits.concurrency_limit} (limits.concurrency_limit)",
     "total": f"1 to {limits.concurrency_limit} (limits.concurrency_limit)",
     "type": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ . : / -",
+    "id": f"1 to {limits.id_chars} of A-Z a-z 0-9 _ . : / -",
+    "capacity": "a number, more than 0, up to 10**15",
+    "amount": "a number, more than 0, up to 10**15",
+    "cost_per_unit": "a number, 0 or more",
+    "cost_per_unit_second": "a number, 0 or more",
+    "priority": f"a whole number, 0 to {limits.priority_max}",
+    "key": f"1 to {limits.key_chars} characters (limits.key_chars)",
+    "scope": f"1 to {limits.key_chars} characters (limits.key_chars)",
+    "attributes": "an object: names and values",
+    "constraints": "an object: names and values",
 }
 """By field: what it can be."""
 _NO_CHOICE = re.compile(r"Invalid enum value (.*)", re.DOTALL)
@@ -89,6 +99,8 @@ def invalid_value(error: msgspec.ValidationError, *, path: str = "", written: Ma
     if written and field in written:
         below = written[field] + below[len(field) :]
     full = joined(path, below)
+    if "matching regex" in reason:
+        reason = "cannot be a name"
     chosen = _NO_CHOICE.fullmatch(reason)
     reason = f"{shown(chosen[1])} is none of its values" if chosen else reason[:1].lower() + reason[1:]
     hint = _HINTS.get(code) or _CHOICES.get(name)

@@ -12,9 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
+from esexec.domain.explain import shown
 
 Text = Annotated[str, Meta(min_length=1, max_length=limits.key_chars)]
-Name = Annotated[str, Meta(min_length=1, max_length=limits.id_chars, pattern=r"^[A-Za-z0-9_.:/-]+\Z")]
+_NAME = r"^[A-Za-z0-9_.:/-]+\Z"
+Name = Annotated[str, Meta(min_length=1, max_length=limits.id_chars, pattern=_NAME)]
 Amount = Annotated[float, Meta(gt=0, le=1e15)]
 Price = Annotated[float, Meta(ge=0, le=1e15)]
 
@@ -73,6 +75,12 @@ class ResourceRequirement(msgspec.Struct, omit_defaults=True, forbid_unknown_fie
     constraints: dict[str, Any] = {}
 
 
+def in_words(requirement: ResourceRequirement) -> str:
+    """What is required, for people: `2 gpu with {'region': 'us'}`."""
+    constraints = f" with {shown(str(requirement.constraints))}" if requirement.constraints else ""
+    return f"{requirement.amount:g} {requirement.type}{constraints}"
+
+
 class ResourcePool(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True):
     """A pool of a namespace: `capacity` units of a resource of this `type`.
 
@@ -127,6 +135,11 @@ def usage_of(resource: Resource, start: datetime, end: datetime, *, busy_s: floa
         end_time=None if ongoing else end,
         efficiency=min(1.0, max(0.0, busy_s / held_s)) if held_s else float(busy_s > 0),
     )
+
+
+def is_pool_name(text: str) -> bool:
+    """Whether a pool, or a type of resource, may be called so."""
+    return len(text) <= limits.id_chars and re.match(_NAME, text) is not None
 
 
 # Constraints -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ What comes out obeys `flow_rules`. Wherever it stands, `null` says nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,7 +67,7 @@ def read_requirements(value: object, path: str, *, in_seconds: bool = False) -> 
     elif isinstance(value, list | tuple):
         written = [(f"{path}[{number}]", said) for number, said in enumerate(value)]
     else:
-        raise wrong_type(path, 'a list of requirements, or amounts by type such as {"gpu": 2}', value)
+        raise wrong_type(path, "a list of requirements, or amounts by type", value, hint=_REQUIREMENTS)
     if len(written) > limits.requirements:
         hint = f"at most {limits.requirements} (limits.requirements)"
         raise ValidationError(f"{path}: {len(written)} requirements", code="too_many_requirements", hint=hint, path=path)
@@ -98,9 +99,7 @@ def _of_type(type_: object, said: object, path: str) -> object:
             raise ValidationError(f"{where}: says its type twice", code="said_twice", hint=hint, path=where)
         return {"type": type_, **said}
     if isinstance(said, bool) or not isinstance(said, int | float):
-        error = wrong_type(where, "an amount", said)
-        error.hint = 'amounts by type, such as {"gpu": 2}, or a list: [{"type": "gpu", "amount": 2}]'
-        raise error
+        raise wrong_type(where, "an amount", said, hint=_REQUIREMENTS)
     return {"type": type_, "amount": said}
 
 
@@ -116,14 +115,32 @@ def _with_json(fields: dict[str, Written], field: str, path: str) -> dict[str, W
     key, value = fields[field]
     where = joined(path, key)
     check_shape(value, path=where, size_max=limits.pool_bytes)
-    return {**fields, field: Written(key, json_value(value, where))}
+    plain = json_value(value, where)
+    if not _is_finite(plain):
+        raise ValidationError(f"{where}: not JSON", code="not_json", hint="NaN and infinity are no JSON", path=where)
+    return {**fields, field: Written(key, plain)}
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or isfinite(value)
+
+
+_SUCH_AS: dict[type, str] = {
+    RateLimit: '{"max_executions": 10, "window": "1m"}',
+    Key: '{"key": "input.customer", "limit": 3}',
+    ResourceRequirement: '{"type": "gpu", "amount": 2}',
+    ResourcePool: '{"id": "rack-1", "type": "gpu", "capacity": 4}',
+}
+_REQUIREMENTS = 'such as {"gpu": 2}, or a list: [{"type": "gpu", "amount": 2}]'
 
 
 def _fields(kind: type[T], value: object, known: Mapping[str, str], path: str) -> dict[str, Written]:
     """What `value` says, by field; an object of the kind says its fields, which nobody has checked yet."""
     if isinstance(value, kind):
         value = {field: getattr(value, field) for field in kind.__struct_fields__}
-    return by_field(value, known, path)
+    return by_field(value, known, path, such_as=_SUCH_AS[kind])
 
 
 def _must_say(fields: dict[str, Any], field: str, hint: str, path: str) -> None:

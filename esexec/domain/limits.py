@@ -92,6 +92,8 @@ pool_bytes: Final = 4 * 1024
 """Largest pool, with its attributes, as JSON; also the largest requirements of one step or allocation."""
 requirements: Final = 20
 """Resource requirements of one step or allocation."""
+resources_released: Final = 1_000
+"""Resources that one command gives back."""
 resource_lease_ms: Final = 30_000
 """How long a client holds resources without a word, unless it says otherwise."""
 resource_lease_max_ms: Final = 24 * 3600 * 1000

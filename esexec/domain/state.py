@@ -295,6 +295,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     error: ErrorInfo | None = None
     cancel: int = 0
     cancel_reason: str = ""
+    cancel_code: str | None = None
     expired: int = 0
     abandoned: list[str] = []
     paused: bool = False

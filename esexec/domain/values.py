@@ -16,7 +16,11 @@ _BARE_SECONDS_MAX = 1_000
 """Bare numbers from here on are refused under a key without a unit: elsewhere they mean milliseconds (`timeout: 30000`)."""
 
 
-def duration(value: Any, path: str, in_seconds: bool) -> int:
+_ABOVE_0 = frozenset({"window_ms"})
+"""Durations of which there is no "none"."""
+
+
+def duration(value: Any, path: str, in_seconds: bool, *, can_be_0: bool = True) -> int:
     """Milliseconds. `in_seconds`: bare numbers without a unit in their key are surely seconds, however large.
 
     Raises ValidationError: `invalid_duration`, `ambiguous_duration`.
@@ -29,7 +33,7 @@ def duration(value: Any, path: str, in_seconds: bool) -> int:
             hint=f'write the unit: "{shown(value)}s" or "{shown(value)}ms"',
             path=path,
         )
-    return milliseconds(value, name=path)
+    return milliseconds(value, name=path, can_be_0=can_be_0)
 
 
 def with_durations(fields: Mapping[str, Written], path: str, in_seconds: bool) -> dict[str, Written]:
@@ -37,7 +41,7 @@ def with_durations(fields: Mapping[str, Written], path: str, in_seconds: bool) -
     converted = dict(fields)
     for field, (key, value) in fields.items():
         if field.endswith("_ms"):
-            converted[field] = Written(key, duration(value, joined(path, key), in_seconds))
+            converted[field] = Written(key, duration(value, joined(path, key), in_seconds, can_be_0=field not in _ABOVE_0))
     return converted
 
 

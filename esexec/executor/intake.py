@@ -101,6 +101,8 @@ class Intake:
             raise ValidationError("the command's id is no id", code="bad_command_id", hint="letters, digits, - and _")
         _check_depth(data, command)
         _check_parts(data, command)
+        if isinstance(command, c.ReleaseResources) and not command.resource_ids and command.allocation is None:
+            raise ValidationError("it says nothing to give back", code="missing", hint="say `resource_ids`, or an `allocation`")
         return command
 
     async def _refuse(self, envelope: Envelope, error: Exception) -> None:

@@ -202,7 +202,10 @@ class NatsOutbox:
         """The same wish each time: it is applied once."""
         other = by.split("/")[0]
         wish = c.CancelExecution(
-            id=f"room-{sha256(by.encode()).hexdigest()[:40]}", confirm=False, reason=f"{other} takes its place"
+            id=f"room-{sha256(by.encode()).hexdigest()[:40]}",
+            confirm=False,
+            reason=f"{other} takes its place",
+            code="replaced",
         )
         await self._store(self._subjects.command(execution, "cancel"), _encode(wish), None, done)
 

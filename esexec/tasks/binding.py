@@ -52,6 +52,16 @@ class Binding:
         )
         self._check()
 
+    @property
+    def names(self) -> list[str]:
+        """The parameters that params are bound to."""
+        return [*self._parameters]
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether further params are taken as well: the function has `**rest`."""
+        return self._rest is not None
+
     def arguments(self, params: Any, context: Context | None, *, loose: bool = False) -> dict[str, Any]:
         """The keyword arguments for one call. Raises ValidationError (`invalid_params`).
 

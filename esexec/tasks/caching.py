@@ -6,7 +6,7 @@ leaves out must not matter to the output.
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.durations import milliseconds
 from esexec.domain.errors import EsexecError, ExecutionError, ValidationError
+from esexec.domain.explain import did_you_mean
 from esexec.tasks.options import Duration
 from esexec.tasks.outputs import Kept, encode_value
 
@@ -27,11 +28,12 @@ class Cache:
     """Successful outputs of a task are kept in the namespace, and serve in place of its handler where the key is the same.
 
     `key`: None, all params; names of params; or a function of one argument `params`, the params as they were given, or of
-    parameters of the task by name. `ttl`: how long a result serves (None: until there is no room for it). `version`: another one
-    finds nothing of the ones before. Raises ValidationError (`invalid_cache`, `invalid_duration`).
+    parameters of the task by name; a task without such parameters is refused. `ttl`: how long a result serves (None: until there
+    is no room for it). `version`: another one finds nothing of the ones before. Raises ValidationError (`invalid_cache`,
+    `invalid_duration`).
     """
 
-    __slots__ = ("_all_params", "_names", "key", "ttl_ms", "version")
+    __slots__ = ("_all_params", "_names", "_needed", "key", "ttl_ms", "version")
 
     def __init__(self, key: Key = None, ttl: Duration | None = None, *, version: str | int = "") -> None:
         if not (key is None or callable(key) or _are_names(key)):
@@ -45,15 +47,30 @@ class Cache:
         """0: no end."""
         self._names: tuple[str, ...] | None = None
         self._all_params = False
+        self._needed: tuple[str, ...] = ()
+        """What a task must have parameters for."""
         if callable(key):
             self._read_signature(key)
+        elif key is not None:
+            self._needed = tuple(key)
 
     def _read_signature(self, key: Callable[..., Any]) -> None:
         parameters = inspect.signature(key).parameters.values()
         if [one.name for one in parameters] == ["params"]:
             self._all_params = True
-        elif not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            return
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             self._names = tuple(one.name for one in parameters)
+        self._needed = tuple(one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD)
+
+    def check(self, task: str, parameters: Collection[str]) -> None:
+        """Whether a task with these parameters has what the key names. Raises ValidationError (`invalid_cache`)."""
+        for name in self._needed:
+            if name not in parameters:
+                hint = did_you_mean(name, parameters) or "names of its parameters"
+                raise ValidationError(
+                    f"task `{task}`: its cache's key names `{name}`, which is no parameter of it", code="invalid_cache", hint=hint
+                )
 
     def hash_of(self, task: str, params: Any, arguments: Callable[[], Mapping[str, Any]]) -> str:
         """What the result for these params is found by. `arguments`: gives them by name and converted, if the key asks for that.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from esexec.domain.errors import ExecutionError
-from esexec.domain.flow import Resource as Allocated
+from esexec.domain.flow import Resource
 from esexec.domain.measures import Measured
 from esexec.domain.messages import Dispatch, Purpose
 from esexec.tasks.live import Outlet, Voice
@@ -272,7 +272,7 @@ class Context:
     # Resources -----------------------------------------------------------------------------------------------------------
 
     @property
-    def allocated(self) -> list[Allocated]:
+    def allocated(self) -> list[Resource]:
         """The resources of the namespace's pools that this attempt was granted, as its step requires them."""
         return [*self._dispatch.allocated]
 
@@ -282,10 +282,11 @@ class Context:
 
         `discard("db")` says that the item is broken. Raises ExecutionError (`resource_not_used`) for one that it does not use.
         """
-        found = self._resources
-        if found is None:
+        found, allocated = self._resources, self._dispatch.allocated
+        if found is None and not allocated:
             return NO_RESOURCES
-        return found if isinstance(found, WorkerResources) else WorkerResources(found)
+        resources = found if isinstance(found, WorkerResources) else WorkerResources(found or {})
+        return resources.beside(one.type for one in allocated) if allocated else resources
 
     # Its end ---------------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ cannot be written as JSON is told as its `repr`. May be used from any thread.
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -34,7 +35,8 @@ class Outlet(Protocol):
 
 
 class Voice:
-    """One attempt, as it tells of itself. `ctx.log` is one: a message and, by name, whatever belongs to it.
+    """One attempt, as it tells of itself. `ctx.log` is one: a message, with arguments for its `%s` as in
+    `logging`, and, by name, whatever belongs to it.
 
     Without an outlet (in the test of a handler) nothing is sent.
     """
@@ -51,19 +53,27 @@ class Voice:
 
     # Log lines ---------------------------------------------------------------------------------------------------------------
 
-    def debug(self, message: str, /, **fields: Any) -> None:
-        self._log("debug", message, fields)
+    def debug(self, message: str, /, *args: Any, **fields: Any) -> None:
+        self._log("debug", message, args, fields)
 
-    def info(self, message: str, /, **fields: Any) -> None:
-        self._log("info", message, fields)
+    def info(self, message: str, /, *args: Any, **fields: Any) -> None:
+        self._log("info", message, args, fields)
 
-    def warning(self, message: str, /, **fields: Any) -> None:
-        self._log("warning", message, fields)
+    def warning(self, message: str, /, *args: Any, **fields: Any) -> None:
+        self._log("warning", message, args, fields)
 
-    def error(self, message: str, /, **fields: Any) -> None:
-        self._log("error", message, fields)
+    def error(self, message: str, /, *args: Any, **fields: Any) -> None:
+        self._log("error", message, args, fields)
 
-    def _log(self, level: Level, message: Any, fields: dict[str, Any]) -> None:
+    def critical(self, message: str, /, *args: Any, **fields: Any) -> None:
+        """As `error`."""
+        self._log("error", message, args, fields)
+
+    def exception(self, message: str, /, *args: Any, **fields: Any) -> None:
+        """As `error`; what was raised is not told, a field can be."""
+        self._log("error", message, args, fields)
+
+    def _log(self, level: Level, message: Any, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
         if self._outlet is None:
             return
         with self._lock:
@@ -75,7 +85,7 @@ class Voice:
                 self._left_out += 1
                 return
             left_out, self._left_out = self._left_out, 0
-        self._send_line(level, _text(message), _fields(fields) if fields else {}, left_out)
+        self._send_line(level, _line(message, args) if args else _text(message), _fields(fields) if fields else {}, left_out)
 
     def _send_line(self, level: Level, message: str, fields: dict[str, Any], left_out: int) -> None:
         about, outlet = self._dispatch, self._outlet
@@ -153,6 +163,15 @@ def _part(fraction: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return None if part != part or isinstance(fraction, str) else min(1.0, max(0.0, part))
+
+
+def _line(message: Any, args: tuple[Any, ...]) -> str:
+    """`message % args`, as in `logging`; where they do not fit, one behind the other."""
+    text = _text(message)
+    try:
+        return _text(text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args))
+    except Exception:  # a log line is not to fail its handler
+        return _text(" ".join([text, *map(_text, args)]))
 
 
 def _text(value: Any) -> str:

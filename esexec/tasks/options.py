@@ -8,6 +8,7 @@ import msgspec
 
 from esexec.domain.durations import milliseconds
 from esexec.domain.errors import ValidationError
+from esexec.domain.explain import did_you_mean
 from esexec.domain.flow_reading import SaidRateLimit, read_rate_limit
 from esexec.domain.settings import TaskSettings
 
@@ -34,6 +35,12 @@ class TaskOptions(TypedDict, total=False):
     rate_limit: SaidRateLimit | None
 
 
+_NOT_HERE = {
+    "resources": "what undoes a step needs no resources",
+    **dict.fromkeys(
+        ("concurrency", "cache", "compensate"), "make it a task of its own, @task(…), and name it: @task(compensate=that_task)"
+    ),
+}
 _DURATIONS = ("timeout", "queue_timeout", "initial_retry_delay", "max_retry_delay", "max_retry_after")
 
 
@@ -43,6 +50,9 @@ def read_options(options: TaskOptions | Mapping[str, Any]) -> TaskSettings:
     Raises ValidationError: `invalid_settings`, `invalid_duration`, and for a rate limit what `read_rate_limit` raises.
     """
     said: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name in said.keys() - TaskOptions.__annotations__.keys():
+        hint = _NOT_HERE.get(name) or did_you_mean(name, TaskOptions.__annotations__)
+        raise ValidationError(f"{name}: unknown setting", code="invalid_settings", hint=hint)
     if "retry_delay" in said:
         if "initial_retry_delay" in said:
             raise ValidationError("retry_delay and initial_retry_delay are the same setting: give one", code="invalid_settings")

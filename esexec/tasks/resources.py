@@ -7,7 +7,7 @@ called once it has one item of each. They are taken in the order of their names,
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, Self
 
 from esexec.domain import limits
 from esexec.domain.errors import ExecutionError, ValidationError
@@ -55,11 +55,17 @@ class WorkerResources(Mapping[str, Any]):
     One that its task does not use raises ExecutionError (`resource_not_used`).
     """
 
-    __slots__ = ("_discarded", "_items")
+    __slots__ = ("_allocated", "_discarded", "_items")
 
     def __init__(self, items: Mapping[str, Any]) -> None:
         self._items = items
         self._discarded: set[str] = set()
+        self._allocated: frozenset[str] = frozenset()
+
+    def beside(self, allocated: Iterable[str]) -> Self:
+        """The same, for an attempt that was allocated resources of these types: who looks for them here is told where."""
+        self._allocated = frozenset(allocated)
+        return self
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -94,7 +100,7 @@ class WorkerResources(Mapping[str, Any]):
             f"the task does not use a resource {name!r:.80}",
             code="resource_not_used",
             retry=False,
-            hint=f'say so: @task(uses=["{name}"])',
+            hint="what was allocated to it is in ctx.allocated" if name in self._allocated else f'say so: @task(uses=["{name}"])',
         )
 
 
@@ -103,8 +109,12 @@ NO_RESOURCES = WorkerResources(MappingProxyType({}))
 
 def checked_uses(task: str, uses: Iterable[str]) -> tuple[str, ...]:
     """The names of the resources that a task uses, each once, in order. Raises ValidationError (`invalid_task`)."""
-    names = () if isinstance(uses, str) else tuple(uses)
-    if isinstance(uses, str) or not all(isinstance(name, str) and is_user_id(name) for name in names):
+    names = tuple(uses) if isinstance(uses, Iterable) else ()
+    if (
+        isinstance(uses, str)
+        or not isinstance(uses, Iterable)
+        or not all(isinstance(name, str) and is_user_id(name) for name in names)
+    ):
         raise ValidationError(f"task `{task}`: uses={uses!r:.80} are no names", code="invalid_task", hint='uses=["db"]')
     return tuple(sorted(set(names)))
 

@@ -169,6 +169,8 @@ class Task(Generic[P, R]):
             if may_wait and isinstance(error, NameError):
                 return
             raise ValidationError(f"task `{self.name}`: its signature cannot be read: {error}", code="invalid_task") from error
+        if self.cache is not None and not self._binding.takes_any:
+            self.cache.check(self.name, self._binding.names)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -235,8 +237,8 @@ def task(
     (else see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many
     steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of
     the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
-    Raises ValidationError: `invalid_task` for the function, `invalid_settings` for the settings, and what is refused of rate
-    limits, keys and requirements by the codes that plans have for it.
+    Raises ValidationError: `invalid_task` for the function, `invalid_cache` for a cache whose key does not fit it,
+    `invalid_settings`, and what is refused of rate limits, keys and requirements by the codes that plans have for it.
     """
     settings = read_options(
         {

@@ -4,6 +4,7 @@ A `Tale` is made only where somebody listens. It is told to those who were attac
 are: so a hook hears the end of what it heard begin, and of nothing else. All of it on the worker's loop.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -37,7 +38,7 @@ class Tale:
         self._metadata: dict[str, Any] = {
             "task": dispatch.task,
             "action": dispatch.task,
-            "params": msgspec.to_builtins(dispatch.params),  # a copy: what a hook does to it is not to reach the handler
+            "params": msgspec.to_builtins(dispatch.params),  # as they are now: the handler may change its own
             "execution_id": dispatch.execution_id,
             "step": dispatch.step,
             "attempt": dispatch.attempt,
@@ -46,18 +47,27 @@ class Tale:
             "purpose": dispatch.purpose,
         }
         times = {"system_time": attempt.started_at.timestamp(), "monotonic_time": attempt.started_mono}
-        telemetry.tell(hooks, "exec.start", times, self._metadata)
+        telemetry.tell(hooks, "exec.start", times, self._metadata, _copied)
 
     def end(self, ended_mono: float, *, error: ErrorInfo | None = None, why: Why | None = None) -> None:
         """Tells how it ended: with an error, because it was told to (`why`), or well."""
         duration = max(0.0, ended_mono - self._started_mono)
         took = {"duration": duration, "duration_ms": duration * 1000}
         if error is None and why is None:
-            telemetry.tell(self._hooks, "exec.stop", took, self._metadata)
+            telemetry.tell(self._hooks, "exec.stop", took, self._metadata, _copied)
             return
         kind: Kind = "error"
         if error is None:
             kind, wire_type, code, message = _STOPPED[why or "cancelled"]
             step, attempt = self._metadata["step"], self._metadata["attempt"]
             error = ErrorInfo(type=wire_type, code=code, message=message, task_id=step, attempt=attempt, timestamp=now())
-        telemetry.tell(self._hooks, "exec.exception", took, {**self._metadata, "error": error, "kind": kind})
+        telemetry.tell(self._hooks, "exec.exception", took, {**self._metadata, "error": error, "kind": kind}, _copied)
+
+
+def _copied(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata that a hook can change without anybody else seeing it."""
+    copied = {**metadata, "params": msgspec.to_builtins(metadata["params"])}
+    error: ErrorInfo | None = metadata.get("error")
+    if error is not None:
+        copied["error"] = msgspec.structs.replace(error, context=msgspec.to_builtins(error.context))
+    return copied

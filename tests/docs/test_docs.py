@@ -53,6 +53,18 @@ async def test_page_does_what_it_shows(page: Path, stage: Stage) -> None:
         await stage.play(block)
 
 
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python" and block.title], ids=lambda one: one.place
+)
+def test_a_program_that_is_shown_is_run(block: Block) -> None:
+    """A file of Python is a whole program or module, and one that runs something is run by a command of its page."""
+    assert block.title is not None
+    compile(block.text, block.title, "exec")
+    if "asyncio.run(" in block.text:
+        behind = [one for one in blocks(block.page) if one.line > block.line and one.language == "console"]
+        assert any(f"python {block.title}" in command.line for one in behind for command in commands(one))
+
+
 def test_server_is_started_as_shown() -> None:
     """Every command line that starts the server with the shipped configuration gives it values that it can read."""
     shown = [one.line for block in BLOCKS if block.language == "console" for one in commands(block)]

@@ -373,6 +373,10 @@ OF_FLOW_CONTROL: dict[str, Story] = {
         denied("a", by="resources", code="resource_unavailable"),
         denied("a", 2, by="resources", code="resource_unavailable"),
     ],
+    "skipped": [
+        start("a", input={"user": "ada"}, plan_fields={"config": {"concurrency": {"key": "input.user", "policy": "skip"}}}),
+        denied("_", 0, by="concurrency", code="skipped"),
+    ],
 }
 
 OF_HANDLERS: dict[str, Story] = {

@@ -194,3 +194,11 @@ def test_a_store_of_ones_own_is_enough(tmp_path: Path) -> None:
     assert cli("plans", "ls", "--json").json[0]["plan_id"] == plan_id
     assert cli("configure", "--show", "--json").json == {"config": {"max_retries": 1}}
     assert cli("verify", "--all").code == 0
+
+
+def test_what_executions_share_has_a_history(cli: Cli) -> None:
+    """`history` tells it as it tells that of an execution, and `verify` vouches for it."""
+    assert cli("configure", "max_retries=4").code == 0
+    assert "namespace configured" in cli("history", "_settings").out
+    assert "verified" in cli("verify", "_settings").out
+    assert cli("show", "_settings").err.startswith("error [bad_execution_id]")

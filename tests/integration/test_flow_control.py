@@ -157,12 +157,16 @@ async def test_a_singleton_that_queues_skips_or_replaces(engine: Engine) -> None
     first = await client.start(singleton("queue"), {"key": "k"})
     await until(lambda: running[first.id])
     skipped = await client.execute(singleton("skip"), {"key": "k"}, wait_timeout=10)
-    assert (skipped.status, skipped.results[0].attempt) == ("cancelled", 0)
+    assert (skipped.status, skipped.error.code, skipped.results[0].attempt) == ("cancelled", "skipped", 0)
     waiting = await client.start(singleton("queue"), {"key": "k"})
     assert (await client.get_or_raise(waiting.id)).status == "pending"
     replacing = await client.start(singleton("replace"), {"key": "k"})
-    assert (await client.wait(first.id, wait_timeout=10)).status == "cancelled"
-    assert (await client.wait(waiting.id, wait_timeout=10)).status == "cancelled"
+    for replaced in (first, waiting):
+        result = await client.wait(replaced.id, wait_timeout=10)
+        assert (result.status, result.error.code) == ("cancelled", "replaced")
+        with pytest.raises(esexec.ExecutionCancelled) as raised:
+            await replaced.result()
+        assert raised.value.code == "replaced"
     await until(lambda: running[replacing.id])
     most["go"] = 1
     assert (await client.wait(replacing.id, wait_timeout=10)).ok
@@ -218,6 +222,97 @@ async def test_a_lease_that_nobody_renews_ends(engine: Engine) -> None:
     await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
     await resources.allocate({"gpu": 1}, lease="1s")
     assert await resources.allocate({"gpu": 1}, wait_timeout=10)
+
+
+async def test_what_executions_share_has_histories_to_be_read(engine: Engine) -> None:
+    """As those of executions; but an execution they are not."""
+    await engine.client.resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    (commit,) = await engine.client.history("_pools")
+    assert [type(event) for event in commit.events] == [e.PoolDeclared]
+    with pytest.raises(esexec.ValidationError):
+        await engine.client.resources.remove("no pool")
+    for call in (engine.client.status, engine.client.resources.usage, engine.client.cancel):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await call("_pools")
+        assert refused.value.code == "bad_execution_id"
+    with pytest.raises(esexec.NotFound):
+        await engine.client.history("_limit-none")
+
+
+@pytest.mark.parametrize("wait", ["5s", timedelta(seconds=5), 5, None])
+async def test_a_wait_is_a_duration_as_any_other(engine: Engine, wait: Any) -> None:
+    """A number of seconds, a text with its unit, a timedelta."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    assert await resources.release(await resources.allocate({"gpu": 1}, wait_timeout=wait))
+    async with resources.hold({"gpu": 1}, wait_timeout=wait, lease=timedelta(seconds=5)):
+        pass
+    with pytest.raises(esexec.NotFound):
+        await engine.client.status("nobody")
+    handle = await engine.client.start("nobody_has_this", execution_id="waits")
+    with pytest.raises(esexec.AwaitTimeout, match=r"within 0\.05 s"):
+        await handle.wait(wait_timeout="50ms")
+    with pytest.raises(esexec.AwaitTimeout):
+        await engine.client.execute("nobody_has_this", wait_timeout=timedelta(milliseconds=50))
+
+
+@pytest.mark.parametrize("wait", [-1, "soon", float("nan"), [5]])
+async def test_a_wait_that_is_none_is_told_before_anything_is_sent(engine: Engine, wait: Any) -> None:
+    """Nothing is started, and nothing is held by nobody."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    for call in (
+        lambda: resources.allocate({"gpu": 1}, wait_timeout=wait),
+        lambda: engine.client.execute(call_or_fail, wait_timeout=wait, execution_id="never"),
+        lambda: engine.client.wait("never", wait_timeout=wait),
+    ):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await call()
+        assert refused.value.code == "invalid_duration"
+        assert "None to wait for ever" in str(refused.value.hint)
+    assert await engine.client.get("never") is None
+    assert [one.free for one in await resources.pools()] == [1.0]
+
+
+async def test_what_goes_wrong_while_one_allocates_leaves_nothing_held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer did not come, or could not be read: whatever was granted comes back, long before its lease ends."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    tell = engine.client._tell_shared
+
+    async def tell_and_fail(entity: str, verb: str, command: Any) -> bool:
+        await tell(entity, verb, command)
+        raise esexec.NotConfirmed("nobody has answered")
+
+    monkeypatch.setattr(engine.client, "_tell_shared", tell_and_fail)
+    with pytest.raises(esexec.NotConfirmed):
+        await resources.allocate({"gpu": 1}, lease="1h")
+    monkeypatch.undo()
+
+    async def all_free() -> bool:
+        return [one.free for one in await resources.pools()] == [1.0]
+
+    assert len(await engine.client._log.load("_pools")) >= 2
+    await until(all_free)
+
+
+async def test_one_resource_is_released_as_several_are(engine: Engine) -> None:
+    """By its id, or itself; what is none is refused, and takes nothing back."""
+    resources, facade = engine.client.resources, esexec.Engine.of(engine.client)
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 4.0))
+    (one,), (two,) = await resources.allocate({"gpu": 1}), await resources.allocate({"gpu": 1})
+    assert await resources.release(one.id)
+    assert await facade.release_resources(two)
+    assert [one.free for one in await resources.pools()] == [4.0]
+    for wrong in (None, 5, [5], [None], "", "no id", [one.id] * 1001):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await resources.release(wrong)  # type: ignore[arg-type]
+        assert refused.value.code == "invalid_value"
+    assert not await resources.release([])
+    for nothing in ([], {}):
+        with pytest.raises(esexec.ValidationError) as refused:
+            await resources.allocate(nothing)
+        assert refused.value.code == "missing"
 
 
 async def test_a_held_allocation_that_is_lost_says_so_and_the_block_goes_on(

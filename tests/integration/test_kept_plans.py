@@ -260,6 +260,8 @@ async def test_any_language_can_keep_and_start_plans(engine: Engine, raw: RawCli
         ("_settings", "add_strategy", {"strategy": {"id": "s", "more": 1}}, "undecodable"),
         ("e1", "start", {"task": "t", "kept": {"s": "x" * 270_000}}, "too_large"),
         ("e1", "start", {"task": "t", "kept": {"s": eval("[" * 150 + "]" * 150)}}, "too_deep"),
+        ("_pools", "release", {}, "missing"),
+        ("_pools", "release", {"resource_ids": []}, "missing"),
         ("e1", "checkpoint", {"metadata": {"s": "x" * 270_000}}, "too_large"),
         ("e1", "checkpoint", {"metadata": {"s": eval("[" * 150 + "]" * 150)}}, "too_deep"),
     ],

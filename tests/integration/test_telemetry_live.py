@@ -78,6 +78,35 @@ async def test_hooks_hear_every_handler_of_an_execution(engine: Engine, hook: Ho
     assert abs(hook.heard[0][1]["system_time"] - started_at.timestamp()) < 0.001
 
 
+async def test_what_a_hook_does_to_what_it_hears_stays_with_it(engine: Engine, hook: Hook) -> None:
+    """Also deep inside: neither the next hook, nor the end of the attempt, nor the handler sees anything of it."""
+
+    def spoil(event: str, measurements: dict[str, Any], metadata: dict[str, Any], config: Any) -> None:
+        metadata["params"]["dock"]["number"] = "spoilt"
+        metadata["params"]["list"].append("spoilt")
+        if "error" in metadata:
+            metadata["error"].context["spoilt"] = True
+            metadata["error"].code = "SPOILT"
+
+    @esexec.task(max_retries=0)
+    async def look(dock: dict[str, Any], list: list[Any]) -> None:
+        raise esexec.ExecutionError(str([dock, list]), code="SEEN", context={"a": 1})
+
+    telemetry.detach("test")
+    telemetry.attach("spoils", telemetry.EVENTS, spoil)
+    try:
+        telemetry.attach("test", telemetry.EVENTS, hook)
+        await engine.worker(look)
+        params = {"dock": {"number": 7}, "list": [1]}
+        result = await engine.execute(look, params)
+        await until(lambda: len(hook.heard) == 2)
+    finally:
+        telemetry.detach("spoils")
+    assert [about["params"] for _, _, about in hook.heard] == [params, params]
+    assert hook.heard[1][2]["error"] == result.error
+    assert (result.error.code, result.error.message) == ("SEEN", "[{'number': 7}, [1]]")
+
+
 async def test_a_timeout_and_a_cancel_are_heard(engine: Engine, hook: Hook) -> None:
     """Each as an exception of its kind."""
 

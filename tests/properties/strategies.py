@@ -181,7 +181,9 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     e.ExecutionStarted: st.builds(e.ExecutionStarted),
     e.ExecutionCompleted: st.builds(e.ExecutionCompleted),
     e.ExecutionFailed: st.builds(e.ExecutionFailed, error=errors, failed_steps=_names, **_partial),
-    e.ExecutionCancelRequested: st.builds(e.ExecutionCancelRequested, grace_ms=st.integers(0, 10**6), reason=words),
+    e.ExecutionCancelRequested: st.builds(
+        e.ExecutionCancelRequested, grace_ms=st.integers(0, 10**6), reason=words, code=st.none() | words
+    ),
     e.ExecutionCancelled: st.builds(e.ExecutionCancelled, reason=words, abandoned=_names, **_undone),
     e.ExecutionPaused: st.builds(e.ExecutionPaused, reason=words),
     e.ExecutionResumed: st.builds(e.ExecutionResumed),

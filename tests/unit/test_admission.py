@@ -9,9 +9,11 @@ from esexec.domain import events as e
 from esexec.domain.admission import decide_grant
 from esexec.domain.decision import Decision, Surroundings
 from esexec.domain.effects import effects_of
+from esexec.domain.errors import ExecutionCancelled
 from esexec.domain.flow import RateLimit
 from esexec.domain.settings import TaskInfo
 from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, entity_of
+from esexec.results import Err, outcome_of, result_of
 from tests.given import (
     History,
     at,
@@ -31,6 +33,7 @@ from tests.given import (
     start,
     step,
     waits,
+    withdrawn,
 )
 
 LIMITED = step("a", rate_limit={"max_executions": 1, "window_ms": 1_000, "key": "${params.user}"}, params={"user": "ada"})
@@ -180,6 +183,27 @@ def test_an_execution_that_is_denied_its_slot_is_cancelled() -> None:
     history = given(start("a", input={"user": "ada"}, plan_fields=OF_KEY), denied("_", 0, by="concurrency", code="skipped"))
     assert history.state.status == "cancelled"
     assert history.state.cancel_reason == "it is skipped"
+    result = result_of(history.state)
+    assert result.error is not None
+    assert (result.error.code, result.error.message) == ("skipped", "it is skipped")
+    with pytest.raises(ExecutionCancelled) as raised:
+        result.unwrap()
+    assert (raised.value.code, raised.value.context) == ("skipped", {"execution_id": "e1"})
+    assert isinstance(outcome := outcome_of(history.state), Err)
+    assert outcome.error.code == "skipped"
+
+
+def test_a_further_run_has_nothing_of_the_cancel() -> None:
+    """Run again after it was skipped, and cancelled by somebody then, it is cancelled without an error."""
+    skipped = denied("_", 0, by="concurrency", code="skipped")
+    history = given(
+        start("a", input={"user": "ada"}, plan_fields=OF_KEY), skipped, retry(), granted("_", 0, run=2, by="concurrency")
+    )
+    assert result_of(history.state).error is None
+    history.happen(cancel())
+    history.happen(withdrawn("a", run=2))
+    assert history.state.status == "cancelled"
+    assert result_of(history.state).error is None
 
 
 def test_a_key_that_refers_to_nothing_fails_the_attempt() -> None:

@@ -91,3 +91,44 @@ def test_what_is_no_cache_is_refused_where_it_is_declared(make: Callable[[], Cac
         make()
     assert refused.value.code == code
     assert refused.value.hint
+
+
+# A key that fits its task ----------------------------------------------------------------------------------------------------
+
+
+def of_city(city: str, unit: str = "C") -> str:
+    return city
+
+
+def of_anything(**params: str) -> str:
+    return params["city"]
+
+
+@pytest.mark.parametrize("key", [["citty"], ["city", "citty"], lambda citty: citty, lambda city, *more: city])
+def test_a_key_that_names_no_parameter_is_refused(key: Any) -> None:
+    """It would give one result to everybody, or fail every attempt: it is told when the task is made, and what was meant."""
+    with pytest.raises(ValidationError) as refused:
+        esexec.task(cache=Cache(key))(of_city)
+    assert refused.value.code == "invalid_cache"
+    assert "of_city" in refused.value.message
+    assert "`city`" in str(refused.value.hint) or "known: city" in str(refused.value.hint)
+
+
+def test_a_name_that_is_nearly_a_parameter_is_asked_about() -> None:
+    """As everywhere: did you mean."""
+    with pytest.raises(ValidationError, match="did you mean `city`"):
+        esexec.task(cache=Cache(["citty"]))(of_city)
+
+
+@pytest.mark.parametrize(
+    "key", [["city"], ["city", "unit"], lambda city: city, lambda params: 1, lambda city, salt="x": city, lambda **all: 1]
+)
+def test_a_key_that_fits_is_taken(key: Any) -> None:
+    """Names of parameters; what a function has a default for need not be one."""
+    esexec.task(cache=Cache(key))(of_city)
+
+
+@pytest.mark.parametrize("key", [["citty"], lambda citty: citty])
+def test_a_task_that_takes_anything_takes_any_key(key: Any) -> None:
+    """With `**params` every name can be a param."""
+    esexec.task(cache=Cache(key))(of_anything)

@@ -238,6 +238,14 @@ def test_nothing_hostile_is_shown(width: int) -> None:
         assert all(char.isprintable() or char == "\n" for char in shown(console))
 
 
+def test_who_waits_for_a_concurrency_key_is_said_to() -> None:
+    """An execution that has not begun says why: `pending` alone could be anything."""
+    key = {"config": {"concurrency": {"key": "all"}}}
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(render.outcome(result(given(start("a", plan_fields=key)))))
+    assert "pending (waits for its concurrency key)" in shown(console)
+
+
 def test_simple_results_are_a_table() -> None:
     """A flat object is shown as names and values; anything deeper as JSON, cut after some lines."""
     console = Console(file=io.StringIO(), width=80, no_color=True)

@@ -74,6 +74,16 @@ def test_the_hint_says_how_none_is_written(written: str) -> None:
     assert '0 or "0s" for none' in refused.value.hint
 
 
+def test_a_duration_that_has_to_be_some_time() -> None:
+    """Where 0 is refused the hint does not offer it."""
+    for wrong in (-1, "soon", None, "0"):
+        with pytest.raises(ValidationError) as refused:
+            milliseconds(wrong, name="lease", can_be_0=False)  # type: ignore[arg-type]
+        assert refused.value.code == "invalid_duration"
+        assert refused.value.hint
+        assert "none" not in refused.value.hint
+
+
 def test_numbers_too_long_to_print_are_refused() -> None:
     """A number with more digits than Python prints is an ordinary `invalid_duration`."""
     with pytest.raises(ValidationError) as refused:

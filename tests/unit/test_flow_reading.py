@@ -9,6 +9,7 @@ import pytest
 
 from esexec import Key, Plan, PlanInvalid, RateLimit, ResourcePool, ResourceRequirement, Step, ValidationError
 from esexec.domain import limits
+from esexec.domain.flow import in_words
 from esexec.domain.flow_reading import read_key, read_pool, read_rate_limit, read_requirements
 from esexec.domain.graph import compile_plan
 from esexec.domain.reading import decode_plan, read_change, read_config, read_plan, read_settings
@@ -181,6 +182,7 @@ def test_limits_and_keys_that_cannot_be(written: dict[str, Any], code: str, path
         (refusal(**written), path),
     ]:
         assert (error.code, error.context["path"]) == (code, place)
+        assert error.hint
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,46 @@ def test_requirements_that_cannot_be(written: Any, code: str, path: str) -> None
     """Bad numbers, names, fields, too many, too much: each with its code and its place."""
     error = refusal({"resources": written})
     assert (error.code, error.context["path"]) == (code, f"steps[1].{path}")
+    assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"id": ""}, "A-Z a-z 0-9 _ . : / -"),
+        ({"id": "a b"}, "A-Z a-z 0-9 _ . : / -"),
+        ({"type": "a b"}, "A-Z a-z 0-9 _ . : / -"),
+        ({"capacity": 0}, "more than 0"),
+        ({"capacity": -1}, "more than 0"),
+        ({"capacity": "two"}, "more than 0"),
+        ({"cost_per_unit": -1}, "0 or more"),
+        ({"costPerUnitSecond": -1}, "0 or more"),
+        ({"attributes": [1]}, "names and values"),
+        ({"attributes": {"a": [{"b": float("nan")}]}}, "infinity"),
+        ({"attributes": {"a": float("inf")}}, "infinity"),
+    ],
+)
+def test_pools_that_cannot_be(changed: dict[str, Any], words: str) -> None:
+    """Each with a hint that says what can be; no message shows a regular expression."""
+    with pytest.raises(ValidationError) as refused:
+        read_pool({"id": "rack", "type": "gpu", "capacity": 1, **changed})
+    assert words in (refused.value.hint or "")
+    assert "regex" not in refused.value.message
+
+
+def test_a_requirement_is_told_with_its_constraints() -> None:
+    """Where no pool has so much they may be the reason: another pool has it."""
+    assert in_words(GPU) == "2 gpu"
+    assert in_words(ResourceRequirement("gpu", 0.5, constraints={"region": "us"})) == "0.5 gpu with {'region': 'us'}"
+
+
+def test_what_must_be_above_0_is_not_told_of_0() -> None:
+    """A window has no "none"; how a duration is written, or how long it can be, is said."""
+    for window in (-3, "soon", 0):
+        hint = refusal({"rateLimit": {"maxExecutions": 1, "windowMs": window}}).hint
+        assert hint is not None
+        assert "none" not in hint
+        assert "0 or more" not in hint
 
 
 def test_hints_help() -> None:
@@ -264,7 +306,7 @@ def test_constraints_are_bounded_json() -> None:
     assert refused.value.code == "not_json"
     with pytest.raises(PlanInvalid) as refused:
         Plan("p", [Step("t", resources=[ResourceRequirement("g", constraints={"a": float("nan")})])])
-    assert refused.value.code == "not_canonical"
+    assert refused.value.code == "not_json"
 
 
 def test_objects_are_checked_like_what_is_written() -> None:

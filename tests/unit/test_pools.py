@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from esexec.domain.errors import ExecutionError, ValidationError
+from esexec.domain.flow import Resource
 from esexec.domain.messages import Dispatch
 from esexec.tasks import Context, WorkerResource, collect, collect_resources, resource, task
 from esexec.worker.pools import Lent, Pools
@@ -251,6 +252,18 @@ def test_a_handler_has_what_its_task_uses_and_nothing_else() -> None:
         assert "uses=" in (refused.value.hint or "")
 
 
+@pytest.mark.parametrize("lent", [None, {"db": 1}])
+def test_what_was_allocated_is_not_looked_for_among_the_resources_of_the_worker(lent: Any) -> None:
+    """Both are called resources: the hint says where those of the pools are."""
+    gpu = Resource("r1-1", "rack", "gpu", 1.0)
+    ctx = Context(Dispatch(execution_id="e", step="s", task="t", allocated=(gpu,)), resources=lent)
+    with pytest.raises(ExecutionError, match=r"ctx\.allocated"):
+        ctx.resources["gpu"]
+    with pytest.raises(ExecutionError, match="uses="):
+        ctx.resources["x"]
+    assert dict(ctx.resources) == (lent or {})
+
+
 def _bare() -> Context:
     return Context(Dispatch(execution_id="e", step="s", task="t"))
 
@@ -286,6 +299,7 @@ def test_resources_are_found_beside_the_tasks() -> None:
         lambda: WorkerResource("db", 7),  # type: ignore[arg-type]
         lambda: task(uses="db")(lambda: 1),
         lambda: task(uses=["a b"])(lambda: 1),
+        lambda: task(uses=5)(lambda: 1),  # type: ignore[call-overload]
         lambda: task(cache="1h")(lambda: 1),  # type: ignore[arg-type]
     ],
 )

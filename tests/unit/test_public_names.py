@@ -9,7 +9,7 @@ NAMES = """
 AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
 Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus
 ExecutionUpdate Executor Handle InternalError Key KeptPlan LogMessage Metric NamespaceConfig NetworkTimeoutRecovery
-NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning Progress RateLimit RateLimited RecoveryAction
+NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning PoolUse Progress RateLimit RateLimited RecoveryAction
 RecoveryContext RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUnavailable
 ResourceUsage StartOptions Startable StateView Step Task TaskProgress TaskResult TaskStatus TaskTimeout TaskView Unavailable Undo
 ValidationError Verification Worker WorkerLost WorkerResource WorkerResources

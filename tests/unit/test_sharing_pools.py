@@ -130,7 +130,7 @@ def test_who_does_not_wait_keeps_nothing() -> None:
     """Somebody behind it in the same commit gets what it did not need."""
     shared = given(pool("p", 4), needs("a", ("gpu", 2)))
     shared.happen(allocates("big", ("gpu", 4), wait=False), needs("b", ("gpu", 1))).then("granted b: 1 p")
-    assert denied(shared, "big") == ("what is asked for is not free now", "ask for it with wait, or later")
+    assert denied(shared, "big") == ("what is asked for is not free now", "wait for it, or ask later")
 
 
 def test_who_can_never_be_served_keeps_nothing() -> None:

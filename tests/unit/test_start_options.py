@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import esexec
 from esexec.client.commands import encode_command, start_command
 from esexec.domain import commands as c
 from esexec.domain.errors import ValidationError
@@ -44,6 +45,26 @@ def test_a_plan_s_id_is_no_task() -> None:
 def test_ids_that_cannot_be(execution_id: Any) -> None:
     """An id that could not stand in a subject is refused before anything is sent."""
     assert refused(execution_id=execution_id) == "bad_execution_id"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.start("greet"),
+        lambda client: client.wait("e1"),
+        lambda client: client.resources.pools(),
+        lambda client: client.resources.allocate({"gpu": 1}),
+        lambda client: esexec.Engine(client=client).execute("greet"),
+        lambda client: anext(client.monitor("e1")),
+        lambda client: client.executions.list(),
+    ],
+)
+async def test_a_client_that_is_not_open_says_so(call: Any) -> None:
+    """Used without `async with` it says how it is used."""
+    with pytest.raises(ValidationError) as error:
+        await call(esexec.connect("nats://127.0.0.1:1"))
+    assert error.value.code == "not_open"
+    assert "async with" in str(error.value.hint)
 
 
 # Settings --------------------------------------------------------------------------------------------------------------

@@ -84,6 +84,9 @@ def test_bad_settings_of_a_compensation_are_refused_at_once() -> None:
     create = a_task()
     assert "max_retries" in refused(lambda: create.compensate(max_retries=-1)).message
     assert "timeuot" in refused(lambda: create.compensate(timeuot=3)).message  # type: ignore[call-overload]
+    assert "`timeout`" in str(refused(lambda: create.compensate(timeuot=3)).hint)  # type: ignore[call-overload]
+    assert "needs no resources" in str(refused(lambda: create.compensate(resources={"gpu": 1})).hint)  # type: ignore[call-overload]
+    assert "task of its own" in str(refused(lambda: create.compensate(concurrency={"key": "a"})).hint)  # type: ignore[call-overload]
     assert refused(lambda: a_task("t" * 120).compensate(lambda id: None)).code == "invalid_task"
     assert create.compensation is None
 

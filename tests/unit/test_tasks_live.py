@@ -68,6 +68,26 @@ def test_a_line_says_whose_it_is_and_what_belongs_to_it(ctx: Context, outlet: Ou
     assert outlet.lines[3].fields == {"message": "may be a field too", "level": 3}
 
 
+def test_a_message_takes_arguments_as_in_logging(ctx: Context, outlet: Outlet) -> None:
+    """`%s` and `%(name)s`; what does not fit is told all the same, and raises nothing."""
+    ctx.log.info("a %s, %d", "b", 3, rows=12)
+    ctx.log.info("a %(city)s", {"city": "Oslo"})
+    ctx.log.info("100 % sure")
+    ctx.log.info("no place", "b", Unprintable())
+    ctx.log.info("a %d", "b")
+    ctx.log.info(7, 8)  # type: ignore[arg-type]
+    messages = ["a b, 3", "a Oslo", "100 % sure", "no place b <Unprintable>", "a %d b", "7 8"]
+    assert [line.message for line in outlet.lines] == messages
+    assert outlet.lines[0].fields == {"rows": 12}
+
+
+def test_critical_and_exception_are_errors(ctx: Context, outlet: Outlet) -> None:
+    """Whoever is used to them may say them."""
+    ctx.log.critical("c %s", 1, rows=1)
+    ctx.log.exception("e")
+    assert [(line.level, line.message) for line in outlet.lines] == [("error", "c 1"), ("error", "e")]
+
+
 class Unprintable:
     def __repr__(self) -> str:
         raise RuntimeError("no")

@@ -64,7 +64,7 @@ def test_an_id_is_attached_once() -> None:
     [
         ("exec.strt", "did you mean `exec.start`?"),
         ("EXEC.START", "did you mean `exec.start`?"),
-        ("exec.zzzzzzzz", "known: exec.start, exec.stop, exec.exception"),
+        ("exec.zzzzzzzz", "known: exec.start, exec.stop, exec.exception. A name of your own has a dot"),
         ("sent", "A name of your own has a dot"),
         ("my_app.", "A name of your own has a dot"),
         ("my app.sent", "A name of your own has a dot"),
@@ -105,10 +105,14 @@ class _LateToo:
         ("mine", "exec.stop", _late),
         ("mine", "exec.stop", _LateToo()),
         ("mine", "exec.stop", "ignore"),
+        ("mine", 5, ignore),
+        ("mine", "exec.stop", lambda event: None),
+        ("mine", "exec.stop", lambda event, measurements, metadata, config, more: None),
+        ("mine", "exec.stop", lambda event, *, config: None),
     ],
 )
 def test_what_cannot_be_a_hook_is_refused(id: Any, events: Any, fn: Any) -> None:
-    """It needs an id, events, and a function that is not async: nobody would await it."""
+    """It needs an id, events, and a function of four arguments that is not async: nobody would await it."""
     with pytest.raises(ValidationError) as refused:
         telemetry.attach(id, events, fn)
     assert refused.value.code == "invalid_hook"

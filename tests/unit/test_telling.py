@@ -311,7 +311,7 @@ async def test_params_are_the_hook_s_own(threaded: bool) -> None:
     (report,) = worker.reports
     assert isinstance(report, r.Completed)
     assert msgspec.json.decode(msgspec.json.encode(report.output)) == [1, "handler"]
-    assert worker.last()[1]["params"] == {"items": [1, "hook"]}
+    assert worker.last()[1]["params"] == {"items": [1]}
 
 
 SPAN: ContextVar[str | None] = ContextVar("span", default=None)

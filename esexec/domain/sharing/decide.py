@@ -270,7 +270,7 @@ class SharedDecision:
             case AskForSlot():
                 return _taken(self.state, ask)
             case AskForResources():
-                return pools.unavailable("what is asked for is not free now", "ask for it with wait, or later")
+                return pools.unavailable("what is asked for is not free now", "wait for it, or ask later")
 
     def _no_resources(self, request: Request, ask: AskForResources) -> ErrorInfo | None:
         why = pools.impossible(self.state, ask)

@@ -10,7 +10,7 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.explain import shown
-from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, satisfies
+from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, in_words, satisfies
 from esexec.domain.sharing.requests import AskForResources
 from esexec.domain.sharing.state import Request, SharedState
 
@@ -86,7 +86,7 @@ def impossible(state: SharedState, ask: AskForResources) -> ErrorInfo | None:
             message = f"no pool of {requirement.type} satisfies {shown(str(requirement.constraints))}"
             return unavailable(message, "see client.resources.pools() for their attributes")
     if _chosen(state, ask, {pool.id: pool.capacity for pool in state.pools.values()}) is None:
-        asked = ", ".join(f"{requirement.amount:g} {requirement.type}" for requirement in ask.requirements)
+        asked = ", ".join(map(in_words, ask.requirements))
         return unavailable(f"{asked}: no pools have so much", "see client.resources.pools() for their capacities")
     return None
 
