@@ -41,18 +41,25 @@ async def local(
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
     planner: Planner | None = None,
+    projections: bool = True,
 ) -> AsyncIterator[Client]:
-    """A client beside an embedded server, an executor and a worker with `tasks`, `strategies` and `resources`, all ended with the
-    block.
+    """A client beside an embedded server, an executor, projections, and a worker with `tasks`, `strategies` and `resources`, all
+    ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
-    `planner`: makes plans from queries (`client.plans.create`).
+    `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are kept, in the store's
+    directory, so that lists and statistics can be asked for.
     """
     async with AsyncExitStack() as stack:
         if url is None:
             server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))
             url = server.url
         await stack.enter_async_context(Executor(url, namespace=namespace))
+        if projections:
+            from projections.role import Projector  # not needed by whoever only imports this module
+
+            views = Path(store) / "projections" / f"{namespace}.sqlite"
+            await stack.enter_async_context(Projector(url, namespace=namespace, store=views))
         if tasks or strategies:
             worker = Worker(url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace)
             await stack.enter_async_context(worker)
