@@ -25,9 +25,10 @@ from projections.view import View
 EXECUTIONS = Table(
     "executions",
     key=("id",),
-    columns={"id": str, "rank": int, "status": str, "name": str, "plan_id": str, "data": bytes},
-    indexes=[("rank", "id"), ("status", "rank", "id"), ("name", "rank", "id"), ("plan_id", "rank", "id")],
+    columns={"id": str, "rank": int, "status": str, "name": str, "plan_id": str, "touched": int, "data": bytes},
+    indexes=[("rank", "id"), ("status", "rank", "id"), ("name", "rank", "id"), ("plan_id", "rank", "id"), ("status", "touched")],
 )
+"""`touched`: when its last commit was, as `rank_at` says it."""
 TAGS = Table(
     "tags",
     key=("tag", "id"),
@@ -70,7 +71,8 @@ class ExecutionsProjection(Projection):
         for state, steps in self._followed.taken():
             rank = rank_of(state)
             found_by = state.status, state.created.name, state.created.plan_id
-            executions.append(EXECUTIONS.row(state.execution_id, rank, *found_by, _encode(summary_of(state))))
+            touched = rank_at(state.time) if state.time is not None else rank
+            executions.append(EXECUTIONS.row(state.execution_id, rank, *found_by, touched, _encode(summary_of(state))))
             tags += [TAGS.row(tag, state.execution_id, rank, *found_by) for tag in tags_of(state.created.metadata)]
             tasks += [_task(state, rank, step) for step in steps]
         self.view.put(EXECUTIONS, executions)

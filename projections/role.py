@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -17,12 +18,13 @@ from esexec.log.jetstream import JetStreamLog
 from esexec.log.port import Log
 from esexec.nats.connection import Auth, Connection, connect
 from esexec.nats.direct import DirectReader
-from esexec.nats.publisher import Publisher
+from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.services import Services, serve
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.role import Role
 from projections.executions import ExecutionsProjection
+from projections.nudging import SILENT_S, Nudger
 from projections.projection import Projection
 from projections.runner import HOST, ProjectionFailed, Runner
 from projections.service import Questions
@@ -71,6 +73,7 @@ class Reading(NamedTuple):
     source: Source
     log: Log
     store: Store
+    publisher: Publisher
 
 
 @asynccontextmanager
@@ -90,11 +93,12 @@ async def reading(
         else:
             store = await asyncio.to_thread(open_store, where, subjects.namespace)
             stack.push_async_callback(asyncio.to_thread, store.close)
-        yield Reading(connection, source, log, store)
+        yield Reading(connection, source, log, store, publisher)
 
 
 class Projector(Role):
     """See the module. `store`: see `open_store`. `include`: projections besides the built-in ones. `only`: these names.
+    `silent_s`: executions of which nothing was heard for so long are nudged.
 
     Raises `Unavailable` on entry if no server answers, and ValidationError for names that are taken, or not there.
     """
@@ -107,8 +111,10 @@ class Projector(Role):
         store: str | Path | Store | None = None,
         include: Iterable[type[Projection]] = (),
         only: Sequence[str] = (),
+        silent_s: float = SILENT_S,
         **auth: Unpack[Auth],
     ) -> None:
+        self._silent_s = silent_s
         self._url, self._auth, self._where = url, auth, store
         self._subjects = Subjects(namespace)
         self._kinds = kinds_of(include, only)
@@ -129,6 +135,9 @@ class Projector(Role):
             for name, runner in self.runners.items():
                 task = asyncio.create_task(_run(runner), name=f"projection-{name}")
                 stack.push_async_callback(_ended, task)
+            if (executions := self.runners.get("executions")) is not None:
+                nudger = Nudger(executions, partial(_nudge, room.publisher, self._subjects), self._silent_s)
+                stack.push_async_callback(_ended, asyncio.create_task(nudger.run(), name="nudger"))
             services = await self._serving(room.connection)
             stack.push_async_callback(services.stop)
             self._connection, self._stack = room.connection, stack.pop_all()
@@ -168,6 +177,14 @@ def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ())
             f"no projection is named {', '.join(unknown)}", code="no_projection", hint=f"there are {', '.join(names)}"
         )
     return [kind for kind in kinds if not only or kind.name in only]
+
+
+async def _nudge(publisher: Publisher, subjects: Subjects, execution: str) -> None:
+    async def stored(ack: Ack) -> None:
+        if ack.error is not None:
+            logger.warning("%s could not be nudged: %s", execution, ack.error.description)
+
+    await publisher.send(subjects.nudge_in(execution), b"", None, stored)
 
 
 async def _run(runner: Runner) -> None:

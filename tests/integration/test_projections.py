@@ -285,6 +285,23 @@ async def test_another_view_can_take_its_place(site: Engine, tmp_path: Path) -> 
     store.close()
 
 
+async def test_who_is_silent_is_nudged(engine: Engine, connection: Connection) -> None:
+    """What was lost of an execution that nobody hears of is brought about again; who has ended is left alone."""
+    engine.errors_expected = True
+    handle = await engine.client.start("fine", {"number": 4})
+    await until(lambda: _waiting(connection, engine))
+    await connection.api(f"STREAM.PURGE.{engine.subjects.tasks_stream}")
+    await engine.worker(fine)
+    await engine.projector(silent_s=0.4)
+    result = await handle.wait(wait_timeout=20)
+    assert result.result == 8
+    assert [one.id for one in await engine.client.executions.list(status="completed", after=result.position)] == [handle.id]
+
+
+async def _waiting(connection: Connection, engine: Engine) -> bool:
+    return bool((await connection.api(f"STREAM.INFO.{engine.subjects.tasks_stream}"))["state"]["messages"])
+
+
 async def test_who_waits_is_told_where_nothing_is_new(site: Engine, tmp_path: Path) -> None:
     """A process that goes on with a view that is up to date has caught up at once."""
     file = tmp_path / "views.sqlite"
