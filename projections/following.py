@@ -42,6 +42,7 @@ class Followed:
     def __init__(self, kept: int = _KEPT) -> None:
         self._states: OrderedDict[str, ExecutionState] = OrderedDict()
         self._broken: set[str] = set()
+        self._ended: set[str] = set()
         self._most = kept
         self.changed: dict[str, set[int] | None] = {}
 
@@ -93,6 +94,8 @@ class Followed:
             return None
         state.position = recorded.position
         self._states[entity] = state
+        self._states.move_to_end(entity)
+        (self._ended.add if state.ended else self._ended.discard)(entity)
         self._note(entity, state, recorded)
         return state
 
@@ -118,13 +121,15 @@ class Followed:
 
     def let_go(self) -> None:
         """After a page: those that have ended will hardly be heard of again, and of the others the oldest are forgotten."""
-        for entity in [entity for entity, state in self._states.items() if state.ended]:
-            del self._states[entity]
+        for entity in self._ended:
+            self._states.pop(entity, None)
+        self._ended.clear()
         while len(self._states) > self._most:
             self._states.popitem(last=False)
 
     def forget(self) -> None:
         """Whatever is remembered may be ahead of the view."""
         self._states.clear()
+        self._ended.clear()
         self._broken.clear()
         self.changed.clear()
