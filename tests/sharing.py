@@ -113,7 +113,8 @@ def pool(id: str, capacity: float = 1, type: str = "gpu", **fields: Any) -> c.De
 
 def visible(state: SharedState) -> dict[str, Any]:
     """Every field of a state; of what is remembered the order as well."""
-    fields = {name: getattr(state, name) for name in state.__struct_fields__}
+    found_out = ("fitting", "none_in_vain")  # of what is there, and not written down
+    fields = {name: getattr(state, name) for name in state.__struct_fields__ if name not in found_out}
     return {name: list(value.items()) if isinstance(value, dict) else value for name, value in fields.items()}
 
 

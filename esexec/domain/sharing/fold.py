@@ -14,7 +14,7 @@ from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.sharing import limiter, pools, slots
-from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, Denied, gate_of, waits
+from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, denied, waits
 from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
 
 _FEW = 2
@@ -52,7 +52,8 @@ def _from_compacted(commits: list[Commit]) -> list[Commit]:
 
 def snapshot(state: SharedState) -> e.Compacted:
     """All that it has become."""
-    return e.Compacted(state=msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(state, names=set()))))
+    written = msgspec.structs.replace(state, names=set(), fitting=None, none_in_vain=False)
+    return e.Compacted(state=msgspec.Raw(msgspec.json.encode(written)))
 
 
 def begin(state: SharedState, n: int, time: datetime) -> None:
@@ -95,7 +96,7 @@ def has_more(state: SharedState) -> bool:
         case AskForSlot():
             return bool(slots.replaced(state)) or any(True for _ in slots.in_turn(state, state.waiting, _stays))
         case AskForResources():
-            return any(True for _ in pools.in_turn(state, state.waiting, _stays))
+            return any(True for _ in pools.in_vain(state)) or any(True for _ in pools.in_turn(state, state.waiting, _stays))
 
 
 def _stays(request: Request) -> bool:
@@ -132,8 +133,8 @@ def _granted(state: SharedState, event: e.RequestGranted) -> None:
 def _dropped(state: SharedState, event: e.RequestDropped) -> None:
     request = drop(state, event.request_id)
     if request is not None and event.error is not None:
-        denied = Denied(entity=state.entity, gate=gate_of(request.ask), error=event.error, skipped=event.skipped)
-        remember(state.dropped, event.request_id, denied, RECENT_DROPPED)
+        answer = denied(state.entity, event.error, skipped=event.skipped)
+        remember(state.dropped, event.request_id, answer, RECENT_DROPPED)
 
 
 def _released(state: SharedState, event: e.GrantReleased) -> None:
@@ -150,10 +151,12 @@ def _renewed(state: SharedState, event: e.LeaseRenewed) -> None:
 
 def _declared(state: SharedState, event: e.PoolDeclared) -> None:
     state.pools[event.pool.id] = event.pool
+    pools.changed(state)
 
 
 def _removed(state: SharedState, event: e.PoolRemoved) -> None:
     del state.pools[event.pool_id]
+    pools.changed(state)
 
 
 def _compacted(state: SharedState, event: e.Compacted) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from esexec.domain import events as e
 from esexec.domain.sharing import limiter, slots
-from esexec.domain.sharing.requests import Answer, AskForSlot, AskToBegin, Granted, Waiting, gate_of
+from esexec.domain.sharing.requests import Answer, AskForSlot, AskToBegin, Granted, Waiting, denied, gate_of
 from esexec.domain.sharing.state import Request, SharedState
 
 
@@ -41,11 +41,18 @@ Follow = Tell | SetWake | MakeRoom
 
 def follow(events: Sequence[e.Event], state: SharedState, n: int) -> list[Follow]:
     """What follows from the events of commit `n`, as far as it is still so in `state`."""
-    concerned = [one.request_id for one in events if isinstance(one, e.RequestGranted | e.RequestQueued | e.RequestDropped)]
-    out = [one for request_id in dict.fromkeys(concerned) for one in told_again(state, request_id)]
+    concerned = {one.request_id: one for one in events if isinstance(one, e.RequestGranted | e.RequestQueued | e.RequestDropped)}
+    out = [one for request_id, last in concerned.items() for one in _told(state, request_id, last)]
     if state.wake is not None and state.wake.name == n:
         out.append(SetWake(*_wake(state)))
     return out
+
+
+def _told(state: SharedState, request_id: str, event: e.RequestGranted | e.RequestQueued | e.RequestDropped) -> list[Follow]:
+    """Who was dropped is told by the event itself: a state does not know everybody by name for ever."""
+    if isinstance(event, e.RequestDropped) and event.error is not None:
+        return [Tell(request_id, denied(state.entity, event.error, skipped=event.skipped))]
+    return told_again(state, request_id)
 
 
 def _wake(state: SharedState) -> tuple[int, datetime]:
