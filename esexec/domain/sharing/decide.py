@@ -59,10 +59,13 @@ _ENVELOPE = 300
 
 
 class SharedDecision:
-    """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed."""
+    """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed.
+
+    `spared`: a lease has ended, and goes on for now.
+    """
 
     __slots__ = (
-        "_asked", "_bytes", "_impatient", "_new", "causes", "denied", "events", "first_version", "state", "time",
+        "_asked", "_bytes", "_impatient", "_new", "causes", "denied", "events", "first_version", "spared", "state", "time",
     )  # fmt: skip
 
     def __init__(self, state: SharedState, now: datetime) -> None:
@@ -75,6 +78,7 @@ class SharedDecision:
         """Requests of this decision that are not granted and do not wait, and leave no trace in the history."""
         self._new: dict[str, Request] = {}
         self._impatient: set[str] = set()
+        self.spared = False
         self._asked = 0
         self._bytes = 0
         """Of the events, and of those that the new requests will lead to."""
@@ -130,9 +134,16 @@ class SharedDecision:
         self.emit(e.GrantReleased(request_id=request_id) if held else e.RequestDropped(request_id=request_id))
         return DONE
 
-    def due(self) -> Verdict:
-        """It is time to look: leases that ended are given back."""
+    def due(self, unread: datetime | None = None) -> Verdict:
+        """It is time to look: leases that ended are given back.
+
+        `unread`: since when a client's word that renews a lease has not been read. It may be about any; so those go on that had
+        not ended by then.
+        """
         for grant in [grant for grant in self.state.held.values() if grant.until is not None and grant.until <= self.time]:
+            if unread is not None and grant.until is not None and unread <= grant.until:
+                self.spared = True
+                continue
             if self.full:
                 return LATER
             self.emit(e.GrantReleased(request_id=grant.id, expired=True))

@@ -139,14 +139,15 @@ def _dropped(state: SharedState, event: e.RequestDropped) -> None:
 
 def _released(state: SharedState, event: e.GrantReleased) -> None:
     grant = state.held[event.request_id]
-    if event.resources:
-        grant.resources = tuple(one for one in grant.resources if one.id not in event.resources)
-    if not event.resources or not grant.resources:
+    left = tuple(one for one in grant.resources if one.id not in event.resources) if event.resources else ()
+    if left:
+        state.held[event.request_id] = msgspec.structs.replace(grant, resources=left)
+    else:
         del state.held[event.request_id]
 
 
 def _renewed(state: SharedState, event: e.LeaseRenewed) -> None:
-    state.held[event.request_id].until = event.until
+    state.held[event.request_id] = msgspec.structs.replace(state.held[event.request_id], until=event.until)
 
 
 def _declared(state: SharedState, event: e.PoolDeclared) -> None:

@@ -38,7 +38,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         return self.at, self.since
 
 
-class Grant(msgspec.Struct, omit_defaults=True, gc=False):
+class Grant(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """Who holds what, since `time`, and when it asked. `until`: then its lease ends; None = it has none."""
 
     id: str
@@ -88,6 +88,21 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     compacted: int = 0
     fitting: Fitting | None = None
     none_in_vain: bool = False
+
+    def copy(self) -> "SharedState":
+        """The same, to be changed by a decision that may come to nothing."""
+        return msgspec.structs.replace(
+            self,
+            waiting=self.waiting.copy(),
+            names=self.names.copy(),
+            held=self.held.copy(),
+            window=self.window.copy(),
+            recent=self.recent.copy(),
+            turns=self.turns.copy(),
+            dropped=self.dropped.copy(),
+            pools=self.pools.copy(),
+            applied=self.applied.copy(),
+        )
 
     def knows(self, request_id: str) -> bool:
         """Whether it was asked under this id, and what became of that is still known."""
