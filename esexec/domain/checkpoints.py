@@ -111,6 +111,5 @@ def restore(
             vars=news or {},
         )
     )
-    has_slot(decision)
-    if by == "command":
+    if has_slot(decision) and by == "command":
         set_deadline(decision)
