@@ -381,6 +381,16 @@ def test_those_who_wait_in_vain_are_told_though_a_commit_has_no_room_for_all() -
         shared.happen(Looks()).then("dropped b2: resource_unavailable", "granted c: 1 p")
 
 
+def test_a_commit_that_denies_who_has_come_has_room_for_those_who_wait_in_vain() -> None:
+    """Who is denied leaves no trace: the room that was kept for it is used."""
+    with with_limits(events_per_commit=1):
+        shared = given(pool("p", 4), needs("a", ("gpu", 4)), needs("b", ("gpu", 3)), needs("c", ("gpu", 3)))
+        shared.happen(pool("p", 2)).then("declared p")
+        shared.happen(needs("d", ("gpu", 3))).then("dropped b: resource_unavailable")
+        shared.elapse(0)
+        assert [denied(shared, id)[0] for id in "bcd"] == ["3 gpu: no pools have so much"] * 3
+
+
 @pytest.mark.parametrize("crash", [False, True])
 def test_however_many_wait_in_vain_all_of_them_are_told(crash: bool) -> None:
     """By commits that follow each other at once, though nothing is free; also where the first one's executor died of it."""

@@ -175,15 +175,14 @@ class SharedDecision:
 
     def settle(self) -> None:
         """Grant what can be granted, and queue or deny the rest of what is new."""
-        self._drop_in_vain()
-        self._drop_replaced()
+        self._drop_hopeless()
         settled = False
         while not settled:  # who is denied or replaced leaves room, or stood in the way of others
             all_looked_at = self._grant()
             settled = all_looked_at and self._drop_impatient()
             for request in list(self._new.values()):
                 self._keep_waiting(request, all_looked_at)
-            settled = not self._drop_replaced() and settled
+            settled = not self._drop_hopeless() and settled
             if self.full:
                 break
 
@@ -228,24 +227,25 @@ class SharedDecision:
         """Whether it waits if there is no room for it now."""
         return waits(request.ask) and request.id not in self._impatient
 
-    def _drop_in_vain(self) -> None:
-        """Who waits for what no pools have any more; also those for whom an earlier commit had no room."""
-        if self.state.waiting and isinstance(self.state.waiting[0].ask, AskForResources):
-            for request, why in pools.in_vain(self.state):
-                if self.full:
-                    return
-                self._refuse(request, why)
-
-    def _drop_replaced(self) -> bool:
-        """Whose place another one of its key has taken. Whether there were any."""
-        if not self.state.waiting or not isinstance(self.state.waiting[0].ask, AskForSlot):
-            return False
-        found = slots.replaced(self.state)
-        for request, other in found:
+    def _drop_hopeless(self) -> bool:
+        """Whose place another one of its key has taken, and who waits for what no pools have any more; also those for whom an
+        earlier commit had no room. Whether there were any."""
+        found = False
+        for request, why in self._hopeless():
+            found = True
             if self.full:
                 break
-            self.emit(e.RequestDropped(request_id=request.id, error=_replaced(other), skipped=True))
-        return bool(found)
+            self._refuse(request, why)
+        return found
+
+    def _hopeless(self) -> Iterator[tuple[Request, ErrorInfo]]:
+        if not self.state.waiting:
+            return
+        match self.state.waiting[0].ask:
+            case AskForSlot():
+                yield from ((request, _replaced(other)) for request, other in slots.replaced(self.state))
+            case AskForResources():
+                yield from pools.in_vain(self.state)
 
     def _keep_waiting(self, request: Request, all_looked_at: bool) -> None:
         """It is new, and was not granted."""
