@@ -16,7 +16,7 @@ from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.sharing.decide import SharedDecision, Verdict
-from esexec.domain.sharing.fold import end, fold_shared, has_more, snapshot
+from esexec.domain.sharing.fold import end, fold_shared, has_more
 from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, look_again, told_again
 from esexec.domain.sharing.requests import (
     Acquire,
@@ -30,6 +30,7 @@ from esexec.domain.sharing.requests import (
     entity_of,
     gate_of,
 )
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState, remember
 from esexec.log import codec
 from tests.given import at

@@ -24,8 +24,9 @@ from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
 from esexec.domain.messages import Answer
 from esexec.domain.sharing import requests as s
 from esexec.domain.sharing.decide import SharedDecision, Verdict
-from esexec.domain.sharing.fold import end, snapshot
+from esexec.domain.sharing.fold import end
 from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, look_again, told_again
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState, remember
 from esexec.executor.desk import Done
 from esexec.executor.envelope import DELIVERIES_OF_POISON, Asked, Envelope, GivenBack, backoff_s, undecidable

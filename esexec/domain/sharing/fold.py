@@ -15,11 +15,11 @@ from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.sharing import limiter, pools, slots
 from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, denied, waits
+from esexec.domain.sharing.snapshot import read_snapshot
 from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
 
 _FEW = 2
 """So few events never fill a commit, however large."""
-_snapshot = msgspec.json.Decoder(SharedState)
 
 
 def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | None = None) -> SharedState:
@@ -28,8 +28,7 @@ def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | Non
         commits, state = _from_compacted(list(commits)), SharedState(entity)
     for commit in commits:
         if state.n == 0 and isinstance(commit.events[0], e.Compacted):
-            state = _snapshot.decode(commit.events[0].state)
-            state.names = {request.id for request in state.waiting}
+            state = read_snapshot(commit.events[0])
         if commit.n != state.n + 1 or commit.version != state.version + 1:
             raise CorruptHistory(f"{entity}: expected commit {state.n + 1}, found {commit.n}")
         begin(state, commit.n, commit.time)
@@ -48,12 +47,6 @@ def _from_compacted(commits: list[Commit]) -> list[Commit]:
     """Those from the last one on that holds all that was before: some of what was before may be gone already, and some not."""
     whole = (place for place in range(len(commits) - 1, -1, -1) if isinstance(commits[place].events[0], e.Compacted))
     return commits[next(whole, 0) :]
-
-
-def snapshot(state: SharedState) -> e.Compacted:
-    """All that it has become."""
-    written = msgspec.structs.replace(state, names=set(), fitting=None, none_in_vain=False)
-    return e.Compacted(state=msgspec.Raw(msgspec.json.encode(written)))
 
 
 def begin(state: SharedState, n: int, time: datetime) -> None:
