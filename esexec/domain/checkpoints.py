@@ -111,5 +111,6 @@ def restore(
             vars=news or {},
         )
     )
-    if has_slot(decision) and by == "command":
+    has_slot(decision)
+    if by == "command":
         set_deadline(decision)

@@ -143,8 +143,8 @@ def _retry(decision: Decision, command: c.RetryExecution, time: datetime) -> Ver
     if _overtaken(state, time):
         return Verdict("superseded")
     decision.emit(e.ExecutionRetried(run=state.run + 1, step=command.step))
-    if has_slot(decision):
-        set_deadline(decision)
+    has_slot(decision)
+    set_deadline(decision)
     return APPLIED
 
 

@@ -185,22 +185,24 @@ def test_a_retry_of_an_execution_asks_for_its_slot_again() -> None:
     assert of(fx.DispatchAttempt, effects(history))
 
 
+@pytest.mark.parametrize("named", [None, 130.0], ids=["no deadline", "a deadline"])
 @pytest.mark.parametrize("again", ["retry", "restore"])
-def test_a_deadline_does_not_count_while_a_run_waits_for_its_slot(again: str) -> None:
-    """Whichever run it is: how long it may take is counted from the grant of its slot on."""
+def test_a_timeout_does_not_count_while_a_run_waits_for_its_slot(again: str, named: float | None) -> None:
+    """Whichever run it is: how long it may take counts from the grant of its slot on. A deadline that was named counts always."""
     timed = OF_KEY["config"] | {"execution_timeout_ms": 60_000, "enable_rollback": False}
-    history = given(start("a", "b", input={"user": "ada"}, plan_fields={"config": timed}))
-    assert history.state.deadline is None
+    deadline = None if named is None else at(named)
+    history = given(start("a", "b", input={"user": "ada"}, plan_fields={"config": timed}, deadline=deadline))
+    assert history.state.deadline == deadline
     history.happen(granted("_", 0, by="concurrency"), when=5)
     assert history.state.deadline == at(65)
     history.happen(checkpoint(), when=6)
     history.happen(fatal("a"), when=7)
     (point,) = history.state.checkpoints
     history.happen(retry() if again == "retry" else restore(point), when=10)
-    assert (history.state.run, history.state.deadline) == (2, None)
+    assert (history.state.run, history.state.deadline) == (2, deadline)
     history.happen(granted("_", 0, run=2, by="concurrency"), when=100)
-    assert history.state.deadline == at(160)
-    assert [timer.due for timer in history.state.timers.values() if timer.kind == "deadline"] == [at(160)]
+    assert history.state.deadline == (deadline or at(160))
+    assert [timer.due for timer in history.state.timers.values() if timer.kind == "deadline"] == [deadline or at(160)]
 
 
 def test_an_execution_waits_for_its_slot_with_its_own_priority() -> None:
