@@ -16,8 +16,8 @@ from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.sharing.decide import SharedDecision, Verdict
-from esexec.domain.sharing.fold import end, fold_shared, has_more, next_due, snapshot
-from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, told_again
+from esexec.domain.sharing.fold import end, fold_shared, has_more
+from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, look_again, told_again
 from esexec.domain.sharing.requests import (
     Acquire,
     Answer,
@@ -30,6 +30,7 @@ from esexec.domain.sharing.requests import (
     entity_of,
     gate_of,
 )
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState, remember
 from esexec.log import codec
 from tests.given import at
@@ -49,7 +50,9 @@ class Returns(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """A wake-up came."""
+    """A wake-up came; `name`: the commit that set its timer."""
+
+    name: int = 0
 
 
 Message = Asks | Returns | Looks | c.PoolsCommand
@@ -113,7 +116,8 @@ def pool(id: str, capacity: float = 1, type: str = "gpu", **fields: Any) -> c.De
 
 def visible(state: SharedState) -> dict[str, Any]:
     """Every field of a state; of what is remembered the order as well."""
-    fields = {name: getattr(state, name) for name in state.__struct_fields__}
+    found_out = ("fitting", "none_in_vain")  # of what is there, and not written down
+    fields = {name: getattr(state, name) for name in state.__struct_fields__ if name not in found_out}
     return {name: list(value.items()) if isinstance(value, dict) else value for name, value in fields.items()}
 
 
@@ -198,7 +202,7 @@ def told_in_words(request_id: str, answer: Answer) -> str:
 
 
 class Shared:
-    """An entity, and whoever carries it. `told`: the last answer to each; `wakes`: the timers that are set.
+    """An entity, and whoever carries it. `told`: the last answer to each; `timers`: those that are set, by their names.
 
     `state`: the fold of the log, not to be changed. `pending`: messages that were not let go, and come again. `commits`: what is
     left of `history` after compactions.
@@ -209,10 +213,11 @@ class Shared:
         self.commits: list[Commit] = []
         self.history: list[Commit] = []
         self.told: dict[str, Answer] = {}
-        self.wakes: list[datetime] = []
+        self.timers: dict[int, datetime] = {}
         self.pending: list[Message] = []
         self.asked_to_go: list[MakeRoom] = []
-        self.crashed = False
+        self.crashed: datetime | None = None
+        """Since when nobody was told of what was decided."""
         self.clock = 0.0
         self.state = SharedState(entity)
 
@@ -254,11 +259,11 @@ class Shared:
             follows = follow(decision.events, self.state, decision.state.n)
         if crash:
             self.pending += messages
-            self.crashed = True
+            self.crashed = self.crashed or decision.time
             return Outcome(self, decision, verdicts, [])
         if self.crashed:
-            follows += everything(self.state)
-            self.crashed = False
+            follows += everything(self.state, self.crashed)
+            self.crashed = None
         follows += [Tell(id, denied) for id, denied in decision.denied.items()]
         for message, verdict in zip(messages, verdicts, strict=True):
             match verdict.kind, message:
@@ -269,9 +274,10 @@ class Shared:
                     follows.append(Tell(id, Denied(entity=self.entity, gate=gate_of(asked.ask), error=verdict.error)))
                 case "later", _:
                     self.pending.append(message)
-                case _, Looks() if not decision.events and (due := next_due(self.state)) is not None:
-                    assert due > self.now, "it finds nothing to do, and says that there is something"
-                    self.wakes.append(due)
+                case _, Looks(name):
+                    again = look_again(self.state, str(name), decision.time)
+                    assert decision.events or not has_more(self.state), "it finds nothing to do, and says that there is something"
+                    follows += again
         self._follow(follows)
         return Outcome(self, decision, verdicts, follows)
 
@@ -319,7 +325,7 @@ class Shared:
                 case Tell():
                     self.told[one.request_id] = one.answer
                 case SetWake():
-                    self.wakes.append(one.due)
+                    self.timers[one.name] = one.due
                 case MakeRoom():
                     self.asked_to_go.append(one)
 
@@ -331,11 +337,22 @@ class Shared:
 
     def wake(self) -> Outcome | None:
         """The first timer fires, as soon as it may; None: no timer is set."""
-        if not self.wakes:
+        looks = self.next_timer()
+        return None if looks is None else self.happen(looks)
+
+    def next_timer(self) -> Looks | None:
+        """The first timer fires: it is as late as that at least."""
+        if not self.timers:
             return None
-        due = min(self.wakes)
-        self.wakes.remove(due)
-        return self.happen(Looks(), when=max(self.clock, (due - at(0)).total_seconds()))
+        due, name = min((due, name) for name, due in self.timers.items())
+        del self.timers[name]
+        self.clock = max(self.clock, (due - at(0)).total_seconds())
+        return Looks(name)
+
+    @property
+    def wakes(self) -> list[datetime]:
+        """When the timers fire."""
+        return list(self.timers.values())
 
     def elapse(self, seconds: float) -> None:
         """Time goes on; timers fire when they are due."""

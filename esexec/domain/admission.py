@@ -8,7 +8,7 @@ from datetime import datetime
 
 from esexec.domain import events as e
 from esexec.domain import limits
-from esexec.domain.advance import advance
+from esexec.domain.advance import advance, set_deadline
 from esexec.domain.attempts import fail_attempt, parse_attempt
 from esexec.domain.decision import APPLIED, Decision, Verdict
 from esexec.domain.sharing import requests as s
@@ -78,6 +78,8 @@ def _of_execution(decision: Decision, answer: s.Answer, run: int) -> Verdict:
     match answer:
         case s.Granted():
             decision.emit(e.ExecutionGranted(entity=answer.entity, run=run))
+            if state.started_at is not None:  # in the first run it is set when that begins
+                set_deadline(decision)
         case s.Denied():
             if state.cancel:
                 return Verdict("ineffective")

@@ -88,9 +88,10 @@ def exceed_deadline(decision: Decision) -> None:
 
 
 def set_deadline(decision: Decision) -> None:
-    """The run that begins now must end by the earlier of its own timeout and the deadline that the start named."""
+    """The run must end by the earlier of its own timeout, which counts once it has its slot, and the deadline of its start."""
     state = decision.state
-    timeout = state.execution_policy.execution_timeout_ms
+    has_to_wait = state.slot is not None and not state.slot.granted
+    timeout = 0 if has_to_wait else state.execution_policy.execution_timeout_ms
     named = state.created.deadline
     if not timeout and named is None:
         return

@@ -7,7 +7,7 @@ from esexec.domain import references
 from esexec.domain.flow import Key
 from esexec.domain.flow_keys import render_key
 from esexec.domain.rollback import undo_params
-from esexec.domain.settings import Policy, TaskInfo
+from esexec.domain.settings import Policy, TaskInfo, merge_in
 from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
 
@@ -68,7 +68,13 @@ def ask_of_execution(state: ExecutionState) -> s.Acquire:
     assert key is not None
     slot = _slot(state, key, f"plan:{state.graph.plan.name}", dict)
     at = state.slot.asked_at if state.slot is not None else None
-    return s.Acquire(ask=slot, priority=state.policy_of(0).priority, at=at)
+    return s.Acquire(ask=slot, priority=_priority_of_execution(state), at=at)
+
+
+def _priority_of_execution(state: ExecutionState) -> int:
+    """That of the call, else of the plan, else of the namespace: what a step says concerns its own attempts."""
+    created = state.created
+    return merge_in(created.namespace, (state.graph.plan.config, created.config)).priority
 
 
 def _slot(state: ExecutionState, key: Key, scope: str, params: Callable[[], Any]) -> s.AskForSlot:

@@ -154,7 +154,7 @@ def _each_once(effects: list[Effect]) -> list[Effect]:
 
 
 def open_effects(state: ExecutionState) -> list[Effect]:
-    """Everything that is open in a state: what a nudge repeats."""
+    """Everything that is open in a state, and all that was to be given back: what a nudge repeats."""
     effects: list[Effect] = []
     if state.stopping and not state.ended:
         effects.extend(_stops(state))
@@ -163,6 +163,7 @@ def open_effects(state: ExecutionState) -> list[Effect]:
     if state.slot is not None and not state.slot.granted:
         effects.append(_ask_for_slot(state))
     effects.extend(_set(state, version) for version in state.timers)
+    effects.extend(GiveBack(*holding) for holdings in state.given_back.values() for holding in holdings)
     if has_more(state):
         effects.append(ContinueLater(state.n))
     return effects

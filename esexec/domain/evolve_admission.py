@@ -4,7 +4,7 @@ from datetime import datetime
 
 from esexec.domain import events as e
 from esexec.domain.asking import ask_of, gates_of
-from esexec.domain.errors import ValidationError
+from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.sharing.requests import POOLS_ENTITY, WHOLE, Gate, entity_of
 from esexec.domain.state import Admission, ExecutionState, Holding, Leftover, Slot, StepState, table
 from esexec.domain.timers import close_timer
@@ -49,6 +49,11 @@ def rate_limited(state: ExecutionState, event: e.TaskRateLimited) -> None:
     step.gate.waiting, step.gate.until, step.was_rate_limited = True, event.next_retry_at, True
     if step.purpose != "compensation":  # a step that is being undone stays what it is
         step.status, step.next_retry_at = "rate_limited", event.next_retry_at
+
+
+def is_blocked(gate: Admission, error: ErrorInfo) -> bool:
+    """Whether an attempt that failed so was refused by its rate limit."""
+    return gate.asks[:1] == ("rate_limit",) and error.code == "rate_limited"
 
 
 def waiting(state: ExecutionState, event: e.TaskWaiting) -> None:

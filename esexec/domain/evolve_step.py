@@ -139,6 +139,8 @@ def task_failed(state: ExecutionState, event: e.TaskFailed | e.TaskTimedOut) -> 
     step.error = event.error
     if event.measured is not None:
         step.measured = measures.after(step.measured, event.measured)
+    if step.gate is not None and admission.is_blocked(step.gate, event.error):
+        step.was_rate_limited = True
     close_attempt(state, step, event.ended_at)
     if isinstance(event, e.TaskTimedOut):
         if event.error.code not in NEVER_BEGAN:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
+from datetime import datetime
 from functools import partial
 from typing import Unpack
 
@@ -26,7 +27,7 @@ from esexec.log.jetstream import JetStreamLog
 from esexec.nats.clock import ServerClock
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.dead import dead_headers
-from esexec.nats.direct import DirectReader, first_from, read_leader
+from esexec.nats.direct import DirectReader, first_from, read_leader, waits_since
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
@@ -98,7 +99,7 @@ class Executor(Role):
         )
         self._clock = ServerClock(connection)
         await self._clock.look(subjects.tasks_stream)
-        self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now)
+        self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now, partial(_unread_since, connection, subjects))
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
         undo.push_async_callback(self._settings.close)
@@ -197,6 +198,11 @@ class Executor(Role):
 
 async def _first_command(connection: Connection, subjects: Subjects, execution: str, sequence: int) -> int | None:
     return await first_from(connection, subjects.commands_stream, subjects.command_stored(execution, "*"), sequence)
+
+
+async def _unread_since(connection: Connection, subjects: Subjects) -> datetime | None:
+    """While too many dispatches wait, commands do; the leases that some of them renew end by themselves all the same."""
+    return await waits_since(connection, subjects.commands_stream, subjects.command_stored(POOLS_ENTITY, "renew"))
 
 
 async def _start_waits(connection: Connection, subjects: Subjects, execution: str) -> bool:

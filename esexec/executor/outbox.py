@@ -85,11 +85,11 @@ class NatsOutbox:
         self._connection, self._subjects, self._publisher = connection, subjects, publisher
         self._lanes: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def close(self) -> None:
         """Forget short timers; the durable ones stand behind them."""
-        for handle in self._timers:
+        for handle in self._timers.values():
             handle.cancel()
         for task in list(self._tasks):
             task.cancel()
@@ -227,14 +227,16 @@ class NatsOutbox:
         await self._store(self._subjects.timer(entity, name), b"", header_block(headers), done)
 
     def _soon(self, wait: float, execution: str, name: str) -> None:
-        """A timer that the server would fire too coarsely also runs here; the first to fire is believed."""
+        """A timer that the server fires too coarsely runs here too; the first to fire is believed. Set twice it fires once."""
+        timer = execution, name
+        if (known := self._timers.pop(timer, None)) is not None:
+            known.cancel()
 
         def fire() -> None:
-            self._timers.discard(handle)
+            del self._timers[timer]
             self._insist(partial(self._publisher.send, self._subjects.due_in(execution, name), b""))
 
-        handle = asyncio.get_running_loop().call_later(wait, fire)
-        self._timers.add(handle)
+        self._timers[timer] = asyncio.get_running_loop().call_later(wait, fire)
 
     async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None:
         subject = self._subjects.timer(entity, str(timer.name))

@@ -3,16 +3,15 @@
     take → (load) → decide what has gathered → append one commit → tell → ack
 
 One task per entity that has something to do. Any executor may decide any message; who was not first finds that out when it
-appends, and decides again upon what stands. A message that is delivered again may have been decided by somebody who died before
-telling, so then everything that follows from the entity's state is told once more.
+appends, and decides again upon what stands. A message that is delivered again, and leaves nothing to do, may have been decided by
+somebody who died before telling: then what follows from the entity's state is told once more. A nudge has all of it told.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
-from datetime import datetime
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -25,13 +24,16 @@ from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
 from esexec.domain.messages import Answer
 from esexec.domain.sharing import requests as s
 from esexec.domain.sharing.decide import SharedDecision, Verdict
-from esexec.domain.sharing.fold import end, fold_shared, next_due, snapshot
-from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, told_again
+from esexec.domain.sharing.fold import end
+from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, look_again, told_again
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState, remember
 from esexec.executor.desk import Done
 from esexec.executor.envelope import DELIVERIES_OF_POISON, Asked, Envelope, GivenBack, backoff_s, undecidable
+from esexec.executor.known import Known, caught_up, read_known
+from esexec.executor.shared_answers import answer_of, answer_to, answer_to_client, misdirected
 from esexec.log import codec
-from esexec.log.port import Log, Stored, append_and_wait, load_certain
+from esexec.log.port import Log, Stored, append_and_wait
 from esexec.nats.streams import ACK_WAIT_MS
 from esexec.world import chance
 
@@ -46,8 +48,17 @@ _MISSED_AFTER_S = ACK_WAIT_MS / 1000 * 0.9
 _RIVAL_S = 0.02
 """Who was overtaken by another executor lets it go on for up to so long."""
 
+_SPARED = timedelta(seconds=1)
+"""A lease that has ended, but for a word that was not read, is looked at again after so long."""
+
 Clock = Callable[[], datetime]
 """The server's time, as nearly as it is known here."""
+UnreadSince = Callable[[], Awaitable[datetime | None]]
+"""Since when a client's word that renews a lease has been waiting to be read; None: there is none."""
+
+
+async def _all_is_read() -> datetime | None:
+    return None
 
 
 class SharedOutbox(Protocol):
@@ -60,36 +71,37 @@ class SharedOutbox(Protocol):
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
 
 
-class _Known(NamedTuple):
-    """An entity as of its last commit."""
+class _Told(NamedTuple):
+    """When everything that was granted `since` then was told."""
 
-    state: SharedState
-    last: Stored | None
+    mono: float
+    since: datetime
 
 
 class _Box:
-    """What waits for an entity, and what is known of it. `told_mono`: when all that follows from its state was told last;
-    `too_large`: the commit at which that state did not fit into a message."""
+    """What waits for an entity, what is known of it, and what was told for a death. `too_large`: the commit at which its state
+    did not fit into a message."""
 
-    __slots__ = ("at_work", "known", "told_mono", "too_large", "waiting")
+    __slots__ = ("at_work", "known", "told", "too_large", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[Envelope] = []
-        self.known: _Known | None = None
-        self.told_mono = -_MISSED_AFTER_S
+        self.known: Known | None = None
+        self.told: _Told | None = None
         self.too_large = 0
         self.at_work = False
 
     def forget(self) -> None:
         """Something went wrong: what is known may not hold, and what was decided may not have been told."""
-        self.known, self.told_mono = None, -_MISSED_AFTER_S
+        self.known = self.told = None
 
 
 class SharedDesk:
     """See the module."""
 
-    def __init__(self, name: str, log: Log, outbox: SharedOutbox, clock: Clock) -> None:
+    def __init__(self, name: str, log: Log, outbox: SharedOutbox, clock: Clock, unread_since: UnreadSince = _all_is_read) -> None:
         self._name, self._log, self._outbox, self._clock = name, log, outbox, clock
+        self._unread_since = unread_since
         self._boxes: OrderedDict[str, _Box] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -151,38 +163,30 @@ class SharedDesk:
                 await self._bury(batch[0], "poison", error)
 
     async def _decide(self, entity: str, box: _Box, batch: list[Envelope]) -> None:
+        batch.sort(key=_is_due)  # what renews a lease is heard before it ends
+        unread = await self._unread_since() if entity == s.POOLS_ENTITY and _is_due(batch[-1]) else None
         while True:
-            known = box.known or await self._load(entity)
-            box.known = None  # what follows consumes it
-            decision = SharedDecision(known.state, max([self._clock(), *(envelope.time for envelope in batch)]))
-            verdicts = [_decide_one(decision, envelope) for envelope in batch]
+            known = box.known = box.known or await read_known(self._log, entity)
+            decision = SharedDecision(known.state.copy(), max([self._clock(), *(envelope.time for envelope in batch)]))
+            verdicts = [_decide_one(decision, envelope, unread) for envelope in batch]
             decision.settle()
-            if not decision.events:
-                if _is_last(known, await self._log.last(entity)):  # else there are news, and all may be different
-                    box.known = known
+            if decision.events:
+                stands = await self._append(entity, known, decision, batch, verdicts)
+                if stands is not None:
+                    box.known = stands
                     break
-                continue
-            stands = await self._append(entity, known, decision, batch, verdicts)
-            if stands is not None:
-                box.known = stands
+                await asyncio.sleep(chance() * _RIVAL_S)
+            last = await self._log.last(entity)
+            if not decision.events and known.is_last(last):  # else there are news, and all may be different
                 break
-            await asyncio.sleep(chance() * _RIVAL_S)
+            box.known = await caught_up(self._log, entity, known, last)
         await self._go_on(entity, box, box.known.state, decision, batch, verdicts)
-
-    async def _load(self, entity: str) -> _Known:
-        """As the leader knows it."""
-        stored = await load_certain(self._log, entity)
-        commits = [codec.decode(one.data) for one in stored]
-        for commit, before in zip(commits[1:], stored, strict=False):
-            if commit.prev != hash_of(before.data):
-                raise CorruptHistory(f"{entity}: commit {commit.n} does not follow the one before: one of them was replaced")
-        return _Known(fold_shared(entity, commits), stored[-1] if stored else None)
 
     # The commit ----------------------------------------------------------------------------------------------------------
 
     async def _append(
-        self, entity: str, known: _Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
-    ) -> _Known | None:
+        self, entity: str, known: Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
+    ) -> Known | None:
         """The entity once the commit stands; None: somebody else's does."""
         state, actor = decision.state, None
         for envelope, verdict in zip(batch, verdicts, strict=True):
@@ -196,13 +200,13 @@ class SharedDesk:
 
     async def _store(
         self,
-        known: _Known,
+        known: Known,
         state: SharedState,
         version: int,
         events: list[Any],
         causes: tuple[Any, ...],
         actor: str | None = None,
-    ) -> _Known | None:
+    ) -> Known | None:
         assert state.time is not None
         commit = Commit(
             v=codec.VERSION,
@@ -218,26 +222,26 @@ class SharedDesk:
         )
         data = codec.encode(commit)
         position = await append_and_wait(self._log, state.entity, state.n, data, known.last.position if known.last else 0)
-        return None if position is None else _Known(state, Stored(state.n, position, data))
+        return None if position is None else Known(state, Stored(state.n, position, data))
 
     async def _compact(self, entity: str, box: _Box) -> None:
         """Now and then the whole state is written down, and what was before it is forgotten. Nobody waits for that."""
-        known, box.known = box.known, None
+        known = box.known
         if known is None or known.state.n - max(known.state.compacted, box.too_large) < limits.commits_before_compaction:
-            box.known = known
             return
         written = snapshot(known.state)
         if len(bytes(written.state)) > limits.message_bytes - 2 * limits.headers_bytes:  # with what a commit has beside it
             logger.warning("%s: its state of %d bytes cannot be written down", entity, len(bytes(written.state)))
-            box.known, box.too_large = known, known.state.n
+            box.too_large = known.state.n
             return
-        decision = SharedDecision(known.state, self._clock())
+        decision = SharedDecision(known.state.copy(), self._clock())
         decision.emit(written)
-        end(known.state, 1)
+        end(decision.state, 1)
         try:
-            box.known = await self._store(known, known.state, decision.first_version, decision.events, ())
-            if box.known is not None and box.known.last is not None:
-                await self._log.forget(entity, box.known.last)
+            stands = await self._store(known, decision.state, decision.first_version, decision.events, ())
+            if stands is not None and stands.last is not None:
+                box.known = stands
+                await self._log.forget(entity, stands.last)
         except EsexecError as error:  # what is left is harmless, and goes with the next
             logger.warning("%s: %s", entity, error)
 
@@ -253,23 +257,35 @@ class SharedDesk:
         verdicts: list[Verdict],
     ) -> None:
         """Tell who is to be told; once all of that stands, let the messages go."""
-        todo = follow(decision.events, state, state.n) if decision.events else list[Follow]()
-        if any(envelope.deliveries > 1 for envelope in batch) and monotonic() - box.told_mono >= _MISSED_AFTER_S:
-            # Or it was handed back by one of us; then that was in vain, but for long it is not done again.
-            box.told_mono = monotonic()
-            todo = everything(state) + todo
+        todo = self._missed(box, state, [one for one in zip(batch, verdicts, strict=True) if _leaves_nothing(*one)])
+        if any(isinstance(envelope.content, r.Nudge) for envelope in batch):
+            todo = everything(state)
+        todo += follow(decision.events, state, state.n) if decision.events else []
+        not_before = decision.time + _SPARED if decision.spared else decision.time
         for envelope, verdict in zip(batch, verdicts, strict=True):
             if verdict.kind == "known":
                 todo += told_again(state, _asker_of(envelope))
+            if isinstance(envelope.content, r.Due):
+                todo += look_again(state, envelope.content.name, not_before)
         todo += [Tell(name, denied) for name, denied in decision.denied.items()]
-        todo += [Tell(asked, denied) for asked, denied in _misdirected(batch, verdicts)]
+        todo += [Tell(asked, denied) for asked, denied in misdirected(zip(batch, verdicts, strict=True))]
         distinct = _distinct(todo)
         standing = _Standing(len(distinct))
         for one in distinct:
             await self._say(entity, one, standing.one_more)
         await standing.all
         for envelope, verdict in zip(batch, verdicts, strict=True):
-            await self._let_go(envelope, verdict, state, decision)
+            await self._let_go(envelope, verdict, state)
+
+    def _missed(self, box: _Box, state: SharedState, again: list[tuple[Envelope, Verdict]]) -> list[Follow]:
+        """What somebody should have told who decided these messages and died; once for all messages that a death brings back."""
+        if not again:
+            return []
+        now_mono, since = monotonic(), min(envelope.time for envelope, _ in again)
+        if box.told is not None and now_mono - box.told.mono < _MISSED_AFTER_S and box.told.since <= since:
+            return []
+        box.told = _Told(now_mono, since)
+        return everything(state, since)
 
     async def _say(self, entity: str, one: Follow, done: Done) -> None:
         match one:
@@ -277,7 +293,7 @@ class SharedDesk:
                 if (requester := s.requester_of(request_id)) is not None:
                     await self._outbox.grant(requester, answer, done)
                 else:
-                    await self._outbox.answer(_answer_to_client(entity, request_id, answer, until))
+                    await self._outbox.answer(answer_to_client(entity, request_id, answer, until))
                     await done()
             case SetWake(name, due):
                 await self._outbox.set_timer(entity, SetTimer(name, due, (due - self._clock()).total_seconds()), done)
@@ -288,15 +304,12 @@ class SharedDesk:
                 else:
                     await done()
 
-    async def _let_go(self, envelope: Envelope, verdict: Verdict, state: SharedState, decision: SharedDecision) -> None:
+    async def _let_go(self, envelope: Envelope, verdict: Verdict, state: SharedState) -> None:
         content = envelope.content
         if verdict.kind == "later":
             await envelope.nak(backoff_s(envelope.deliveries))
             return
-        if isinstance(content, r.Due) and not decision.events and (due := next_due(state)) is not None and due > decision.time:
-            await envelope.nak(max(0.001, (due - decision.time).total_seconds()))  # it is early
-            return
-        if isinstance(content, c.AnyCommand) and (answer := _answer_of(content, envelope, verdict, state)) is not None:
+        if isinstance(content, c.AnyCommand) and (answer := answer_of(content, envelope, verdict, state)) is not None:
             await self._outbox.answer(answer)
         await envelope.ack()
 
@@ -304,7 +317,7 @@ class SharedDesk:
         reason = undecidable(envelope, code, error)
         logger.error("%s", reason.message)
         if isinstance(content := envelope.content, c.AnyCommand):
-            await self._outbox.answer(_answer(content, envelope, status="refused", effective=False, error=reason))
+            await self._outbox.answer(answer_to(content, envelope, status="refused", effective=False, error=reason))
         await self._outbox.bury(envelope, reason)
 
 
@@ -323,43 +336,23 @@ class _Standing:
             self.all.set_result(None)
 
 
-def _answer(command: c.AnyCommand, envelope: Envelope, **fields: Any) -> Answer:
-    return Answer(command_id=command.id, execution_id=envelope.entity, **fields)
-
-
-def _answer_of(command: c.AnyCommand, envelope: Envelope, verdict: Verdict, state: SharedState) -> Answer | None:
-    """What a client hears of its command; of an `allocate` only what its request does not tell."""
-    if verdict.kind == "refused":
-        return _answer(command, envelope, status="refused", effective=False, error=verdict.error)
-    if isinstance(command, c.AllocateResources):
-        gone = verdict.kind == "known" and not state.knows(command.id)
-        return _answer(command, envelope, status="accepted", effective=False) if gone else None
-    if not command.confirm and verdict.effective:
-        return None
-    grant = state.held.get(command.allocation) if isinstance(command, c.RenewResources) else None
-    until = None if grant is None else grant.until
-    return _answer(command, envelope, status="accepted", effective=verdict.effective, until=until)
-
-
-def _is_last(known: _Known, last: Stored | None) -> bool:
-    return (last.n if last is not None else 0) == known.state.n
-
-
 def _distinct(todo: list[Follow]) -> list[Follow]:
     """Each thing is said once, the last time that it would have been."""
     last = {(type(one), one[0]): one for one in todo}
     return list(last.values())
 
 
-def _misdirected(batch: list[Envelope], verdicts: list[Verdict]) -> Iterator[tuple[str, s.Denied]]:
-    """Who asked for what the entity does not decide upon."""
-    for envelope, verdict in zip(batch, verdicts, strict=True):
-        content: Any = envelope.content
-        if verdict.kind == "denied" and verdict.error is not None and isinstance(content, Asked):
-            yield content.request_id, s.Denied(entity=envelope.entity, gate=s.gate_of(content.acquire.ask), error=verdict.error)
+def _leaves_nothing(envelope: Envelope, verdict: Verdict) -> bool:
+    """Whether it was delivered before, and was dealt with: what was only handed back is decided now."""
+    dealt_with = verdict.kind == "known" or (verdict.kind == "done" and not verdict.effective) or _is_due(envelope)
+    return envelope.deliveries > 1 and dealt_with
 
 
-def _decide_one(decision: SharedDecision, envelope: Envelope) -> Verdict:
+def _is_due(envelope: Envelope) -> bool:
+    return isinstance(envelope.content, r.Due)
+
+
+def _decide_one(decision: SharedDecision, envelope: Envelope, unread: datetime | None) -> Verdict:
     content: Any = envelope.content
     match content:
         case Asked(request_id, acquire):
@@ -367,7 +360,7 @@ def _decide_one(decision: SharedDecision, envelope: Envelope) -> Verdict:
         case GivenBack(request_id):
             return decision.release(request_id)
         case r.Due():
-            return decision.due()
+            return decision.due(unread)
         case r.Nudge():
             return Verdict("done")
     return decision.command(content)
@@ -376,15 +369,3 @@ def _decide_one(decision: SharedDecision, envelope: Envelope) -> Verdict:
 def _asker_of(envelope: Envelope) -> str:
     content: Any = envelope.content
     return content.request_id if isinstance(content, Asked) else content.id
-
-
-def _answer_to_client(entity: str, command_id: str, answer: s.Answer, until: datetime | None) -> Answer:
-    """What a client hears of its `allocate`."""
-    of_client = partial(Answer, command_id=command_id, execution_id=entity)
-    match answer:
-        case s.Granted():
-            return of_client(status="accepted", resources=answer.resources, until=until)
-        case s.Waiting():
-            return of_client(status="accepted", waiting=True)
-        case s.Denied():
-            return of_client(status="refused", effective=False, error=answer.error)

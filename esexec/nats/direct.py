@@ -7,6 +7,7 @@
 import asyncio
 import base64
 import itertools
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -159,6 +160,17 @@ async def first_from(connection: Connection, stream: str, pattern: str, sequence
         raise
     found: int = answer["message"]["seq"]
     return found
+
+
+async def waits_since(connection: Connection, stream: str, subject: str) -> datetime | None:
+    """When the first message on a subject was stored, by the server's clock; None: there is none, for certain, at this moment."""
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": subject})
+    except ApiError as error:
+        if error.err_code == 10037:
+            return None
+        raise
+    return datetime.fromisoformat(answer["message"]["time"]).astimezone(UTC)
 
 
 async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:

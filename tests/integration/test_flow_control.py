@@ -13,9 +13,12 @@ import pytest
 
 import esexec
 from esexec.domain import events as e
+from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.sharing.fold import fold_shared
 from esexec.log import codec
+from esexec.nats.direct import waits_since
+from esexec.world import now
 from tests.integration.engine import Engine, until
 
 pytestmark = pytest.mark.parametrize("engine", ["three executors"], indirect=True)
@@ -313,6 +316,32 @@ async def test_one_resource_is_released_as_several_are(engine: Engine) -> None:
         with pytest.raises(esexec.ValidationError) as refused:
             await resources.allocate(nothing)
         assert refused.value.code == "missing"
+
+
+async def test_a_lease_that_is_renewed_in_time_is_kept_though_commands_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While too many dispatches wait, no commands are taken: what was sent meanwhile to renew a lease counts all the same."""
+    resources = engine.client.resources
+    await resources.declare(esexec.ResourcePool("rack", "gpu", 1.0))
+    async with resources.hold({"gpu": 1}, lease="1s"):
+        monkeypatch.setattr(limits, "tasks_waiting", -1)
+        await until(lambda: all(tap.paused for one in engine.executors for tap in one._command_taps))
+        for one in engine.executors:
+            await one._puller.recall()  # what was asked for before may come for half a minute
+
+        async def is_unread_for_longer_than_a_lease() -> bool:
+            subjects = engine.subjects
+            stored = subjects.command_stored("_pools", "renew")
+            since = await waits_since(engine.client._connection, subjects.commands_stream, stored)
+            return since is not None and now() - since > timedelta(seconds=2)
+
+        await until(is_unread_for_longer_than_a_lease, 20)
+        assert [one.free for one in await resources.pools()] == [0.0]
+        monkeypatch.setattr(limits, "tasks_waiting", 20_000)
+        await until(lambda: not any(tap.paused for one in engine.executors for tap in one._command_taps))
+        assert [one.free for one in await resources.pools()] == [0.0]
+    assert "what was held is lost" not in caplog.text
 
 
 async def test_a_held_allocation_that_is_lost_says_so_and_the_block_goes_on(

@@ -10,8 +10,9 @@ from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.sharing.decide import SharedDecision
-from esexec.domain.sharing.fold import end, fold_shared, next_due, snapshot
+from esexec.domain.sharing.fold import end, fold_shared, next_due
 from esexec.domain.sharing.requests import Acquire, Ask, AskForResources, AskForSlot, AskToBegin, entity_of
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -179,10 +179,9 @@ class Machine(RuleBasedStateMachine):
         self.shared.clock = max(until, self.shared.clock)
 
     def wake(self) -> None:
-        due = min(self.shared.wakes)
-        self.shared.wakes.remove(due)
-        self.shared.clock = max(self.shared.clock, (due - at(0)).total_seconds())
-        self.come(Looks())
+        looks = self.shared.next_timer()
+        assert looks is not None
+        self.come(looks)
 
     @precondition(lambda self: self.shared.pending)
     @rule()

@@ -11,7 +11,7 @@ from esexec.domain.decision import Decision, Surroundings
 from esexec.domain.effects import effects_of
 from esexec.domain.errors import ExecutionCancelled
 from esexec.domain.flow import RateLimit
-from esexec.domain.settings import TaskInfo
+from esexec.domain.settings import NamespaceConfig, TaskInfo
 from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, entity_of
 from esexec.results import Err, outcome_of, result_of
 from tests.given import (
@@ -100,6 +100,13 @@ def test_denied_is_failed_at_once() -> None:
     assert history.state.status == "failed"
     assert history.state.error is not None
     assert history.state.error.code == "rate_limited"
+    assert history.state.steps[0].was_rate_limited, "it was blocked, though it did not wait"
+
+
+def test_only_what_a_rate_limit_blocked_was_rate_limited() -> None:
+    """Not what was denied for want of something else."""
+    history = given(start(GPU), denied("a", by="resources", code="resource_unavailable"))
+    assert (history.state.status, history.state.steps[0].was_rate_limited) == ("failed", False)
 
 
 @pytest.mark.parametrize("end", [completed("a"), fatal("a"), cancel()])
@@ -176,6 +183,55 @@ def test_a_retry_of_an_execution_asks_for_its_slot_again() -> None:
     assert not of(fx.DispatchAttempt, effects(history))
     history.happen(granted("_", 0, run=2, by="concurrency"))
     assert of(fx.DispatchAttempt, effects(history))
+
+
+@pytest.mark.parametrize("named", [None, 130.0], ids=["no deadline", "a deadline"])
+@pytest.mark.parametrize("again", ["retry", "restore"])
+def test_a_timeout_does_not_count_while_a_run_waits_for_its_slot(again: str, named: float | None) -> None:
+    """Whichever run it is: how long it may take counts from the grant of its slot on. A deadline that was named counts always."""
+    timed = OF_KEY["config"] | {"execution_timeout_ms": 60_000, "enable_rollback": False}
+    deadline = None if named is None else at(named)
+    history = given(start("a", "b", input={"user": "ada"}, plan_fields={"config": timed}, deadline=deadline))
+    assert history.state.deadline == deadline
+    history.happen(granted("_", 0, by="concurrency"), when=5)
+    assert history.state.deadline == at(65)
+    history.happen(checkpoint(), when=6)
+    history.happen(fatal("a"), when=7)
+    (point,) = history.state.checkpoints
+    history.happen(retry() if again == "retry" else restore(point), when=10)
+    assert (history.state.run, history.state.deadline) == (2, deadline)
+    history.happen(granted("_", 0, run=2, by="concurrency"), when=100)
+    assert history.state.deadline == (deadline or at(160))
+    assert [timer.due for timer in history.state.timers.values() if timer.kind == "deadline"] == [deadline or at(160)]
+
+
+def test_an_execution_waits_for_its_slot_with_its_own_priority() -> None:
+    """That of the call, else of the plan, else of the namespace; a step's is for its attempts alone."""
+    fields, user = {"config": OF_KEY["config"] | {"priority": 7}}, {"user": "ada"}
+    urgent = step("a", priority=9)
+
+    def asked(*args: Any, around: Surroundings | None = None, **more: Any) -> int:
+        history = given(start(*args, input=user, **more), around=around)
+        (ask,) = of(fx.Ask, effects(history))
+        return int(ask.message.priority)
+
+    assert asked(urgent, plan_fields=OF_KEY) == 5
+    assert asked(urgent, plan_fields=fields) == 7
+    assert asked(urgent, plan_fields=fields, config={"priority": 8}) == 8
+    assert asked(urgent, plan_fields=OF_KEY, around=Surroundings(namespace=NamespaceConfig(priority=2))) == 2
+
+
+def test_a_nudge_gives_back_again_what_is_not_needed_any_more() -> None:
+    """Whoever should have said so may have died: also of an execution that has ended."""
+    both = step("a", resources=[{"type": "gpu", "amount": 2}], concurrency={"key": "one"})
+    history = given(start(both, input={"user": "ada"}, plan_fields=OF_KEY), granted("_", 0, by="concurrency"))
+    history.happen(granted("a", by="concurrency", entity="_slots-1"))
+    assert not of(fx.GiveBack, fx.open_effects(history.state))
+    history.happen(granted("a", by="resources", entity="_pools"))
+    history.happen(completed("a"))
+    assert history.state.ended
+    back = [(one.step, one.attempt) for one in of(fx.GiveBack, fx.open_effects(history.state))]
+    assert back == [("a", "1-1"), ("a", "1-1"), ("_", "1-0")]
 
 
 def test_an_execution_that_is_denied_its_slot_is_cancelled() -> None:

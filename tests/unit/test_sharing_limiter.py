@@ -196,7 +196,7 @@ def test_what_a_commit_has_no_room_for_is_done_at_once_after_it() -> None:
     """So many events at most; the wake-up that goes on is due now."""
     with with_limits(events_per_commit=2):
         shared = given(begins("a", 3), begins("b", 3), begins("c", 3), begins("d", 3), begins("e", 3), begins("f", 3))
-        shared.wakes.clear()
+        shared.timers.clear()
         outcome = shared.happen(Looks(), when=30).then("granted d", "granted e")
         assert outcome.wakes == [at(30)]
         outcome = shared.happen(Looks()).then("granted f")

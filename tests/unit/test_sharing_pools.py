@@ -8,6 +8,9 @@ import pytest
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain.flow import Resource, ResourceRequirement
+from esexec.domain.sharing.decide import SharedDecision
+from esexec.domain.sharing.fitting import Fitting
+from esexec.domain.sharing.fold import has_more
 from esexec.domain.sharing.follow import Tell
 from esexec.domain.sharing.requests import Denied, Granted
 from tests.given import at
@@ -228,6 +231,28 @@ def test_a_namespace_has_so_many_pools() -> None:
         shared.happen(pool("q", 3)).then("declared q")
 
 
+@pytest.mark.parametrize("held", [4, 2], ids=["nothing is free", "too little is free"])
+def test_of_those_who_ask_for_the_same_only_the_first_is_tried(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long it is to be used, and how urgent it is, makes no difference; each is judged once, until the pools change."""
+    crowd = [gpu(3, min_memory=8) for _ in range(150)]
+    crowd = [msgspec.structs.replace(one, duration_ms=number, priority=number % 11) for number, one in enumerate(crowd)]
+    large = pool("p", 4, attributes={"memory": 16})
+    shared = given(large, pool("c", 9, "cpu"), needs("a", ("gpu", held)), [needs(f"b{n}", one) for n, one in enumerate(crowd)])
+    tried, judged, chosen, impossible = [], [], Fitting.chosen, Fitting.impossible
+    monkeypatch.setattr(Fitting, "chosen", lambda *of: tried.append(of) or chosen(*of))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Fitting, "impossible", lambda *of: judged.append(of) or impossible(*of))  # type: ignore[func-returns-value]
+    state = shared.fold()
+    assert not has_more(state)
+    assert len(tried) <= 2 and len(judged) == len(crowd)
+    for n in range(9):
+        decision = SharedDecision(state, at(9))
+        decision.acquire(f"c{n}", needs("", gpu(3, min_memory=8)).asked)
+        decision.settle()
+        assert in_words(decision.events) == [f"queued c{n}"]
+        assert not has_more(state)
+    assert len(tried) <= 20 and len(judged) < len(crowd) + 20
+
+
 # Clients -----------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +379,28 @@ def test_those_who_wait_in_vain_are_told_though_a_commit_has_no_room_for_all() -
         shared.happen(pool("p", 2)).then("declared p", "dropped b0: resource_unavailable")
         shared.happen(Returns("a")).then("released a", "dropped b1: resource_unavailable")
         shared.happen(Looks()).then("dropped b2: resource_unavailable", "granted c: 1 p")
+
+
+def test_a_commit_that_denies_who_has_come_has_room_for_those_who_wait_in_vain() -> None:
+    """Who is denied leaves no trace: the room that was kept for it is used."""
+    with with_limits(events_per_commit=1):
+        shared = given(pool("p", 4), needs("a", ("gpu", 4)), needs("b", ("gpu", 3)), needs("c", ("gpu", 3)))
+        shared.happen(pool("p", 2)).then("declared p")
+        shared.happen(needs("d", ("gpu", 3))).then("dropped b: resource_unavailable")
+        shared.elapse(0)
+        assert [denied(shared, id)[0] for id in "bcd"] == ["3 gpu: no pools have so much"] * 3
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_however_many_wait_in_vain_all_of_them_are_told(crash: bool) -> None:
+    """By commits that follow each other at once, though nothing is free; also where the first one's executor died of it."""
+    crowd = [needs(f"b{n}", ("gpu", 3)) for n in range(1_200)]
+    shared = given(pool("p", 4), needs("a", ("gpu", 4)), *[crowd[at : at + 400] for at in range(0, 1_200, 400)])
+    shared.happen(pool("p", 2), when=9, crash=crash)
+    shared.recover()
+    shared.elapse(0)
+    assert not shared.state.waiting
+    assert {denied(shared, one.id)[0] for one in crowd} == {"3 gpu: no pools have so much"}
 
 
 def test_a_commit_has_room_for_so_many_bytes() -> None:

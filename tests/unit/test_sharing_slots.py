@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from esexec.domain.sharing import fold
 from esexec.domain.sharing.follow import MakeRoom, Tell, everything
 from esexec.domain.sharing.requests import Denied, Granted, entity_of
 from tests.sharing import Looks, Returns, Shared, given, in_words, slot, with_limits
@@ -170,6 +171,18 @@ def test_replace_takes_the_place_of_those_who_wait_with_its_key() -> None:
     answer = shared.told["a2"]
     assert isinstance(answer, Denied) and answer.error.message == "a4 took its place" and answer.error.hint
     assert [one.id for one in shared.state.waiting] == ["b2", "a4"]
+
+
+def test_however_many_are_replaced_all_of_them_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By commits that follow each other at once; whether or not the state knows all of them by name."""
+    monkeypatch.setattr(fold, "RECENT_DROPPED", 100)
+    with with_limits(events_per_commit=250):
+        crowd = [slot(f"b{n}") for n in range(600)]
+        shared = given(slot("a"), *[crowd[at : at + 200] for at in range(0, 600, 200)])
+        shared.happen(slot("c", policy="replace"), when=9)
+        shared.elapse(0)
+        answers = [shared.told[one.id] for one in crowd]
+        assert all(isinstance(one, Denied) and one.skipped and one.error.code == "replaced" for one in answers)
 
 
 def test_of_several_that_replace_the_last_one_stays() -> None:

@@ -7,7 +7,7 @@ from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.evolve import fold
 from esexec.domain.legality import objection
-from esexec.domain.sharing.fold import snapshot
+from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState
 from esexec.log import codec
 from esexec.log.memory import MemoryLog

@@ -5,7 +5,8 @@ the namespace (`_pools`). All of them do the same: somebody asks (`acquire`), an
 who is done says `release`. The request's id is the attempt's, `<execution>/<step>/<run>-<attempt>`, or a client's command's.
 
 Read in this order: `requests` (what is asked and answered) → `state` → `limiter`, `slots`, `pools` (who can be granted what,
-each a page of its own) → `decide` (one commit in the making) → `follow` (what must happen after it).
+each a page of its own; `fitting`: which pools can serve what) → `decide` (one commit in the making) → `follow` (what must happen
+after it).
 
 The law of `domain` holds here. `now` is the server's time, never before the entity's last commit.
 """

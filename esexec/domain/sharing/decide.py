@@ -24,6 +24,7 @@ from esexec.domain.explain import shown
 from esexec.domain.flow import Resource
 from esexec.domain.flow_rules import check_pool, check_requirements
 from esexec.domain.sharing import limiter, pools, slots
+from esexec.domain.sharing.fitting import unavailable
 from esexec.domain.sharing.fold import begin, evolve
 from esexec.domain.sharing.requests import (
     Acquire,
@@ -32,8 +33,8 @@ from esexec.domain.sharing.requests import (
     AskForSlot,
     AskToBegin,
     Denied,
+    denied,
     entity_of,
-    gate_of,
     waits,
 )
 from esexec.domain.sharing.state import Grant, Request, SharedState, turn
@@ -58,10 +59,13 @@ _ENVELOPE = 300
 
 
 class SharedDecision:
-    """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed."""
+    """See the module. `now`: the server's time; the commit's is never before the entity's last. The state is consumed.
+
+    `spared`: a lease has ended, and goes on for now.
+    """
 
     __slots__ = (
-        "_asked", "_bytes", "_changed", "_impatient", "_new", "causes", "denied", "events", "first_version", "state", "time",
+        "_asked", "_bytes", "_impatient", "_new", "causes", "denied", "events", "first_version", "spared", "state", "time",
     )  # fmt: skip
 
     def __init__(self, state: SharedState, now: datetime) -> None:
@@ -74,8 +78,7 @@ class SharedDecision:
         """Requests of this decision that are not granted and do not wait, and leave no trace in the history."""
         self._new: dict[str, Request] = {}
         self._impatient: set[str] = set()
-        self._changed = False
-        """The pools are not what they were."""
+        self.spared = False
         self._asked = 0
         self._bytes = 0
         """Of the events, and of those that the new requests will lead to."""
@@ -131,9 +134,16 @@ class SharedDecision:
         self.emit(e.GrantReleased(request_id=request_id) if held else e.RequestDropped(request_id=request_id))
         return DONE
 
-    def due(self) -> Verdict:
-        """It is time to look: leases that ended are given back."""
+    def due(self, unread: datetime | None = None) -> Verdict:
+        """It is time to look: leases that ended are given back.
+
+        `unread`: since when a client's word that renews a lease has not been read. It may be about any; so those go on that had
+        not ended by then.
+        """
         for grant in [grant for grant in self.state.held.values() if grant.until is not None and grant.until <= self.time]:
+            if unread is not None and grant.until is not None and unread <= grant.until:
+                self.spared = True
+                continue
             if self.full:
                 return LATER
             self.emit(e.GrantReleased(request_id=grant.id, expired=True))
@@ -165,16 +175,14 @@ class SharedDecision:
 
     def settle(self) -> None:
         """Grant what can be granted, and queue or deny the rest of what is new."""
-        if self._changed:
-            self._drop_impossible()
-        self._drop_replaced()
+        self._drop_hopeless()
         settled = False
         while not settled:  # who is denied or replaced leaves room, or stood in the way of others
             all_looked_at = self._grant()
             settled = all_looked_at and self._drop_impatient()
             for request in list(self._new.values()):
                 self._keep_waiting(request, all_looked_at)
-            settled = not self._drop_replaced() and settled
+            settled = not self._drop_hopeless() and settled
             if self.full:
                 break
 
@@ -219,24 +227,25 @@ class SharedDecision:
         """Whether it waits if there is no room for it now."""
         return waits(request.ask) and request.id not in self._impatient
 
-    def _drop_impossible(self) -> None:
-        """Who waits for what no pool has any more."""
-        for request in list(self.state.waiting):
+    def _drop_hopeless(self) -> bool:
+        """Whose place another one of its key has taken, and who waits for what no pools have any more; also those for whom an
+        earlier commit had no room. Whether there were any."""
+        found = False
+        for request, why in self._hopeless():
+            found = True
             if self.full:
                 break
-            if isinstance(request.ask, AskForResources) and (why := pools.impossible(self.state, request.ask)) is not None:
-                self._refuse(request, why)
+            self._refuse(request, why)
+        return found
 
-    def _drop_replaced(self) -> bool:
-        """Whose place another one of its key has taken. Whether there were any."""
-        if not self.state.waiting or not isinstance(self.state.waiting[0].ask, AskForSlot):
-            return False
-        found = slots.replaced(self.state)
-        for request, other in found:
-            if self.full:
-                break
-            self.emit(e.RequestDropped(request_id=request.id, error=_replaced(other), skipped=True))
-        return bool(found)
+    def _hopeless(self) -> Iterator[tuple[Request, ErrorInfo]]:
+        if not self.state.waiting:
+            return
+        match self.state.waiting[0].ask:
+            case AskForSlot():
+                yield from ((request, _replaced(other)) for request, other in slots.replaced(self.state))
+            case AskForResources():
+                yield from pools.in_vain(self.state)
 
     def _keep_waiting(self, request: Request, all_looked_at: bool) -> None:
         """It is new, and was not granted."""
@@ -259,8 +268,7 @@ class SharedDecision:
         if self._take(request.id) is None:
             self.emit(e.RequestDropped(request_id=request.id, error=error, skipped=skipped))
         else:
-            gate = gate_of(request.ask)
-            self.denied[request.id] = Denied(entity=self.state.entity, gate=gate, error=error, skipped=skipped)
+            self.denied[request.id] = denied(self.state.entity, error, skipped=skipped)
 
     def _why_not(self, ask: Ask) -> ErrorInfo:
         """Why one that does not wait is not granted now."""
@@ -270,7 +278,7 @@ class SharedDecision:
             case AskForSlot():
                 return _taken(self.state, ask)
             case AskForResources():
-                return pools.unavailable("what is asked for is not free now", "wait for it, or ask later")
+                return unavailable("what is asked for is not free now", "wait for it, or ask later")
 
     def _no_resources(self, request: Request, ask: AskForResources) -> ErrorInfo | None:
         why = pools.impossible(self.state, ask)
@@ -287,7 +295,6 @@ class SharedDecision:
         if known is None and len(self.state.pools) >= limits.pools:
             hint = f"at most {limits.pools} (limits.pools); remove one that is not needed"
             return _refused("too_many_pools", f"the namespace has {len(self.state.pools)} pools", hint)
-        self._changed = True
         self.emit(e.PoolDeclared(pool=pool))
         return DONE
 
@@ -299,7 +306,6 @@ class SharedDecision:
         if users:
             message = f"{len(users)} hold something of pool {pool_id}, for instance {users[0]}"
             return _refused("pool_in_use", message, "wait until it is released, or make it smaller")
-        self._changed = True
         self.emit(e.PoolRemoved(pool_id=pool_id))
         return DONE
 

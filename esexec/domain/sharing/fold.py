@@ -14,12 +14,12 @@ from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.sharing import limiter, pools, slots
-from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, Denied, gate_of, waits
+from esexec.domain.sharing.requests import AskForResources, AskForSlot, AskToBegin, denied, waits
+from esexec.domain.sharing.snapshot import read_snapshot
 from esexec.domain.sharing.state import RECENT_DROPPED, Grant, Request, SharedState, Wake, drop, enqueue, remember
 
 _FEW = 2
 """So few events never fill a commit, however large."""
-_snapshot = msgspec.json.Decoder(SharedState)
 
 
 def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | None = None) -> SharedState:
@@ -28,8 +28,7 @@ def fold_shared(entity: str, commits: Iterable[Commit], state: SharedState | Non
         commits, state = _from_compacted(list(commits)), SharedState(entity)
     for commit in commits:
         if state.n == 0 and isinstance(commit.events[0], e.Compacted):
-            state = _snapshot.decode(commit.events[0].state)
-            state.names = {request.id for request in state.waiting}
+            state = read_snapshot(commit.events[0])
         if commit.n != state.n + 1 or commit.version != state.version + 1:
             raise CorruptHistory(f"{entity}: expected commit {state.n + 1}, found {commit.n}")
         begin(state, commit.n, commit.time)
@@ -48,11 +47,6 @@ def _from_compacted(commits: list[Commit]) -> list[Commit]:
     """Those from the last one on that holds all that was before: some of what was before may be gone already, and some not."""
     whole = (place for place in range(len(commits) - 1, -1, -1) if isinstance(commits[place].events[0], e.Compacted))
     return commits[next(whole, 0) :]
-
-
-def snapshot(state: SharedState) -> e.Compacted:
-    """All that it has become."""
-    return e.Compacted(state=msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(state, names=set()))))
 
 
 def begin(state: SharedState, n: int, time: datetime) -> None:
@@ -95,7 +89,7 @@ def has_more(state: SharedState) -> bool:
         case AskForSlot():
             return bool(slots.replaced(state)) or any(True for _ in slots.in_turn(state, state.waiting, _stays))
         case AskForResources():
-            return any(True for _ in pools.in_turn(state, state.waiting, _stays))
+            return any(True for _ in pools.in_vain(state)) or any(True for _ in pools.in_turn(state, state.waiting, _stays))
 
 
 def _stays(request: Request) -> bool:
@@ -132,28 +126,31 @@ def _granted(state: SharedState, event: e.RequestGranted) -> None:
 def _dropped(state: SharedState, event: e.RequestDropped) -> None:
     request = drop(state, event.request_id)
     if request is not None and event.error is not None:
-        denied = Denied(entity=state.entity, gate=gate_of(request.ask), error=event.error, skipped=event.skipped)
-        remember(state.dropped, event.request_id, denied, RECENT_DROPPED)
+        answer = denied(state.entity, event.error, skipped=event.skipped)
+        remember(state.dropped, event.request_id, answer, RECENT_DROPPED)
 
 
 def _released(state: SharedState, event: e.GrantReleased) -> None:
     grant = state.held[event.request_id]
-    if event.resources:
-        grant.resources = tuple(one for one in grant.resources if one.id not in event.resources)
-    if not event.resources or not grant.resources:
+    left = tuple(one for one in grant.resources if one.id not in event.resources) if event.resources else ()
+    if left:
+        state.held[event.request_id] = msgspec.structs.replace(grant, resources=left)
+    else:
         del state.held[event.request_id]
 
 
 def _renewed(state: SharedState, event: e.LeaseRenewed) -> None:
-    state.held[event.request_id].until = event.until
+    state.held[event.request_id] = msgspec.structs.replace(state.held[event.request_id], until=event.until)
 
 
 def _declared(state: SharedState, event: e.PoolDeclared) -> None:
     state.pools[event.pool.id] = event.pool
+    pools.changed(state)
 
 
 def _removed(state: SharedState, event: e.PoolRemoved) -> None:
     del state.pools[event.pool_id]
+    pools.changed(state)
 
 
 def _compacted(state: SharedState, event: e.Compacted) -> None:

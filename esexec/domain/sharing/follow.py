@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from esexec.domain import events as e
 from esexec.domain.sharing import limiter, slots
-from esexec.domain.sharing.requests import Answer, AskForSlot, AskToBegin, Granted, Waiting, gate_of
+from esexec.domain.sharing.fold import next_due
+from esexec.domain.sharing.requests import Answer, AskForSlot, AskToBegin, Granted, Waiting, denied, gate_of
 from esexec.domain.sharing.state import Request, SharedState
 
 
@@ -41,11 +42,18 @@ Follow = Tell | SetWake | MakeRoom
 
 def follow(events: Sequence[e.Event], state: SharedState, n: int) -> list[Follow]:
     """What follows from the events of commit `n`, as far as it is still so in `state`."""
-    concerned = [one.request_id for one in events if isinstance(one, e.RequestGranted | e.RequestQueued | e.RequestDropped)]
-    out = [one for request_id in dict.fromkeys(concerned) for one in told_again(state, request_id)]
+    concerned = {one.request_id: one for one in events if isinstance(one, e.RequestGranted | e.RequestQueued | e.RequestDropped)}
+    out = [one for request_id, last in concerned.items() for one in _told(state, request_id, last)]
     if state.wake is not None and state.wake.name == n:
         out.append(SetWake(*_wake(state)))
     return out
+
+
+def _told(state: SharedState, request_id: str, event: e.RequestGranted | e.RequestQueued | e.RequestDropped) -> list[Follow]:
+    """Who was dropped is told by the event itself: a state does not know everybody by name for ever."""
+    if isinstance(event, e.RequestDropped) and event.error is not None:
+        return [Tell(request_id, denied(state.entity, event.error, skipped=event.skipped))]
+    return told_again(state, request_id)
 
 
 def _wake(state: SharedState) -> tuple[int, datetime]:
@@ -53,13 +61,24 @@ def _wake(state: SharedState) -> tuple[int, datetime]:
     return state.wake.name, state.wake.due
 
 
-def everything(state: SharedState) -> list[Follow]:
-    """All that follows from what the entity is now: whoever should have told it may have died.
+def everything(state: SharedState, since: datetime | None = None) -> list[Follow]:
+    """All that follows from what the entity is now: whoever should have told it may have died. `since`: what was granted before
+    that was told.
 
     Of those who wait nobody is told again, for each asked by a message of its own, which comes again as well.
     """
-    out = [one for request_id in (*state.dropped, *state.held, *state.recent) for one in told_again(state, request_id)]
+    held = [grant.id for grant in state.held.values() if since is None or grant.time >= since]
+    begun = list(state.recent) if since is None else limiter.begun_since(state, since)
+    out = [one for request_id in (*state.dropped, *held, *begun) for one in told_again(state, request_id)]
     return out + ([SetWake(*_wake(state))] if state.wake is not None else [])
+
+
+def look_again(state: SharedState, name: str, not_before: datetime) -> list[Follow]:
+    """What follows after the wake-up of this name came. If it is the present one (any other has been replaced by one with a timer
+    of its own), and something will still become possible, it was early, and comes once more."""
+    if state.wake is None or str(state.wake.name) != name or (due := next_due(state)) is None:
+        return []
+    return [SetWake(state.wake.name, max(due, not_before))]
 
 
 def told_again(state: SharedState, request_id: str) -> list[Follow]:

@@ -54,6 +54,16 @@ def room_at(state: SharedState, ask: AskToBegin, ahead: int) -> datetime | None:
     return first and first + windows * window
 
 
+def begun_since(state: SharedState, since: datetime) -> list[str]:
+    """Whose grants were given since then, as far as they are known by name. Of what is forgotten it is taken to be so."""
+    names, given_since = list(state.recent), _microseconds(since)
+    known = min(len(names), len(state.window))
+    forgotten, names = names[: len(names) - known], names[len(names) - known :]
+    times = state.window[len(state.window) - known :]  # the last of both are the same
+    begun = [name for name, time in zip(names, times, strict=True) if time >= given_since]
+    return forgotten + begun if state.forgotten >= given_since else begun
+
+
 def next_room(state: SharedState) -> datetime | None:
     """When the first who waits can be granted; None: nobody waits."""
     if not state.waiting:

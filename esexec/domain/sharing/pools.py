@@ -4,22 +4,14 @@ A requirement is met from one pool, the least loaded that fits; several requirem
 given what it asks for keeps those who come behind from the pools that it could use, so that nobody starves.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
-import msgspec
-
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.explain import shown
-from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, in_words, satisfies
+from esexec.domain.flow import Resource, ResourcePool
+from esexec.domain.sharing.fitting import Fitting, Free, Kind, kind_of
 from esexec.domain.sharing.requests import AskForResources
 from esexec.domain.sharing.state import Request, SharedState
-
-_TRIES = 2_000
-"""So many ways of sharing out several requirements are tried."""
-_ROUNDED = 1e-9
-"""Amounts are numbers with fractions: by this part of it an amount may seem to be missing by rounding alone."""
-
-Free = dict[str, float]
 
 
 def in_turn(
@@ -29,40 +21,50 @@ def in_turn(
 
     `stays`: whether one stays in line for whom there is no room; only for those anything is kept.
     """
-    free = free_of(state)
-    kept: set[bytes] = set()
+    fitting, room = fitting_of(state), _Room(state)
     for request in requests:
-        if not any(left > 0.0 for left in free.values()):
+        if not room.pools:
             return
         ask = _rule(request)
-        if kept and msgspec.json.encode(ask.requirements) in kept:
-            continue  # nothing has become free since another asked for the same
-        chosen = _chosen(state, ask, free)
-        if chosen is None:
-            if (why := impossible(state, ask)) is not None:
-                yield request, why
-            elif stays(request):
-                kept.add(msgspec.json.encode(ask.requirements))
-                for requirement in ask.requirements:
-                    for pool in _candidates(state, requirement):
-                        free[pool.id] = 0.0  # kept for it
-            continue
-        for requirement, pool in zip(ask.requirements, chosen, strict=True):
-            free[pool.id] -= requirement.amount
-        version = state.version + 1
-        resources = tuple(
-            Resource(
-                id=f"r{version}-{number}",
-                pool=pool.id,
-                type=pool.type,
-                amount=requirement.amount,
-                cost_per_unit=pool.cost_per_unit,
-                cost_per_unit_second=pool.cost_per_unit_second,
-                attributes=pool.attributes,
-            )
-            for number, (requirement, pool) in enumerate(zip(ask.requirements, chosen, strict=True), 1)
-        )
-        yield request, resources
+        chosen = fitting.chosen(ask, room.left) if room.may_be_for(ask) else None
+        if chosen is not None:
+            for requirement, pool in zip(ask.requirements, chosen, strict=True):
+                room.take(pool, requirement.amount)
+            yield request, _resources(state, ask, chosen)
+        elif (why := _why_never(state, request, ask)) is not None:
+            yield request, why
+        elif stays(request):
+            room.keep(ask, fitting)
+
+
+def in_vain(state: SharedState) -> Iterator[tuple[Request, ErrorInfo]]:
+    """Who waits for what no pools have any more, and why that is so; each is dealt with before the next is asked for.
+
+    Whoever has waited since the pools were what they are was looked at before, and nobody is looked at twice.
+    """
+    if state.none_in_vain:
+        return
+    for request in list(state.waiting):
+        if (why := impossible(state, _rule(request))) is not None:
+            yield request, why
+    state.none_in_vain = True
+
+
+def impossible(state: SharedState, ask: AskForResources) -> ErrorInfo | None:
+    """Why this could not be granted even if nobody had anything; None: it could."""
+    return fitting_of(state).impossible(ask)
+
+
+def fitting_of(state: SharedState) -> Fitting:
+    """What the pools can serve, as they are now."""
+    if state.fitting is None:
+        state.fitting = Fitting(state.pools.values())
+    return state.fitting
+
+
+def changed(state: SharedState) -> None:
+    """The pools are not what they were: what was found out about them does not hold any more."""
+    state.fitting, state.none_in_vain = None, False
 
 
 def free_of(state: SharedState) -> Free:
@@ -74,63 +76,57 @@ def free_of(state: SharedState) -> Free:
     return {pool: max(0.0, left) for pool, left in free.items()}
 
 
-def impossible(state: SharedState, ask: AskForResources) -> ErrorInfo | None:
-    """Why this could not be granted even if nobody had anything; None: it could."""
-    for requirement in ask.requirements:
-        of_type = [pool for pool in state.pools.values() if pool.type == requirement.type]
-        if not of_type:
-            known = sorted({pool.type for pool in state.pools.values()})
-            message = f"there is no pool of {shown(requirement.type)}"
-            return unavailable(message, f"there are: {', '.join(known)}" if known else "declare one: client.resources.declare")
-        if not _candidates(state, requirement):
-            message = f"no pool of {requirement.type} satisfies {shown(str(requirement.constraints))}"
-            return unavailable(message, "see client.resources.pools() for their attributes")
-    if _chosen(state, ask, {pool.id: pool.capacity for pool in state.pools.values()}) is None:
-        asked = ", ".join(map(in_words, ask.requirements))
-        return unavailable(f"{asked}: no pools have so much", "see client.resources.pools() for their capacities")
-    return None
+class _Room:
+    """What is left for those whose turn it is. `pools`: in how many pools there is anything."""
+
+    def __init__(self, state: SharedState) -> None:
+        self.left = free_of(state)
+        with_any = [pool.type for pool in state.pools.values() if self.left[pool.id] > 0.0]
+        self.pools, self._of_type = len(with_any), Counter(with_any)
+        self._kept: set[Kind] = set()
+        """Nothing is left for requirements of these kinds."""
+
+    def may_be_for(self, ask: AskForResources) -> bool:
+        """Whether something is left for each requirement; whether it is enough is not known."""
+        requirements = ask.requirements
+        return all(self._of_type[one.type] and (not self._kept or kind_of(one) not in self._kept) for one in requirements)
+
+    def take(self, pool: ResourcePool, amount: float) -> None:
+        before = self.left[pool.id]
+        self.left[pool.id] = after = before - amount
+        if before > 0.0 >= after:
+            self.pools -= 1
+            self._of_type[pool.type] -= 1
+
+    def keep(self, ask: AskForResources, fitting: Fitting) -> None:
+        """For one that waits: nobody behind it gets anything of the pools that it could use."""
+        for requirement in ask.requirements:
+            if self._of_type[requirement.type] and (kind := kind_of(requirement)) not in self._kept:
+                self._kept.add(kind)
+                for pool in fitting.candidates(requirement):
+                    self.take(pool, max(0.0, self.left[pool.id]))
 
 
-def unavailable(message: str, hint: str) -> ErrorInfo:
-    """The resources that are asked for do not exist, or are not free."""
-    return ErrorInfo(type="execution_error", code="resource_unavailable", message=message, hint=hint, retryable=False)
+def _why_never(state: SharedState, request: Request, ask: AskForResources) -> ErrorInfo | None:
+    looked_at = state.none_in_vain and request.id in state.names
+    return None if looked_at else impossible(state, ask)
 
 
-def _candidates(state: SharedState, requirement: ResourceRequirement) -> list[ResourcePool]:
-    pools = (pool for pool in state.pools.values() if pool.type == requirement.type)
-    return [pool for pool in pools if satisfies(pool.attributes, requirement.constraints)]
-
-
-def _chosen(state: SharedState, ask: AskForResources, free: Free) -> list[ResourcePool] | None:
-    """A pool for each requirement, with room for all of them together; None: there is none, or none was found."""
-    candidates = [_candidates(state, requirement) for requirement in ask.requirements]
-    order = sorted(
-        range(len(candidates)), key=lambda index: (len(candidates[index]), -ask.requirements[index].amount)
-    )  # the hardest to please first
-    chosen: list[ResourcePool | None] = [None] * len(candidates)
-    left = dict(free)
-    tries = _TRIES
-
-    def place(at: int) -> bool:
-        nonlocal tries
-        if at == len(order):
-            return True
-        index = order[at]
-        amount = ask.requirements[index].amount
-        for pool in sorted(candidates[index], key=lambda pool: (-(left[pool.id] - amount) / pool.capacity, pool.id)):
-            if left[pool.id] < amount * (1 - _ROUNDED):
-                continue
-            tries -= 1
-            if tries < 0:
-                return False
-            left[pool.id] -= amount
-            chosen[index] = pool
-            if place(at + 1):
-                return True
-            left[pool.id] += amount
-        return False
-
-    return [pool for pool in chosen if pool is not None] if place(0) else None
+def _resources(state: SharedState, ask: AskForResources, chosen: list[ResourcePool]) -> tuple[Resource, ...]:
+    """What it is given, under ids that nothing else has."""
+    version = state.version + 1
+    return tuple(
+        Resource(
+            id=f"r{version}-{number}",
+            pool=pool.id,
+            type=pool.type,
+            amount=requirement.amount,
+            cost_per_unit=pool.cost_per_unit,
+            cost_per_unit_second=pool.cost_per_unit_second,
+            attributes=pool.attributes,
+        )
+        for number, (requirement, pool) in enumerate(zip(ask.requirements, chosen, strict=True), 1)
+    )
 
 
 def _rule(request: Request) -> AskForResources:

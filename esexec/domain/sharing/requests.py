@@ -143,6 +143,12 @@ def gate_of(ask: Ask) -> Gate:
             return "resources"
 
 
+def denied(entity: str, error: ErrorInfo, *, skipped: bool = False) -> Denied:
+    """This entity's word that it does not grant what it was asked for."""
+    gate: Gate = "rate_limit" if entity.startswith(LIMIT_PREFIX) else "resources" if entity == POOLS_ENTITY else "concurrency"
+    return Denied(entity=entity, gate=gate, error=error, skipped=skipped)
+
+
 def waits(ask: Ask) -> bool:
     """Whether who asks so stays in line where there is no room; else it is told so, and goes."""
     match ask:

@@ -10,15 +10,17 @@ from typing import TypeVar
 
 import msgspec
 
+from esexec.domain import limits
 from esexec.domain.flow import Resource, ResourcePool
+from esexec.domain.sharing.fitting import Fitting
 from esexec.domain.sharing.requests import Ask, Denied
 
 T = TypeVar("T")
 
 RECENT = 2_000
 """So many grants of a rate limit, and as many commands of clients, are known by name: who asks again is told again."""
-RECENT_DROPPED = 200
-"""So many that will not be granted are known by name."""
+RECENT_DROPPED = limits.requests_waiting
+"""So many that will not be granted are known by name: all who waited may be dropped before it turns out that who did it died."""
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -36,7 +38,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         return self.at, self.since
 
 
-class Grant(msgspec.Struct, omit_defaults=True, gc=False):
+class Grant(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """Who holds what, since `time`, and when it asked. `until`: then its lease ends; None = it has none."""
 
     id: str
@@ -62,6 +64,9 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     `recent` names some. `turns`: since when each key waits for its turn, where there is a total, as a version. `dropped`: who
     was told last that it will not be granted. `applied`: clients' commands, and their commits. `compacted`: the commit that
     holds all that was before it.
+
+    `fitting` and `none_in_vain` (nobody waits for what no pools have) are what was found out about the pools; neither is
+    written down, and not to know them costs only time.
     """
 
     entity: str
@@ -81,6 +86,23 @@ class SharedState(msgspec.Struct, omit_defaults=True, eq=False):
     applied: dict[str, int] = {}
     wake: Wake | None = None
     compacted: int = 0
+    fitting: Fitting | None = None
+    none_in_vain: bool = False
+
+    def copy(self) -> "SharedState":
+        """The same, to be changed by a decision that may come to nothing."""
+        return msgspec.structs.replace(
+            self,
+            waiting=self.waiting.copy(),
+            names=self.names.copy(),
+            held=self.held.copy(),
+            window=self.window.copy(),
+            recent=self.recent.copy(),
+            turns=self.turns.copy(),
+            dropped=self.dropped.copy(),
+            pools=self.pools.copy(),
+            applied=self.applied.copy(),
+        )
 
     def knows(self, request_id: str) -> bool:
         """Whether it was asked under this id, and what became of that is still known."""
