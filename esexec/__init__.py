@@ -2,6 +2,7 @@
 
 from esexec import telemetry
 from esexec.client import Checkpoint, Client, Handle, KeptPlan, PoolUse, Startable, StartOptions
+from esexec.cloudevents import CloudEvent, ExecutionEventType
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -79,6 +80,7 @@ __all__ = [
     "Checkpoint",
     "Classification",
     "Client",
+    "CloudEvent",
     "Commit",
     "Conflict",
     "Context",
@@ -91,6 +93,7 @@ __all__ = [
     "ExecutionCancelled",
     "ExecutionConfig",
     "ExecutionError",
+    "ExecutionEventType",
     "ExecutionResult",
     "ExecutionStatus",
     "ExecutionUpdate",

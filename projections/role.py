@@ -1,4 +1,4 @@
-"""The process that keeps read models: a runner per projection over one source, and the answers to questions.
+"""The process that keeps read models and tells the feed: a runner per projection over one source, and answers to questions.
 
 Any number may run: of each projection one process does the work, all of them answer.
 """
@@ -24,6 +24,8 @@ from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.role import Role
 from projections.executions import ExecutionsProjection
+from projections.feed import NAME as FEED
+from projections.feed import EventFeed
 from projections.nudging import SILENT_S, Nudger
 from projections.projection import Projection
 from projections.runner import HOST, ProjectionFailed, Runner
@@ -117,7 +119,10 @@ class Projector(Role):
         self._silent_s = silent_s
         self._url, self._auth, self._where = url, auth, store
         self._subjects = Subjects(namespace)
-        self._kinds = kinds_of(include, only)
+        wanted = [name for name in only if name != FEED]
+        self._kinds = kinds_of(include, wanted) if wanted or not only else []
+        self._tells = not only or FEED in only
+        self.feed: EventFeed | None = None
         self._stack = AsyncExitStack()
         self.runners: dict[str, Runner] = {}
         """By the projection's name."""
@@ -138,6 +143,9 @@ class Projector(Role):
             if (executions := self.runners.get("executions")) is not None:
                 nudger = Nudger(executions, partial(_nudge, room.publisher, self._subjects), self._silent_s)
                 stack.push_async_callback(_ended, asyncio.create_task(nudger.run(), name="nudger"))
+            if self._tells:
+                self.feed = EventFeed(room.connection, self._subjects, room.source, room.store)
+                stack.push_async_callback(_ended, asyncio.create_task(_run(self.feed), name=f"projection-{FEED}"))
             services = await self._serving(room.connection)
             stack.push_async_callback(services.stop)
             self._connection, self._stack = room.connection, stack.pop_all()
@@ -145,7 +153,7 @@ class Projector(Role):
     async def _serving(self, connection: Connection) -> Services:
         what = f"read models of the namespace {self._subjects.namespace}"
         services = await serve(connection, "esexec", what, "0.1.0")
-        await services.serve(self._subjects.queries, Questions(self.runners).endpoints())
+        await services.serve(self._subjects.queries, Questions(self.runners, self.feed).endpoints())
         await connection.flush()  # from now on there is an answer
         return services
 
@@ -170,7 +178,7 @@ def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ())
     """
     kinds = [*BUILT_IN, *include]
     names = [kind.name for kind in kinds]
-    if len(set(names)) < len(names):
+    if len({*names, FEED}) <= len(names):
         raise ValidationError(f"two projections have one name: {sorted(names)}", code="name_taken", hint="rename yours")
     if unknown := sorted(set(only) - set(names)):
         raise ValidationError(
@@ -187,7 +195,7 @@ async def _nudge(publisher: Publisher, subjects: Subjects, execution: str) -> No
     await publisher.send(subjects.nudge_in(execution), b"", None, stored)
 
 
-async def _run(runner: Runner) -> None:
+async def _run(runner: Runner | EventFeed) -> None:
     try:
         await runner.run()
     except ProjectionFailed:

@@ -12,6 +12,7 @@ import msgspec
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.nats.services import Answerer
 from projections.asks import Ask, AskStatus, ListExecutions, ListTasks, Projections
+from projections.feed import EventFeed
 from projections.queries import list_executions, list_tasks
 from projections.runner import Runner
 from projections.view import View
@@ -27,10 +28,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Questions:
-    """The endpoints over these runners, by their names."""
+    """The endpoints over these runners, by their names; `feed`: what else is told how it is."""
 
-    def __init__(self, runners: Mapping[str, Runner]) -> None:
-        self._runners = runners
+    def __init__(self, runners: Mapping[str, Runner], feed: EventFeed | None = None) -> None:
+        self._runners, self._feed = runners, feed
 
     def endpoints(self) -> dict[str, Answerer]:
         """What is answered: questions about views that are not kept here are not."""
@@ -58,7 +59,8 @@ class Questions:
         return answered
 
     async def _status(self, ask: AskStatus) -> Projections:
-        return Projections(projections=[await asyncio.to_thread(runner.status) for runner in self._runners.values()])
+        said = [await asyncio.to_thread(runner.status) for runner in self._runners.values()]
+        return Projections(projections=[*said, *([self._feed.status()] if self._feed is not None else [])])
 
 
 def _asking(runner: Runner, answer: Callable[[View, Any], Any]) -> Callable[[Any], Any]:

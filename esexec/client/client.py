@@ -6,7 +6,7 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -16,6 +16,7 @@ import msgspec
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
 from esexec.client.errors import not_found, not_open, too_late
+from esexec.client.events import EventReader, Since
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
@@ -27,6 +28,7 @@ from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.client.times import patience
+from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -90,6 +92,7 @@ class Client:
             reader = await DirectReader(connection).start()
             self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
             self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
+            self._events = EventReader(connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
             self._sender = Sender(
@@ -220,6 +223,26 @@ class Client:
         Raises `NotFound` if there is no such execution.
         """
         return updates_of(checked_id(execution_id), self._feed, self._log, self._live_of)
+
+    def events(
+        self,
+        since: Since = None,
+        *,
+        after: CloudEvent | None = None,
+        types: str | Iterable[str] = (),
+        execution_id: str | None = None,
+        follow: bool = True,
+    ) -> AsyncIterator[CloudEvent]:
+        """The events of the namespace, in the order of the log, as the feed tells them: those that come from the first step of
+        the iteration on; or those since a time, or all that the feed still holds (`since="beginning"`), and those that come.
+
+        `after`: those behind this one, to go on where one was. `types`: only these (`ExecutionEventType`). `execution_id`: only
+        of this execution, or of what executions share. `follow=False`: ends with what is there now.
+
+        There are events where a process of projections runs. Raises `ValidationError` (`unknown_event_type`, `naive_time`,
+        `bad_execution_id`), `Unavailable`.
+        """
+        return self._events.events(since, after, types, execution_id, follow)
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import itertools
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -19,6 +19,10 @@ from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitErro
 _TIMEOUT_S = 5.0
 _SILENCE_S = 2.0
 """An answer of which nothing more comes for so long is lost; one that is long in coming is not."""
+
+
+_NOT_THERE: Final = frozenset({10037, 10043})
+"""No message found, by its subject or by its sequence."""
 
 
 class Message(NamedTuple):
@@ -66,14 +70,23 @@ class DirectReader:
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
 
     async def from_first(
-        self, stream: str, pattern: str, most: int, *, first: int = 1, most_bytes: int = 0, timeout: float = _TIMEOUT_S
+        self,
+        stream: str,
+        pattern: str,
+        most: int,
+        *,
+        first: int | datetime = 1,
+        most_bytes: int = 0,
+        timeout: float = _TIMEOUT_S,
     ) -> list[Message]:
-        """The first `most` messages that match, from sequence `first` on, in stream order; `most_bytes` may end them sooner.
+        """The first `most` messages that match, from sequence `first` on (or from what was stored at that time), in stream order;
+        `most_bytes` may end them sooner.
 
         Raises `Unavailable` if nobody answers.
         """
+        start = {"start_time": first.astimezone(UTC).isoformat()} if isinstance(first, datetime) else {"seq": first}
         body = msgspec.json.encode(
-            {"seq": first, "next_by_subj": pattern, "batch": most} | ({"max_bytes": most_bytes} if most_bytes else {})
+            start | {"next_by_subj": pattern, "batch": most} | ({"max_bytes": most_bytes} if most_bytes else {})
         )
         try:
             return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
@@ -171,6 +184,29 @@ async def waits_since(connection: Connection, stream: str, subject: str) -> date
             return None
         raise
     return datetime.fromisoformat(answer["message"]["time"]).astimezone(UTC)
+
+
+async def stored_at(connection: Connection, stream: str, sequence: int) -> tuple[Message, datetime] | None:
+    """The message of a sequence, and when the server stored it; None: it is not there (any more)."""
+    try:
+        found: dict[str, Any] = (await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}))["message"]
+    except ApiError as error:
+        if error.err_code in _NOT_THERE:
+            return None
+        raise
+    message = Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")))
+    return message, msgspec.convert(found["time"], datetime)
+
+
+async def first_since(connection: Connection, stream: str, time: datetime) -> int | None:
+    """The sequence of the first message that was stored at that time or later."""
+    try:
+        found = await connection.api(f"STREAM.MSG.GET.{stream}", {"start_time": time.astimezone(UTC).isoformat()})
+    except ApiError as error:
+        if error.err_code in _NOT_THERE:
+            return None
+        raise
+    return int(found["message"]["seq"])
 
 
 async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:

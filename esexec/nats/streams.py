@@ -2,7 +2,8 @@
 
 Declared as data (`stream_configs`, `partition_consumers`, …) and brought about by `ensure_streams`, which only ever adds: what is
 there already is never changed behind the operator's back, but compared (`drift`) and told in the log. Only settings that esexec
-depends on are named and compared; all others are the server's defaults or the operator's choice.
+depends on are named and compared; all others are the server's defaults or the operator's choice. What a newer version only adds
+to a stream that an older one made (`_GROWN`) is added there as well.
 
 Every function here may be called by many processes at once.
 """
@@ -39,6 +40,10 @@ _STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
 _CONSUMER_NOT_FOUND: Final = 10014
 _CONSUMER_DIFFERS: Final = 10148
+
+
+_GROWN: Final = {"EVENTS": ("allow_atomic", "allow_msg_ttl")}
+"""Settings, besides subjects, that streams did not have in earlier versions, and that take nothing away."""
 
 
 class Consumer(NamedTuple):
@@ -90,7 +95,14 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
             "retention": "workqueue",
             "allow_msg_schedules": True,
         },
-        "EVENTS": {"subjects": [subjects.events_all], "max_age": EVENTS_KEPT_MS * _NANOSECONDS, "allow_direct": True},
+        # Events in batches, each with the position that it goes up to: that one must never expire (docs/adr/018).
+        "EVENTS": {
+            "subjects": [subjects.events_all, subjects.event_position],
+            "max_age": EVENTS_KEPT_MS * _NANOSECONDS,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "allow_msg_ttl": True,
+        },
         "DEAD": {"subjects": [subjects.dead_all], "allow_direct": True},
         "ARCHIVE": {"subjects": [subjects.archive_all], "allow_direct": True},
         # The last of what handlers tell, for who begins to watch later. Published without a reply subject: nobody waits.
@@ -176,6 +188,8 @@ async def ensure_streams(connection: Connection, subjects: Subjects, *, replicas
         )
     configs = stream_configs(subjects, replicas)
     made = await asyncio.gather(*(_create_stream(connection, config) for config in configs))
+    grown = [config for config, new in zip(configs, made, strict=True) if not new and _short_name(config) in _GROWN]
+    await asyncio.gather(*(_grow_stream(connection, config) for config in grown))
     consumers = executor_consumers(subjects)
     made += await asyncio.gather(*(_create_consumer(connection, consumer) for consumer in consumers))
     if not all(made):
@@ -227,7 +241,28 @@ async def _create_stream(connection: Connection, config: Config) -> bool:
 
 
 def _is_dispensable(config: Config) -> bool:
-    return str(config["name"]).rpartition("_")[2] in DISPENSABLE
+    return _short_name(config) in DISPENSABLE
+
+
+def _short_name(config: Config) -> str:
+    """The one of `STREAMS`."""
+    return str(config["name"]).rpartition("_")[2]
+
+
+async def _grow_stream(connection: Connection, wanted: Config) -> None:
+    """Add what an earlier version did not give it; all else stays as it is. If that is refused, it is told as a difference."""
+    name = wanted["name"]
+    found = (await connection.api(f"STREAM.INFO.{name}"))["config"]
+    subjects = [*found.get("subjects", []), *(one for one in wanted["subjects"] if one not in found.get("subjects", []))]
+    grown = found | {"subjects": subjects} | {key: wanted[key] for key in _GROWN[_short_name(wanted)]}
+    if grown == found:
+        return
+    try:
+        await connection.api(f"STREAM.UPDATE.{name}", grown)
+    except ApiError as error:
+        logger.warning("stream %s cannot be given what this version needs: %s", name, error.description)
+    else:
+        logger.info("stream %s was made by an earlier version, and is given what this one needs", name)
 
 
 async def _create_consumer(connection: Connection, consumer: Consumer) -> bool:

@@ -325,6 +325,11 @@ class Subjects:
         """The whole public feed."""
         return f"{self._prefix}.event.*.*"
 
+    @property
+    def event_position(self) -> str:
+        """Where the feed keeps, beside the events, how far in the log it has come."""
+        return f"{self._prefix}.event_position"
+
     def dead(self, execution: str, verb: str) -> str:
         """Where a message that could not be decided is kept, with the reason."""
         return f"{self._prefix}.dead.{execution}.{verb}"
