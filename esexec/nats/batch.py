@@ -3,13 +3,14 @@
 About 2 ms each on one server with files, whatever the size: for what is gathered anyway, not for the hot path.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from esexec.domain.errors import Unavailable
-from esexec.nats.connection import Connection, OutboundBufferLimitError
+from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.lean import header_block
 from esexec.nats.publisher import Ack
 from esexec.world import new_id
@@ -33,7 +34,7 @@ async def store_batch(connection: Connection, parts: Sequence[Part]) -> Ack:
     """Store them in order, one behind the other. What is expected of the stream (`Nats-Expected-…` on any of them) is checked by
     the server when it stores them; one refused part refuses all.
 
-    Raises `Unavailable` if nobody answers: then the outcome is unknown, and may still become either.
+    Raises `Unavailable` if nobody answers, or the server is lost meanwhile: then the outcome is unknown, and may become either.
     """
     batch, last = new_id(), parts[-1]
     try:
@@ -42,11 +43,27 @@ async def store_batch(connection: Connection, parts: Sequence[Part]) -> Ack:
     except OutboundBufferLimitError:
         raise Unavailable(f"the NATS server at {connection.shown_url} is away") from None
     headers = _headers(batch, len(parts)) | {"Nats-Batch-Commit": "1"} | last.headers
-    answer = await connection.request(last.subject, last.data, timeout=_ANSWER_S, headers=headers)
+    answer = await _answer(connection, last, headers)
     try:
         return _decode(answer.data)
     except msgspec.MsgspecError as error:
         raise Unavailable(f"the answer to a batch for {last.subject} cannot be read: {error}") from error
+
+
+async def _answer(connection: Connection, last: Part, headers: dict[str, str]) -> Msg:
+    lost = asyncio.Event()
+    undo = connection.on_disconnect(lost.set)
+    asking = asyncio.ensure_future(connection.request(last.subject, last.data, timeout=_ANSWER_S, headers=headers))
+    losing = asyncio.ensure_future(lost.wait())
+    try:
+        await asyncio.wait({asking, losing}, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        raise Unavailable(f"the NATS server at {connection.shown_url} was lost while it stored a batch")
+    finally:
+        undo()
+        asking.cancel()
+        losing.cancel()
 
 
 def _headers(batch: str, sequence: int) -> dict[str, str]:
