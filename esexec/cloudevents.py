@@ -97,7 +97,7 @@ class EventData(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
     task_id: str | None = None
     attempt: int | None = None
     run: int | None = None
-    data: dict[str, Any] = {}
+    data: dict[str, Any]
     left_out: bool = False
 
 
@@ -135,7 +135,7 @@ class _StoredData(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True,
     task_id: str | None = None
     attempt: int | None = None
     run: int | None = None
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+    data: msgspec.Raw
     left_out: bool = False
 
 

@@ -4,147 +4,41 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 import pytest
 
 from esexec import cloudevents
 from esexec.domain import events as e
-from esexec.domain.commit import Commit
 from esexec.domain.errors import Unavailable
-from esexec.log import codec
-from esexec.log.jetstream import JetStreamLog
-from esexec.log.port import append_and_wait
 from esexec.nats.batch import Part
 from esexec.nats.connection import Connection, connect
-from esexec.nats.direct import DirectReader
-from esexec.nats.publisher import Ack, Publisher
+from esexec.nats.publisher import Ack
 from esexec.nats.streams import Config, drift, ensure_streams, stream_configs
 from esexec.nats.subjects import Subjects
 from esexec.world import now
 from projections import feed as feed_module
-from projections.feed import EventFeed
-from projections.memory import MemoryStore
-from projections.source import JetStreamSource
 from tests.integration.engine import until
-from tests.projecting import golden, renamed
+from tests.integration.feeding import FeedStage
 from tests.server import NatsServer
-
-HISTORIES = ("rolled_back", "retried", "recovered", "granted", "deadline", "measured")
-
-
-class Stage:
-    """A namespace with nothing in it but what a test puts into its log; and feeds that tell of it."""
-
-    def __init__(self, connection: Connection, subjects: Subjects) -> None:
-        self.connection, self.subjects = connection, subjects
-        self.feeds: list[asyncio.Task[None]] = []
-        self.number = 0
-
-    async def start(self) -> "Stage":
-        await ensure_streams(self.connection, self.subjects)
-        self.publisher = await Publisher(self.connection).start()
-        self.reader = await DirectReader(self.connection).start()
-        self.log = JetStreamLog(self.connection, self.subjects, self.publisher, self.reader)
-        self.source = await JetStreamSource(self.connection, self.subjects, self.reader).start()
-        return self
-
-    async def close(self) -> None:
-        for task in self.feeds:
-            task.cancel()
-        await asyncio.gather(*self.feeds, return_exceptions=True)
-        await self.publisher.close()
-
-    async def happens(self, kinds: Sequence[str] = HISTORIES, times: int = 1) -> None:
-        """Golden histories, side by side, each of an entity of its own."""
-        histories = []
-        for kind in list(kinds) * times:
-            self.number += 1
-            histories.append((f"e{self.number}", renamed(golden(kind), f"e{self.number}")))
-        last = {entity: 0 for entity, _ in histories}
-        for index in range(max(len(commits) for _, commits in histories)):
-            for entity, commits in histories:
-                if index < len(commits):
-                    position = await append_and_wait(self.log, entity, index + 1, commits[index], last[entity])
-                    assert position is not None
-                    last[entity] = position
-
-    async def append(self, entity: str, *events: e.Event, at: Any = None) -> None:
-        """One commit that is an entity's first."""
-        commit = Commit(v=1, execution_id=entity, n=1, version=1, time=at or now(), events=events)
-        assert await append_and_wait(self.log, entity, 1, codec.encode(commit), 0) is not None
-
-    def feed(self, **options: Any) -> EventFeed:
-        """A feed that runs; of none that runs beside it does it know."""
-        feed = EventFeed(self.connection, self.subjects, self.source, MemoryStore(), **options)
-        self.feeds.append(asyncio.create_task(feed.run()))
-        return feed
-
-    async def dies(self) -> None:
-        """The last feed that was started is gone."""
-        task = self.feeds.pop()
-        task.cancel()
-        await asyncio.wait({task})
-
-    async def happened(self) -> list[str]:
-        """The ids of all events of the log, in its order, read by a way of its own."""
-        ids = []
-        for message in await self._all(self.subjects.log_stream, self.subjects.logs_all):
-            commit = codec.decode(message.data)
-            ids += [f"{commit.execution_id}/{version}" for version, _ in enumerate(commit.events, commit.version)]
-        return ids
-
-    async def told(self) -> list[str]:
-        """The ids of all events of the feed, in its order."""
-        return [msgspec.json.decode(message.data)["id"] for message in await self.messages()]
-
-    async def messages(self) -> list[Any]:
-        return await self._all(self.subjects.events_stream, self.subjects.events_all)
-
-    async def _all(self, stream: str, pattern: str) -> list[Any]:
-        found: list[Any] = []
-        while page := await self.reader.from_first(stream, pattern, 500, first=found[-1].sequence + 1 if found else 1):
-            found += page
-        return found
-
-    async def all_told(self, before: Sequence[str] = ()) -> None:
-        """Every event has been told (besides those that were told `before` and are gone), in order and once."""
-        expected = [one for one in await self.happened() if one not in set(before)]
-
-        async def complete() -> bool:
-            return len(await self.told()) >= len(expected)
-
-        await until(complete, 20)
-        assert await self.told() == expected
-
-    async def change(self, **settings: Any) -> None:
-        """Other settings of the stream."""
-        found = (await self.connection.api(f"STREAM.INFO.{self.subjects.events_stream}"))["config"]
-        await self.connection.api(f"STREAM.UPDATE.{self.subjects.events_stream}", found | settings)
-
-    async def state(self) -> dict[str, Any]:
-        answer = await self.connection.api(f"STREAM.INFO.{self.subjects.events_stream}", {"subjects_filter": ">"})
-        found: dict[str, Any] = answer["state"]
-        return found
 
 
 @pytest.fixture
-async def stage(connection: Connection, subjects: Subjects, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def stage(connection: Connection, subjects: Subjects, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FeedStage]:
     monkeypatch.setattr(feed_module, "_AFTER_ANOTHER_S", 0.01)
-    stage = await Stage(connection, subjects).start()
+    stage = await FeedStage(connection, subjects).start()
     yield stage
     await stage.close()
 
 
-async def test_every_event_is_a_cloud_event(stage: Stage) -> None:
+async def test_every_event_is_a_cloud_event(stage: FeedStage) -> None:
     """On the subject of its type and execution, with the numbers it has in the history, in words, and with its own fields."""
     await stage.happens()
     stage.feed()
     await stage.all_told()
     history = {
         f"{one.execution_id}/{one.version + i}": (one, event)
-        for one in await _commits(stage)
+        for one in await stage.commits()
         for i, event in enumerate(one.events)
     }
     for message in await stage.messages():
@@ -162,12 +56,7 @@ async def test_every_event_is_a_cloud_event(stage: Stage) -> None:
         assert told.data.task_id == getattr(event, "step", None)
 
 
-async def _commits(stage: Stage) -> list[Commit]:
-    found = await stage._all(stage.subjects.log_stream, stage.subjects.logs_all)
-    return [codec.decode(message.data) for message in found]
-
-
-async def test_a_message_says_what_it_is(stage: Stage) -> None:
+async def test_a_message_says_what_it_is(stage: FeedStage) -> None:
     """By the header that CloudEvents have in NATS."""
     await stage.append("a", e.ExecutionStarted())
     stage.feed()
@@ -179,7 +68,7 @@ async def test_a_message_says_what_it_is(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_a_feed_that_dies_anywhere(stage: Stage, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+async def test_a_feed_that_dies_anywhere(stage: FeedStage, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Before a batch, between storing and knowing it, behind it: whoever follows tells each event once, in order."""
     chance, really = random.Random(seed), feed_module.store_batch
 
@@ -210,7 +99,7 @@ async def test_a_feed_that_dies_anywhere(stage: Stage, monkeypatch: pytest.Monke
     assert feed.state != "failed"
 
 
-async def test_outcomes_that_nobody_knows(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outcomes_that_nobody_knows(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch whose answer was lost may be stored or not: that is read, and it is told once."""
     chance, really, lost = random.Random(1), feed_module.store_batch, []
     monkeypatch.setattr(feed_module, "_FIRST_BACKOFF_S", 0.01)
@@ -231,7 +120,7 @@ async def test_outcomes_that_nobody_knows(stage: Stage, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("page", [1, 4, 500])
-async def test_several_at_once(stage: Stage, page: int) -> None:
+async def test_several_at_once(stage: FeedStage, page: int) -> None:
     """Feeds that know nothing of each other tell each event once, in order, together."""
     await stage.happens()
     for _ in range(3):
@@ -240,7 +129,7 @@ async def test_several_at_once(stage: Stage, page: int) -> None:
     await stage.all_told()
 
 
-async def test_one_that_was_believed_dead(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_was_believed_dead(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it had prepared is refused once another has gone on, and it goes on behind that."""
     really, held, release = feed_module.store_batch, asyncio.Event(), asyncio.Event()
 
@@ -262,7 +151,7 @@ async def test_one_that_was_believed_dead(stage: Stage, monkeypatch: pytest.Monk
     await stage.all_told()
 
 
-async def test_the_dedup_window_is_not_relied_upon(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_dedup_window_is_not_relied_upon(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who was down for longer than the server remembers ids goes on all the same."""
     await stage.change(duplicate_window=100_000_000)
     really = feed_module.store_batch
@@ -289,7 +178,7 @@ async def test_the_dedup_window_is_not_relied_upon(stage: Stage, monkeypatch: py
     await stage.all_told()
 
 
-async def test_the_place_is_kept_when_all_has_expired(stage: Stage) -> None:
+async def test_the_place_is_kept_when_all_has_expired(stage: FeedStage) -> None:
     """Nothing of what was told is in the stream any more: what is new is told, and nothing again."""
     await stage.happens()
     stage.feed()
@@ -308,7 +197,7 @@ async def test_the_place_is_kept_when_all_has_expired(stage: Stage) -> None:
     await stage.all_told(old)
 
 
-async def test_a_stream_that_is_emptied_meanwhile(stage: Stage) -> None:
+async def test_a_stream_that_is_emptied_meanwhile(stage: FeedStage) -> None:
     """The feed that runs knows where it was, and says so again with what it tells next."""
     await stage.happens()
     stage.feed()
@@ -323,7 +212,7 @@ async def test_a_stream_that_is_emptied_meanwhile(stage: Stage) -> None:
     await stage.all_told(old)
 
 
-async def test_a_stream_that_is_emptied_while_nobody_tells(stage: Stage) -> None:
+async def test_a_stream_that_is_emptied_while_nobody_tells(stage: FeedStage) -> None:
     """Then there is no place: it begins with what is no older than the stream keeps, and tells that once."""
     await stage.happens()
     stage.feed()
@@ -334,7 +223,7 @@ async def test_a_stream_that_is_emptied_while_nobody_tells(stage: Stage) -> None
     await stage.all_told()
 
 
-async def test_what_is_too_old_is_not_told(stage: Stage) -> None:
+async def test_what_is_too_old_is_not_told(stage: FeedStage) -> None:
     """A feed that begins in a namespace with a past tells as much of it as the stream keeps."""
     await stage.happens()
     old = await stage.happened()
@@ -350,7 +239,7 @@ async def test_what_is_too_old_is_not_told(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("grows", [False, True], ids=["shorter", "longer than before"])
-async def test_a_log_that_was_replaced(stage: Stage, grows: bool) -> None:
+async def test_a_log_that_was_replaced(stage: FeedStage, grows: bool) -> None:
     """The feed goes on with what the new one holds, whether or not that has grown past the old place."""
     await stage.happens(["retried"])
     stage.feed()
@@ -370,7 +259,7 @@ async def test_a_log_that_was_replaced(stage: Stage, grows: bool) -> None:
     await until(complete)
 
 
-async def test_many_events_in_a_commit(stage: Stage) -> None:
+async def test_many_events_in_a_commit(stage: FeedStage) -> None:
     """Commits of as many events as there may be: several batches, none of them cut."""
     for number in range(5):
         await stage.append(f"big{number}", *(e.TaskSkipped(step=f"s{i}", reason="cancelled") for i in range(500)))
@@ -379,7 +268,7 @@ async def test_many_events_in_a_commit(stage: Stage) -> None:
     assert len(await stage.told()) == 2500
 
 
-async def test_an_event_as_large_as_a_commit_may_be(stage: Stage) -> None:
+async def test_an_event_as_large_as_a_commit_may_be(stage: FeedStage) -> None:
     """It is told without its own fields where they do not fit, and with them where they do."""
     room = stage.publisher.room() - 450
     await stage.append("huge", e.TaskCompleted(step="a", ended_at=now(), output="x" * room), e.ExecutionCompleted())
@@ -392,19 +281,15 @@ async def test_an_event_as_large_as_a_commit_may_be(stage: Stage) -> None:
     assert len(large.data["output"]) == room // 2
 
 
-async def test_what_executions_share_is_told(stage: Stage) -> None:
+async def test_what_executions_share_is_told(stage: FeedStage) -> None:
     """But not that it was written down as a whole: nothing happened then."""
     await stage.append("_pools", e.PoolRemoved(pool_id="p"), e.Compacted(state=msgspec.Raw(b"{}")), e.PoolRemoved(pool_id="q"))
     stage.feed()
-    await until(lambda: _length(stage, 2))
+    await until(lambda: stage.has_told(2))
     assert await stage.told() == ["_pools/1", "_pools/3"]
 
 
-async def _length(stage: Stage, length: int) -> bool:
-    return len(await stage.told()) >= length
-
-
-async def test_old_places_are_removed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_places_are_removed(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """They never expire, so the feed sees to it that there are few."""
     monkeypatch.setattr(feed_module, "_MARKS", 3)
     await stage.happens()
@@ -433,11 +318,11 @@ async def test_a_server_that_dies_again_and_again(own_server: NatsServer, monkey
     """What was under way is told once, in order, when it is back."""
     monkeypatch.setattr(feed_module, "_FIRST_BACKOFF_S", 0.05)
     async with await connect(own_server.url, name="test") as connection:
-        stage = await Stage(connection, Subjects("alone")).start()
+        stage = await FeedStage(connection, Subjects("alone")).start()
         feed = stage.feed(page=3)
         for round_ in range(4):
             happening = asyncio.create_task(stage.happens())
-            await until(lambda done=round_: _length(stage, 20 * done + 7), 20)
+            await until(lambda done=round_: stage.has_told(20 * done + 7), 20)
             await asyncio.to_thread(own_server.restart)
             await happening
         await stage.all_told()

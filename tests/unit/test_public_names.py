@@ -6,8 +6,8 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
-Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus
+AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory EmbeddedServer
+Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType ExecutionResult ExecutionStatus
 ExecutionUpdate Executor Handle InternalError Key KeptPlan LogMessage Metric NamespaceConfig NetworkTimeoutRecovery
 NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning PoolUse Progress RateLimit RateLimited RecoveryAction
 RecoveryContext RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUnavailable
