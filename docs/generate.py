@@ -17,6 +17,7 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 
 import esexec  # noqa: E402  # this very clone, not what may be installed
 from docs import lives  # noqa: E402
+from esexec import cloudevents  # noqa: E402
 from esexec.client import checkpoints, executions, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
@@ -131,6 +132,8 @@ def events_page() -> str:
         "",
         "Every event of a step names its `step`, the `attempt` (1 where left out) and the `run` (1 where left out). Times are",
         "RFC 3339 in UTC, durations milliseconds. What can follow what: [the lifecycle](../explanation/lifecycle.md).",
+        "",
+        "In [the feed](protocol.md#the-feed) each is a CloudEvent, whose `type` stands here beside it.",
     ]
     told: set[str] = set()
     for title, prefixes in SECTIONS.items():
@@ -165,6 +168,8 @@ def event_types() -> list[Any]:
 
 def _event(name: str, kind: Any) -> list[str]:
     lines = ["", f"### `{name}`", "", markdown(kind.__doc__)]
+    if name not in cloudevents.UNTOLD:
+        lines += ["", f"In the feed: `{cloudevents.type_of(name)}`"]
     node = definition(events, kind.__name__)
     assert isinstance(node, ast.ClassDef)
     fields = [one for one in said(node.body) if one.kind]
@@ -201,8 +206,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "All verbs on one object": ("Engine",),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
-        "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "Verification", "Checkpoint", "StateView", "TaskView", "Undo",
-        "KeptPlan",
+        "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
+        "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),

@@ -9,6 +9,7 @@ import pytest
 
 import esexec
 from docs import generate
+from esexec.cloudevents import _Stored
 from esexec.domain import aliases, commands, events, messages, reports
 from esexec.domain.cached import CachedResult
 from esexec.domain.commit import Commit
@@ -35,7 +36,7 @@ MESSAGES: dict[str, Any] = {
         messages.LogSignal,
         CachedResult,
     )
-}
+} | {"CloudEvent": _Stored}
 _CODE = re.compile(
     r"""(?:\bcode|\bdefault_code)\s*=\s*"([A-Za-z_]+)"|_wrong\([^\n]*"([a-z]+_[a-z0-9_]+)"|bury\(\w+, "(\w+)"|"""
     r"""\b(?:not_now|_timed_out)\(\s*"(\w+)\""""

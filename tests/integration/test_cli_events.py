@@ -1,7 +1,8 @@
 """`esexec events`: the public feed on the command line."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,46 +29,42 @@ async def stage(own_server: NatsServer) -> AsyncIterator[FeedStage]:
 
 
 @pytest.fixture
-def cli(own_server: NatsServer, tmp_path: Path) -> Iterator[Cli]:
-    yield Cli(tmp_path)
+def cli(own_server: NatsServer, tmp_path: Path) -> Cli:
+    return Cli(tmp_path, own_server.url)
 
 
-async def test_all_that_is_kept(stage: FeedStage, cli: Cli, own_server: NatsServer) -> None:
+async def test_all_that_is_kept(stage: FeedStage, cli: Cli) -> None:
     """In words, or as the CloudEvents that they are; narrowed down by type and execution."""
-    server = ("--server", own_server.url)
-    done = await cli.aside("events", *server)
+    done = await asyncio.to_thread(cli, "events")
     assert done.code == 0
     assert len(done.out.splitlines()) == len(await stage.told())
     assert any(all(word in line for word in ("e1", "task.failed", "failed: [")) for line in done.out.splitlines())
-    documents = (await cli.aside("events", "--json", *server)).lines
+    documents = (await asyncio.to_thread(cli, "events", "--json")).lines
     assert documents == [json.loads(message.data) for message in await stage.messages()]
-    failed = (await cli.aside("events", "--json", "--type", "task.failed", *server)).lines
+    failed = (await asyncio.to_thread(cli, "events", "--json", "--type", "task.failed")).lines
     assert failed == [one for one in documents if one["type"] == "task.failed"]
     of_e2 = ("--execution", "e2", "--type", "execution.created", "--type", "execution.rolled_back")
-    assert [one["type"] for one in (await cli.aside("events", "--json", *of_e2, *server)).lines] == [
+    assert [one["type"] for one in (await asyncio.to_thread(cli, "events", "--json", *of_e2)).lines] == [
         "execution.created",
         "execution.rolled_back",
     ]
 
 
-async def test_since(stage: FeedStage, cli: Cli, own_server: NatsServer) -> None:
+async def test_since(stage: FeedStage, cli: Cli) -> None:
     """A time, or how long ago; what is neither is refused (2), as is a type that there is not (2)."""
-    server = ("--server", own_server.url)
     await stage.append("new", e.ExecutionStarted())
     await stage.all_told()
-    assert [one["subject"] for one in (await cli.aside("events", "--json", "--since", "1h", *server)).lines] == ["new"]
-    assert (await cli.aside("events", "--json", "--since", "2200-01-01T00:00:00Z", *server)).lines == []
-    wrong = await cli.aside("events", "--since", "lately", *server)
+    assert [one["subject"] for one in (await asyncio.to_thread(cli, "events", "--json", "--since", "1h")).lines] == ["new"]
+    assert (await asyncio.to_thread(cli, "events", "--json", "--since", "2200-01-01T00:00:00Z")).lines == []
+    wrong = await asyncio.to_thread(cli, "events", "--since", "lately")
     assert wrong.code == 2
-    unknown = await cli.aside("events", "--type", "task.fialed", *server)
+    unknown = await asyncio.to_thread(cli, "events", "--type", "task.fialed")
     assert (unknown.code, "task.failed" in unknown.err) == (2, True)
 
 
-async def test_follow(stage: FeedStage, cli: Cli, own_server: NatsServer) -> None:
+async def test_follow(stage: FeedStage, cli: Cli) -> None:
     """It goes on with what comes, until it is interrupted (130)."""
-    import asyncio
-
-    with cli.running("events", "--follow", "--server", own_server.url) as running:
+    with cli.running("events", "--follow") as running:
         await asyncio.to_thread(running.until, "execution rolled back")
         await stage.append("new", e.ExecutionStarted())
         await asyncio.to_thread(running.until, "execution started")
