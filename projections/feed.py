@@ -76,6 +76,7 @@ class EventFeed:
         """The position is one that this process has come to."""
         self._sequence, self._marks = 0, _MARKS
         self._words = Words()
+        self._changed = asyncio.Event()
 
     def status(self) -> ProjectionStatus:
         """How it is now."""
@@ -94,6 +95,20 @@ class EventFeed:
             host=HOST,
         )
 
+    async def head(self) -> int:
+        """The last position of the log. Raises `Unavailable`."""
+        return await self._source.head()
+
+    async def reached(self, position: int) -> None:
+        """Returns once all events up to this position have been told; or another process tells them, or none can be told now."""
+        while self.position < position and self.state in ("starting", "working"):
+            await self._changed.wait()
+
+    def _is(self, state: State) -> None:
+        self.state = state
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
     # The loop --------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -107,33 +122,36 @@ class EventFeed:
                     await self._step()
                     backoff_s, self._error = _FIRST_BACKOFF_S, ""
             except Overtaken:
-                self.state = "standby"
+                self._is("standby")
                 logger.info("the feed goes on elsewhere, or its stream was emptied")
                 await asyncio.sleep(_AFTER_ANOTHER_S)
             except Rewound as error:
                 logger.warning("the feed finds another log than it has told of: %s", error)
                 self._known = False
             except (Unavailable, ApiError, PersistenceError) as error:
-                self.state, self._error = "retrying", str(error) or repr(error)
+                self._error = str(error) or repr(error)
+                self._is("retrying")
                 logger.warning("the feed tries again in %g s: %s", backoff_s, error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
             except Exception as error:
-                self.state, self._error = "failed", repr(error)
+                self._error = repr(error)
+                self._is("failed")
                 raise
 
     async def _locked(self) -> None:
         while not await asyncio.to_thread(self._store.lock, self.name):
-            self.state = "standby"
+            self._is("standby")
             await self._find_place()  # to tell how far the other has come
             await asyncio.sleep(_LOOK_FOR_LOCK_S)
 
     async def _step(self) -> None:
-        self.state = "working"
+        self._is("working")
         page = await self._source.page(self.position, self._page)
         for batch in self._batches(page.commits):
             await self._store_events(*batch)
         self.position = page.end
+        self._is("working")
 
     # Where to go on --------------------------------------------------------------------------------------------------------
 

@@ -163,12 +163,13 @@ class Projector(Role):
         await stack.aclose()
 
     async def caught_up(self) -> None:
-        """Returns once all projections that work here have in them what is in the log now, or have failed."""
+        """Returns once all projections that work here have in them what is in the log now, or have failed; the feed as well."""
 
-        async def reached(runner: Runner) -> None:
+        async def reached(runner: Runner | EventFeed) -> None:
             await runner.reached(await runner.head())
 
-        await asyncio.gather(*(reached(runner) for runner in self.runners.values()))
+        all_: list[Runner | EventFeed] = [*self.runners.values()]
+        await asyncio.gather(*(reached(one) for one in (all_ if self.feed is None else [*all_, self.feed])))
 
 
 def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ()) -> list[type[Projection]]:

@@ -30,7 +30,7 @@ async def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until interrupted.")] = False,
 ) -> None:
     """Tell the events of the namespace from the public feed (kept for 7 days). With --json one CloudEvent per line."""
-    async with call.client() as (client, _):
+    async with call.client(asks=True) as (client, _):
         async for event in client.events(_since(since), types=types or (), execution_id=execution_id, follow=follow):
             if call.json:
                 call.line(document(event))
@@ -49,7 +49,7 @@ def _since(said: str | None) -> datetime | Literal["beginning"]:
 def _tell(event: CloudEvent) -> None:
     from esexec.cli.terminal import columns, show, terminal, text
 
-    when = text(f"{event.time.astimezone():%m-%d %H:%M:%S}", "bright_black")
+    when = text(f"{event.time:%Y-%m-%d %H:%M:%S}", "bright_black")
     bad = event.type.endswith((".failed", ".timed_out", ".deadline_exceeded"))
     words = text(event.data.description, "red" if bad else "")
-    show(terminal(), columns((when, text(f"{event.subject:<24}"), text(f"{event.type:<26}", "bright_black"), words)))
+    show(terminal(), columns((when, text(f"{event.subject:<32}"), text(f"{event.type:<26}", "bright_black"), words)))

@@ -216,7 +216,7 @@ async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypa
     result = await site.client.execute(TWO, execution_id="after")
     runner = projector.runners["counting"]
     await until(lambda: runner.state == "failed")
-    [_, status] = (await site.client.queries.projections()).projections
+    [_, status, _] = (await site.client.queries.projections()).projections
     assert status.state == "failed"
     assert "commit 1 of evil" in status.error
     assert [one.id for one in await site.client.executions.list(after=result.position)] == ["after", "evil", "good"]
