@@ -20,7 +20,7 @@ from esexec.domain.errors import Unavailable
 from esexec.domain.events import Event, type_of
 from esexec.nats.batch import MOST, Part, store_batch
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.direct import first_since, read_leader, stored_at
+from esexec.nats.direct import Message, first_since, read_leader, stored_at
 from esexec.nats.publisher import WRONG_SEQUENCE
 from esexec.nats.subjects import Subjects
 from esexec.world import now
@@ -164,10 +164,20 @@ class EventFeed:
             if not self._known:
                 self.position = await self._not_too_old()
         else:
-            said = _position(found.data)
+            said = self._read(found)
             self._sequence, self._time = found.sequence, said.time
             self.position = said.position if await self._is_of_this_log(said) else await self._behind(found.sequence)
         self._known = True
+
+    def _read(self, found: Message) -> Position:
+        try:
+            return _position(found.data)
+        except msgspec.MsgspecError:
+            raise Unavailable(
+                f"message {found.sequence} of {self._subjects.events_stream} is no position of the feed",
+                code="bad_position",
+                hint="somebody else published it: delete it, and the feed goes on behind the one before",
+            ) from None
 
     async def _not_too_old(self) -> int:
         """The position behind which everything is that happened within the time that EVENTS keeps."""

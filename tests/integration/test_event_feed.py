@@ -298,6 +298,23 @@ async def test_old_places_are_removed(stage: FeedStage, monkeypatch: pytest.Monk
     assert (await stage.state())["subjects"][stage.subjects.event_position] <= 4
 
 
+async def test_what_somebody_else_published_as_a_position(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed says so and tells nothing until it is deleted; then it goes on."""
+    monkeypatch.setattr(feed_module, "_FIRST_BACKOFF_S", 0.01)
+    await stage.happens()
+    stage.feed()
+    await stage.all_told()
+    await stage.dies()
+    answer = await stage.connection.request(stage.subjects.event_position, b"here")
+    feed = stage.feed()
+    await until(lambda: feed.state == "retrying")
+    assert "is no position of the feed" in feed.status().error
+    await stage.happens()
+    sequence = msgspec.json.decode(answer.data)["seq"]
+    await stage.connection.api(f"STREAM.MSG.DELETE.{stage.subjects.events_stream}", {"seq": sequence})
+    await stage.all_told()
+
+
 async def test_a_stream_of_an_earlier_version_is_given_what_it_lacks(
     connection: Connection, subjects: Subjects, caplog: pytest.LogCaptureFixture
 ) -> None:
