@@ -20,7 +20,6 @@ from esexec.domain.errors import NotFound, Unavailable
 from esexec.executor import Executor
 from esexec.nats.address import redacted
 from esexec.nats.embedded import EmbeddedServer
-from projections.role import Projector
 
 DEFAULT_STORE = Path(".esexec")
 DEFAULT_NAMESPACE = "default"
@@ -126,6 +125,8 @@ class Call:
             if decides and server.is_ours:
                 await stack.enter_async_context(Executor(server.url, namespace=self.namespace))
             if asks and server.is_ours:
+                from projections.role import Projector  # it takes its time, and few verbs need it
+
                 projector = await stack.enter_async_context(Projector(server.url, namespace=self.namespace, store=self.views))
                 await projector.caught_up()
             yield await stack.enter_async_context(Client(server.url, namespace=self.namespace)), server

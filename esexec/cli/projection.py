@@ -10,7 +10,6 @@ from esexec.cli.call import Call
 from esexec.cli.exits import Exit
 from esexec.cli.verb import verb
 from esexec.nats.subjects import Subjects
-from projections.role import kinds_of, projections_in, reading
 
 if TYPE_CHECKING:
     from projections.projection import Projection
@@ -35,6 +34,8 @@ def register(app: typer.Typer) -> None:
 
 def included(modules: Iterable[str] | None) -> "list[type[Projection]]":
     """The projections of these modules."""
+    from projections.role import projections_in
+
     return [kind for module in modules or () for kind in projections_in(module)]
 
 
@@ -78,6 +79,7 @@ async def rebuild(
 
     from esexec.cli.terminal import is_live, terminal
     from projections.rebuild import rebuild as make
+    from projections.role import kinds_of, reading
 
     [kind] = kinds_of(included(include), [name])
     began = datetime.now(UTC)

@@ -18,12 +18,11 @@ from esexec.cli.projection import DatabaseOption, IncludeOption, included
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
+from esexec.role import Role
 from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
-from projections.role import Projector
 
 T = TypeVar("T")
-Role = Executor | Worker | Projector
 
 
 class _BesideTasks(TypedDict):
@@ -70,6 +69,8 @@ async def projections(
     only: Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Only these projections. Repeatable.")] = None,
 ) -> None:
     """Keep the read models: lists, statistics, alerts. As many as you like: one works, the others stand by; all answer."""
+    from projections.role import Projector
+
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         role = Projector(
@@ -93,6 +94,8 @@ async def dev(
     concurrency: ConcurrencyOption = 10,
 ) -> None:
     """Run everything for development: the embedded server, an executor, projections, and a worker if there are --tasks."""
+    from projections.role import Projector
+
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
     others = _beside_tasks(tasks or ())
     async with AsyncExitStack() as stack:
