@@ -1,4 +1,4 @@
-"""What can be told of an execution besides its result: how it went in numbers, what happened, where the time went.
+"""What can be told of executions besides their results: how one went in numbers, what happened, where the time went.
 
 Values only; they are computed from a history in `projections` (`metrics`, `timeline`, `gantt`). Times are UTC, durations
 milliseconds; None where there is nothing to tell (yet).
@@ -100,3 +100,17 @@ class Gantt(msgspec.Struct, frozen=True, kw_only=True):
     as_of: datetime
     execution: list[Span]
     bars: list[Bar]
+
+
+class Durations(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """How long things took in the past, in milliseconds: the means over `runs` completed executions of a plan.
+
+    `steps`: by step, from the start of its first attempt to the end of its last, retries and their delays included. `tasks`: the
+    same by task, of all plans, for steps that never ran. `overhead_ms`: what a step takes besides, between the moment it is
+    scheduled (no more waits for it than a worker) and the moment it is settled in the log.
+    """
+
+    steps: dict[str, float] = {}
+    tasks: dict[str, float] = {}
+    overhead_ms: float = 0.0
+    runs: int = 0

@@ -51,7 +51,9 @@ class Attempt(msgspec.Struct, kw_only=True, gc=False):
     @property
     def earliest_start(self) -> datetime | None:
         """Its handler may have begun at that time, though nobody said so yet; None: it did not begin before now."""
-        return self.handed_out if self.doing == "running" else self.since if self.doing == "queued" else None
+        if self.doing == "running":
+            return self.handed_out
+        return self.since if self.doing in ("queued", "held") else None  # one that is held may have begun all the same
 
     def turn(self, doing: SpanKind | None, time: datetime, by: str = "") -> None:
         """From now on it does something else; what took no time is not told, unless it ran."""

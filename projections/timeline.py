@@ -12,7 +12,7 @@ from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource
 from esexec.domain.strategies import RecoveryVerb
-from esexec.views import TimelineEntry
+from esexec.views import TimelineEntry as TimelineEntry
 
 _MESSAGE_CHARS = 200
 

@@ -20,12 +20,13 @@ from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
-from esexec.client.monitor import updates_of
+from esexec.client.monitor import Monitor
 from esexec.client.plans import Planner, Plans
 from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
+from esexec.client.subscriptions import Callback, Subscription
 from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
@@ -48,7 +49,7 @@ from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
 _ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender", "queries"})
@@ -78,6 +79,7 @@ class Client:
         self.owner = owner
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
+        self.monitor = Monitor(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -92,6 +94,7 @@ class Client:
             self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
+            self.monitor._open(connection, self._subjects)
             self._sender = Sender(
                 connection,
                 self._subjects,
@@ -110,6 +113,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            await self.monitor._close()
             await self._feed.close()
             await self._publisher.close()
             await connection.close()
@@ -213,20 +217,28 @@ class Client:
                     raise too_late(watch.state, wait_timeout) from None
         return watch.state
 
-    def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
-        """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
-        `ctx.progress`); ends when the execution has ended.
+    async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
+        """See `Monitor.subscribe`."""
+        return await self.monitor.subscribe(execution_id, callback)
 
-        Raises `NotFound` if there is no such execution.
-        """
-        return updates_of(checked_id(execution_id), self._feed, self._log, self._live_of)
+    async def unsubscribe(self, execution_id: str, callback: Callback) -> bool:
+        """See `Monitor.unsubscribe`."""
+        return await self.monitor.unsubscribe(execution_id, callback)
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 
-    async def get(self, execution_id: str) -> ExecutionResult | None:
-        """Everything known of an execution; None if there is none of that id."""
+    async def get(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
+        """Everything known of an execution; None if there is none of that id. `full`: with its `metrics`, `resource_usage` and
+        `timeline`, which are read from the whole history once more."""
         state = await self._state(execution_id)
-        return result_of(state) if state.exists else None
+        if not state.exists:
+            return None
+        result = result_of(state)
+        if full:
+            result.metrics = await self.monitor.metrics(execution_id)
+            result.resource_usage = await self.monitor.resource_usage(execution_id)
+            result.timeline = await self.monitor.timeline(execution_id)
+        return result
 
     async def get_or_raise(self, execution_id: str) -> ExecutionResult:
         """As `get`; raises `NotFound`."""
