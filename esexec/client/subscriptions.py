@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from esexec.domain import limits
-from esexec.domain.errors import EsexecError, Unavailable
+from esexec.domain.errors import Unavailable
 from esexec.results import ExecutionUpdate, LogMessage
 
 logger = logging.getLogger("esexec.client")
@@ -106,11 +106,12 @@ class _Shared:
 
     def __init__(self, execution_id: str, watch: Watch, over: Callable[[], None]) -> None:
         self.subscriptions: list[Subscription] = []
-        self._execution_id, self._watch, self._over = execution_id, watch, over
+        self.execution_id, self._watch, self._over = execution_id, watch, over
         self._version = 0
         self._messages: deque[LogMessage] = deque(maxlen=limits.live_kept)
         """What was told so far; of messages the last."""
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._begun.add_done_callback(lambda begun: begun.exception())
         self._task = asyncio.create_task(self._run())
 
     async def join(self, subscription: Subscription) -> None:
@@ -120,29 +121,29 @@ class _Shared:
             await asyncio.shield(self._begun)
             return
         subscription._early = []
-        async with aclosing(self._watch(self._execution_id)) as updates:
+        async with aclosing(self._watch(self.execution_id)) as updates:
             subscription._begin(await anext(updates))
 
     async def leave(self, subscription: Subscription) -> None:
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
         if not self.subscriptions:
-            await self.close()
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
+            self._over()  # at once: who comes now begins anew
+            self._task.cancel()
+            await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         try:
             while not await self._watched():
                 await asyncio.sleep(_TRY_AGAIN_S)
-        except EsexecError as error:
+        except Exception as error:
             if self._begun.done():
-                logger.warning("%s is not watched any more: %s", self._execution_id, error)
+                logger.warning("%s is not watched any more: %s", self.execution_id, error)
             else:
                 self._begun.set_exception(error)
         finally:
+            if not self._begun.done():
+                self._begun.set_exception(Unavailable(f"{self.execution_id} is not watched any more: the client was closed"))
             self._over()
             for subscription in self.subscriptions:
                 subscription._hear(None)
@@ -151,7 +152,7 @@ class _Shared:
         """Whether it was watched to its end; False: the server is away."""
         again = self._begun.done()
         try:
-            async with aclosing(self._watch(self._execution_id)) as updates:
+            async with aclosing(self._watch(self.execution_id)) as updates:
                 async for update in updates:
                     news = _since(update, self._version, self._messages if again else ())
                     again = False
@@ -179,9 +180,7 @@ class Subscriptions:
 
     async def add(self, execution_id: str, callback: Callback) -> Subscription:
         """Tell this callback of the execution. Raises as the watch does."""
-        shared = self._shared.get(execution_id)
-        if shared is None:
-            shared = self._shared[execution_id] = _Shared(execution_id, self._watch, lambda: self._over(execution_id))
+        shared = self._shared.get(execution_id) or self._share(execution_id)
         subscription = Subscription(execution_id, callback)
         subscription._leave = lambda: self._leave(shared, subscription)
         try:
@@ -190,6 +189,10 @@ class Subscriptions:
             await subscription.unsubscribe()
             raise
         return subscription
+
+    def _share(self, execution_id: str) -> _Shared:
+        shared = self._shared[execution_id] = _Shared(execution_id, self._watch, lambda: self._over(shared))
+        return shared
 
     async def remove(self, execution_id: str, callback: Callback) -> bool:
         """End what this callback is told of the execution: True if that ended anything."""
@@ -204,8 +207,9 @@ class Subscriptions:
         if self._leaving:
             await asyncio.wait(self._leaving)
 
-    def _over(self, execution_id: str) -> None:
-        self._shared.pop(execution_id, None)
+    def _over(self, shared: _Shared) -> None:
+        if self._shared.get(shared.execution_id) is shared:
+            del self._shared[shared.execution_id]
 
     def _leave(self, shared: _Shared, subscription: Subscription) -> None:
         leaving = asyncio.create_task(shared.leave(subscription))
