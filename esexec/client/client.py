@@ -235,14 +235,12 @@ class Client:
             return None
         result = result_of(state)
         if full:
-            result.metrics = await self.monitor.metrics(execution_id)
-            result.resource_usage = await self.monitor.resource_usage(execution_id)
-            result.timeline = await self.monitor.timeline(execution_id)
+            await self.monitor._fill(result)
         return result
 
-    async def get_or_raise(self, execution_id: str) -> ExecutionResult:
+    async def get_or_raise(self, execution_id: str, *, full: bool = False) -> ExecutionResult:
         """As `get`; raises `NotFound`."""
-        found = await self.get(execution_id)
+        found = await self.get(execution_id, full=full)
         if found is None:
             raise not_found(execution_id)
         return found

@@ -11,10 +11,10 @@ from esexec.client.updates import updates_of
 from esexec.domain.flow import ResourceUsage
 from esexec.nats.connection import Connection
 from esexec.nats.subjects import Subjects
-from esexec.results import ExecutionUpdate
+from esexec.results import ExecutionResult, ExecutionUpdate
 from esexec.views import ExecutionMetrics, Gantt, TimelineEntry
 from esexec.world import now
-from projections import gantt, metrics, timeline
+from projections import gantt, metrics, timeline, usage
 
 if TYPE_CHECKING:
     from esexec.client.client import Client
@@ -100,3 +100,10 @@ class Monitor:
     async def resource_usage(self, execution_id: str) -> list[ResourceUsage]:
         """What its steps used, and what that cost. See `Resources.usage`. Raises `NotFound`."""
         return await self._client.resources.usage(execution_id)
+
+    async def _fill(self, result: ExecutionResult) -> None:
+        """Complete a result. Of an execution that runs, these may be a commit ahead of the rest."""
+        commits, time = await self._client.history(result.execution_id), now()
+        result.metrics = metrics.metrics_of(commits, time)
+        result.timeline = timeline.timeline(commits)
+        result.resource_usage = usage.usage_in(commits, time)
