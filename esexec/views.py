@@ -68,7 +68,12 @@ Outcome = Literal["completed", "cached", "failed", "timed_out", "cancelled", "ab
 
 
 class Span(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
-    """Some time. `end` None: it goes on. `by`: what a `waiting` one waits for: `rate_limit`, `concurrency` or `resources`."""
+    """Some time, and what it was spent with. `end` None: it goes on.
+
+    Of an attempt: `back_off`, the delay before a retry; `waiting` for what it must be granted, `by` says for what (`rate_limit`,
+    `concurrency`, `resources`); `queued`, for a worker; `held`, by a pause of the execution; `running`, its handler. Of an
+    execution: `queued`, until its start or for a slot of its concurrency key; `held`, by a pause.
+    """
 
     kind: SpanKind
     start: datetime
@@ -77,7 +82,11 @@ class Span(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
 
 
 class Bar(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
-    """One attempt, as a row of a Gantt chart: its spans, in order. `outcome` None: it is open."""
+    """One attempt, as a row of a Gantt chart: its spans, in order.
+
+    `outcome`: `completed`, `cached` (the output was found, no handler ran), `failed`, `timed_out`, `cancelled`, or `abandoned`:
+    nobody waits for it any more; None: it is open.
+    """
 
     step: str
     attempt: int = 1

@@ -1,6 +1,6 @@
 """`client.monitor`: how executions go, live and in numbers. Everything is read from the log and what the server repeats of it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 from esexec.client.commands import checked_id
@@ -28,7 +28,7 @@ class Monitor:
 
     def _open(self, connection: Connection, subjects: Subjects) -> None:
         self._durations = PastDurations(connection, subjects)
-        self._subscriptions = Subscriptions(self)
+        self._subscriptions = Subscriptions(self._watch)
         self._monitorings = Monitorings(connection, subjects, self._subscriptions)
 
     async def _close(self) -> None:
@@ -36,14 +36,17 @@ class Monitor:
 
     # Live ------------------------------------------------------------------------------------------------------------------
 
-    def __call__(self, execution_id: str) -> AsyncGenerator[ExecutionUpdate, None]:
+    def __call__(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
         """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
         `ctx.progress`); ends when the execution has ended.
 
         Raises `NotFound` if there is no such execution.
         """
+        return self._watch(checked_id(execution_id))
+
+    def _watch(self, execution_id: str) -> AsyncGenerator[ExecutionUpdate, None]:
         client = self._client
-        return updates_of(checked_id(execution_id), client._feed, client._log, client._live_of, self._durations.of)
+        return updates_of(execution_id, client._feed, client._log, client._live_of, self._durations.of)
 
     async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
         """Call `callback` with each update, as `monitor` gives them: the first tells all that has happened. It may be a coroutine

@@ -6,6 +6,7 @@ from pathlib import Path
 import esexec
 
 NAMES = """
+Bar ExecutionMetrics Gantt Monitoring Span Subscription TimelineEntry WorkerSample
 AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client Commit Conflict Context CorruptHistory EmbeddedServer
 Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionResult ExecutionStatus
 ExecutionUpdate Executor Handle InternalError Key KeptPlan LogMessage Metric NamespaceConfig NetworkTimeoutRecovery
