@@ -18,6 +18,8 @@ _DIM: Final = "bright_black"
 _CELLS: Final = 60
 _CELLS_MIN: Final = 10
 _LABEL_CHARS: Final = 40
+_BETWEEN: Final = 9
+"""Columns of a row that are neither its name nor its line nor its words: the sign, and the gaps."""
 
 _PAINT: Final[dict[SpanKind, tuple[str, str, str]]] = {
     "back_off": ("·", "yellow", "waits for its retry"),
@@ -86,13 +88,16 @@ def iso(time: datetime) -> str:
 
 def chart(found: Gantt, width: int) -> RenderableType:
     """A row for each attempt, within so many columns."""
-    labels = [_label(bar) for bar in found.bars]
-    cells = max(_CELLS_MIN, min(_CELLS, width - max(map(len, labels), default=0) - 14))
-    total_s = max((found.end - found.start).total_seconds(), 0.001)
-    rows = [(text(""), text("execution", "bold"), _drawn(found.execution, found, cells), text(duration(total_s * 1000), _DIM))]
-    for bar, label in zip(found.bars, labels, strict=True):
+    total = duration((found.end - found.start).total_seconds() * 1000)
+    heads = ["execution", *map(_label, found.bars)]
+    took = [text(total, _DIM), *(_ran(bar, found) for bar in found.bars)]
+    around = max(map(len, heads)) + max(map(len, took)) + _BETWEEN
+    cells = max(_CELLS_MIN, min(_CELLS, width - around))
+    rows = [(text(""), text(heads[0], "bold"), _drawn(found.execution, found, cells), took[0])]
+    for bar, head, words in zip(found.bars, heads[1:], took[1:], strict=True):
         sign, style = LOOKS[_look(bar)]
-        rows.append((text(sign, style), text(label), _drawn(bar.spans, found, cells, bad=bar.outcome in _BAD), _ran(bar, found)))
+        drawn = _drawn(bar.spans, found, cells, bad=bar.outcome in _BAD)
+        rows.append((text(sign, style), text(head), drawn, words))
     used = {span.kind for bar in found.bars for span in bar.spans} | {span.kind for span in found.execution}
     legend = "   ".join(f"{sign} {words}" for kind, (sign, _, words) in _PAINT.items() if kind in used)
     return Group(columns(*rows, wrap_last=False), "", text(legend, _DIM))
