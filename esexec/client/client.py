@@ -15,18 +15,20 @@ import msgspec
 
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.durations import PastDurations
 from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
 from esexec.client.monitor import Monitor
+from esexec.client.monitoring import Monitorings
 from esexec.client.plans import Planner, Plans
 from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
-from esexec.client.subscriptions import Callback, Subscription
+from esexec.client.subscriptions import Callback, Subscription, Subscriptions
 from esexec.client.times import patience
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
@@ -52,7 +54,9 @@ from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
-_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender", "queries"})
+_ONCE_OPEN = frozenset(
+    {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
+)
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
 
@@ -94,7 +98,9 @@ class Client:
             self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
-            self.monitor._open(connection, self._subjects)
+            self._durations = PastDurations(connection, self._subjects)
+            self._subscriptions = Subscriptions(self.monitor._watch)
+            self._monitorings = Monitorings(connection, self._subjects, self._subscriptions)
             self._sender = Sender(
                 connection,
                 self._subjects,
@@ -113,7 +119,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self.monitor._close()
+            await self._subscriptions.close()
             await self._feed.close()
             await self._publisher.close()
             await connection.close()

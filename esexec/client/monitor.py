@@ -4,13 +4,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 from esexec.client.commands import checked_id
-from esexec.client.durations import PastDurations
-from esexec.client.monitoring import Monitoring, Monitorings
-from esexec.client.subscriptions import Callback, Subscription, Subscriptions
+from esexec.client.monitoring import Monitoring
+from esexec.client.subscriptions import Callback, Subscription
 from esexec.client.updates import updates_of
 from esexec.domain.flow import ResourceUsage
-from esexec.nats.connection import Connection
-from esexec.nats.subjects import Subjects
 from esexec.results import ExecutionResult, ExecutionUpdate
 from esexec.views import ExecutionMetrics, Gantt, TimelineEntry
 from esexec.world import now
@@ -26,14 +23,6 @@ class Monitor:
     def __init__(self, client: "Client") -> None:
         self._client = client
 
-    def _open(self, connection: Connection, subjects: Subjects) -> None:
-        self._durations = PastDurations(connection, subjects)
-        self._subscriptions = Subscriptions(self._watch)
-        self._monitorings = Monitorings(connection, subjects, self._subscriptions)
-
-    async def _close(self) -> None:
-        await self._subscriptions.close()
-
     # Live ------------------------------------------------------------------------------------------------------------------
 
     def __call__(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
@@ -46,7 +35,7 @@ class Monitor:
 
     def _watch(self, execution_id: str) -> AsyncGenerator[ExecutionUpdate, None]:
         client = self._client
-        return updates_of(execution_id, client._feed, client._log, client._live_of, self._durations.of)
+        return updates_of(execution_id, client._feed, client._log, client._live_of, client._durations.of)
 
     async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
         """Call `callback` with each update, as `monitor` gives them: the first tells all that has happened. It may be a coroutine
@@ -54,11 +43,11 @@ class Monitor:
 
         Raises `NotFound` if there is no such execution.
         """
-        return await self._subscriptions.add(checked_id(execution_id), callback)
+        return await self._client._subscriptions.add(checked_id(execution_id), callback)
 
     async def unsubscribe(self, execution_id: str, callback: Callback) -> bool:
         """Call it no more: True if that ended a subscription, False if there was none."""
-        return await self._subscriptions.remove(checked_id(execution_id), callback)
+        return await self._client._subscriptions.remove(checked_id(execution_id), callback)
 
     async def start(self, execution_id: str) -> bool:
         """Collect its updates and samples of its workers (CPU, memory) from now on, until `stop`: True if that began, False if
@@ -66,11 +55,11 @@ class Monitor:
 
         Raises `NotFound` if there is no such execution.
         """
-        return await self._monitorings.start(checked_id(execution_id))
+        return await self._client._monitorings.start(checked_id(execution_id))
 
     async def stop(self, execution_id: str) -> Monitoring | None:
         """What was collected since `start`; None if this client did not monitor it."""
-        found = await self._monitorings.stop(checked_id(execution_id))
+        found = await self._client._monitorings.stop(checked_id(execution_id))
         if found is None:
             return None
         return Monitoring(
@@ -86,17 +75,17 @@ class Monitor:
 
     async def metrics(self, execution_id: str) -> ExecutionMetrics:
         """How it went in numbers, or goes as of now. Raises `NotFound`."""
-        found = metrics.metrics_of(await self._client.history(execution_id), now())
+        found = metrics.metrics_of(await self._client.history(checked_id(execution_id)), now())
         assert found is not None
         return found
 
     async def timeline(self, execution_id: str) -> list[TimelineEntry]:
         """Everything that happened, in words, one entry per event. Raises `NotFound`."""
-        return timeline.timeline(await self._client.history(execution_id))
+        return timeline.timeline(await self._client.history(checked_id(execution_id)))
 
     async def gantt(self, execution_id: str) -> Gantt:
         """Where its time went, or goes as of now: per attempt, what it spent its time with. Raises `NotFound`."""
-        found = gantt.gantt(await self._client.history(execution_id), now())
+        found = gantt.gantt(await self._client.history(checked_id(execution_id)), now())
         assert found is not None
         return found
 

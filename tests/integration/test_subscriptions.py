@@ -99,7 +99,7 @@ async def test_callbacks_share_one_watch(engine: Engine, gate: Gate, monkeypatch
     gate.let(4)
     await until(lambda: all(hearer.updates and hearer.updates[-1].status == "completed" for hearer in hearers))
     await until(lambda: len(connection.client._subs) == before)
-    assert engine.client.monitor._subscriptions._shared == {}
+    assert engine.client._subscriptions._shared == {}
 
 
 async def test_unsubscribed_it_hears_nothing_more(engine: Engine, gate: Gate) -> None:
@@ -211,7 +211,7 @@ async def test_what_is_collected(engine: Engine, gate: Gate) -> None:
     handle = await engine.client.start(PLAN)
     assert await engine.client.monitor.start(handle.id) is True
     assert await engine.client.monitor.start(handle.id) is False
-    collecting = engine.client.monitor._monitorings._collecting[handle.id]
+    collecting = engine.client._monitorings._collecting[handle.id]
     await until(lambda: len(collecting.samples) >= 2)
     gate.let(8)
     await handle.wait(wait_timeout=8)
@@ -227,7 +227,7 @@ async def test_what_is_collected(engine: Engine, gate: Gate) -> None:
     assert found.metrics == msgspec.structs.replace(await engine.client.monitor.metrics(handle.id), as_of=found.metrics.as_of)
     assert found.since < found.until
     assert await engine.client.monitor.stop(handle.id) is None
-    assert engine.client.monitor._monitorings._samples is None
+    assert engine.client._monitorings._samples is None
 
 
 async def test_samples_are_told_on_one_subject(engine: Engine, gate: Gate, connection: Connection) -> None:
