@@ -18,7 +18,7 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 import esexec  # noqa: E402  # this very clone, not what may be installed
 from docs import lives  # noqa: E402
 from esexec import cloudevents  # noqa: E402
-from esexec.client import checkpoints, executions, plans, resources, strategies  # noqa: E402
+from esexec.client import checkpoints, executions, monitor, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -207,7 +207,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
         "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
-        "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan",
+        "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "ExecutionMetrics", "TimelineEntry", "Gantt", "Bar",
+        "Span", "Subscription", "Monitoring", "WorkerSample",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),
@@ -270,6 +271,7 @@ def _name(name: str) -> list[str]:
 
 # What a client has by attributes; each is told like a class.
 PARTS: dict[str, Any] = {
+    "client.monitor": monitor.Monitor,
     "client.checkpoints": checkpoints.Checkpoints,
     "client.plans": plans.Plans,
     "client.resources": resources.Resources,
@@ -285,7 +287,7 @@ def _parts() -> list[str]:
         assert isinstance(node, ast.ClassDef)
         lines += ["", f"### `{name}`"]
         for method in node.body:
-            if isinstance(method, Definition) and not method.name.startswith("_"):
+            if isinstance(method, Definition) and (method.name == "__call__" or not method.name.startswith("_")):
                 lines += _method(method)
     names = ", ".join(f"`{name}`" for name in vars(executions.Executions) if not name.startswith("_"))
     return [*lines, "", "### `client.executions`", "", f"The client's own verbs, by the documents' names: {names}."]

@@ -1,7 +1,7 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
 from esexec import telemetry
-from esexec.client import Checkpoint, Client, Handle, KeptPlan, PoolUse, Startable, StartOptions
+from esexec.client import Checkpoint, Client, Handle, KeptPlan, Monitoring, PoolUse, Startable, StartOptions, Subscription
 from esexec.cloudevents import CloudEvent, ExecutionEventType
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
@@ -29,6 +29,7 @@ from esexec.domain.errors import (
 from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceRequirement, ResourceUsage
 from esexec.domain.lint import PlanWarning
 from esexec.domain.measures import Metric
+from esexec.domain.messages import WorkerSample
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.engine import Engine
@@ -69,6 +70,7 @@ from esexec.tasks import (
     resource,
     task,
 )
+from esexec.views import Bar, ExecutionMetrics, Gantt, Span, TimelineEntry
 from esexec.worker import Worker
 
 __version__ = "0.1.0"
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptCancelled",
     "AwaitTimeout",
+    "Bar",
     "Cache",
     "Checkpoint",
     "Classification",
@@ -94,16 +97,19 @@ __all__ = [
     "ExecutionConfig",
     "ExecutionError",
     "ExecutionEventType",
+    "ExecutionMetrics",
     "ExecutionResult",
     "ExecutionStatus",
     "ExecutionUpdate",
     "Executor",
+    "Gantt",
     "Handle",
     "InternalError",
     "KeptPlan",
     "Key",
     "LogMessage",
     "Metric",
+    "Monitoring",
     "NamespaceConfig",
     "NetworkTimeoutRecovery",
     "NotConfirmed",
@@ -128,16 +134,19 @@ __all__ = [
     "ResourceRequirement",
     "ResourceUnavailable",
     "ResourceUsage",
+    "Span",
     "StartOptions",
     "Startable",
     "StateView",
     "Step",
+    "Subscription",
     "Task",
     "TaskProgress",
     "TaskResult",
     "TaskStatus",
     "TaskTimeout",
     "TaskView",
+    "TimelineEntry",
     "Unavailable",
     "Undo",
     "ValidationError",
@@ -146,6 +155,7 @@ __all__ = [
     "WorkerLost",
     "WorkerResource",
     "WorkerResources",
+    "WorkerSample",
     "classifier",
     "collect",
     "connect",

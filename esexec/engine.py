@@ -7,14 +7,15 @@ wants more belongs there. Executors and workers are processes of their own, or `
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self, Unpack
 
-from esexec.client import Checkpoint, Client, Handle, Planner, Startable, StartOptions
+from esexec.client import Callback, Checkpoint, Client, Handle, Monitoring, Planner, Startable, StartOptions, Subscription
 from esexec.domain.errors import ValidationError
-from esexec.domain.flow import Resource
+from esexec.domain.flow import Resource, ResourceUsage
 from esexec.domain.flow_reading import SaidResources
 from esexec.domain.rollback import Undo
 from esexec.nats.connection import Auth
 from esexec.results import ExecutionResult, ExecutionStatus, ExecutionUpdate
 from esexec.tasks.options import Duration
+from esexec.views import ExecutionMetrics, TimelineEntry
 
 
 class ClientOptions(Auth, total=False):
@@ -91,13 +92,41 @@ class Engine:
         """Its status now. See `Client.status`."""
         return await self.client.status(execution_id)
 
-    async def get_result(self, execution_id: str) -> ExecutionResult | None:
+    async def get_result(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
         """Everything known of it now, without waiting; None if there is none of that id. See `Client.get`."""
-        return await self.client.get(execution_id)
+        return await self.client.get(execution_id, full=full)
 
     def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
-        """Its updates from the beginning to the end. See `Client.monitor`."""
+        """Its updates from the beginning to the end. See `Monitor`."""
         return self.client.monitor(execution_id)
+
+    async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
+        """Call `callback` with each update. See `Monitor.subscribe`."""
+        return await self.client.monitor.subscribe(execution_id, callback)
+
+    async def unsubscribe(self, execution_id: str, callback: Callback) -> bool:
+        """Call it no more. See `Monitor.unsubscribe`."""
+        return await self.client.monitor.unsubscribe(execution_id, callback)
+
+    async def start_monitoring(self, execution_id: str) -> bool:
+        """Collect its updates, and samples of its workers. See `Monitor.start`."""
+        return await self.client.monitor.start(execution_id)
+
+    async def stop_monitoring(self, execution_id: str) -> Monitoring | None:
+        """What was collected. See `Monitor.stop`."""
+        return await self.client.monitor.stop(execution_id)
+
+    async def get_metrics(self, execution_id: str) -> ExecutionMetrics:
+        """How it went in numbers. See `Monitor.metrics`."""
+        return await self.client.monitor.metrics(execution_id)
+
+    async def get_timeline(self, execution_id: str) -> list[TimelineEntry]:
+        """Everything that happened, in words. See `Monitor.timeline`."""
+        return await self.client.monitor.timeline(execution_id)
+
+    async def get_resource_usage(self, execution_id: str) -> list[ResourceUsage]:
+        """What its steps used, and what that cost. See `Monitor.resource_usage`."""
+        return await self.client.monitor.resource_usage(execution_id)
 
     # Controlling -----------------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,11 @@ import msgspec
 
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionCancelled, ExecutionError, to_exception
 from esexec.domain.events import Event, ExecutionCreated
+from esexec.domain.flow import ResourceUsage
 from esexec.domain.measures import Metric
 from esexec.domain.messages import Level
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
+from esexec.views import ExecutionMetrics, TimelineEntry
 
 
 class ExecutionStatus(StrEnum):
@@ -175,6 +177,8 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False
     when a retry, a restore or a rollback on command last set it going again; what that took counts from there.
 
     `position`: where in the log this was read; the execution's later commits have greater ones.
+
+    `metrics`, `resource_usage`, `timeline`: only of a result that was asked for in full (`client.get(id, full=True)`).
     """
 
     execution_id: str
@@ -209,6 +213,9 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False
     forked_from: str | None = None
     variables: dict[str, Any] = {}
     checkpoints: list[str] = []
+    metrics: ExecutionMetrics | None = None
+    resource_usage: list[ResourceUsage] | None = None
+    timeline: list[TimelineEntry] | None = None
 
     @property
     def id(self) -> str:
@@ -265,12 +272,17 @@ class Err(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an execution is. `percentage`: ended steps of all, 0 to 100."""
+    """How far an execution is. `percentage`: ended steps of all, 0 to 100. `current_task`: a step that runs, or is next to.
+
+    `estimated_time_remaining_ms`: by how long its steps took in the past, and what is left of them; None: not known.
+    """
 
     percentage: float
     completed_tasks: int
     total_tasks: int
     current_phase: str
+    current_task: str | None = None
+    estimated_time_remaining_ms: int | None = None
 
     @property
     def completed(self) -> int:
@@ -306,7 +318,8 @@ class TaskProgress(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True
 
 
 class ExecutionUpdate(msgspec.Struct, kw_only=True):
-    """What a watcher hears: the state after a commit, and the events that led there since the update before.
+    """What a watcher hears: the state after a commit, and the events that led there since the update before. `version`: the
+    number of the last of them. `metrics`: so far, as of now.
 
     `messages`: lines that handlers told since then; the first update has the last ones that are kept. `task_progress`: how far
     the steps that run say they are, by step id. An update with news of these may have no events.
@@ -314,9 +327,11 @@ class ExecutionUpdate(msgspec.Struct, kw_only=True):
 
     execution_id: str
     timestamp: datetime
+    version: int = 0
     status: ExecutionStatus
     progress: Progress
     current_task: str | None = None
+    metrics: ExecutionMetrics | None = None
     events: list[Event] = []
     messages: list[LogMessage] = []
     task_progress: dict[str, TaskProgress] = {}
@@ -505,7 +520,7 @@ def outcome_of(state: ExecutionState) -> Pending | Ok | Err:
         return Err(error)
 
 
-def progress_of(state: ExecutionState) -> Progress:
+def progress_of(state: ExecutionState, remaining_ms: int | None = None) -> Progress:
     """How far a state that exists is."""
     total = len(state.steps)
     ended = total - state.unsettled
@@ -514,21 +529,28 @@ def progress_of(state: ExecutionState) -> Progress:
         completed_tasks=ended,
         total_tasks=total,
         current_phase=phase_of(state),
+        current_task=_current_task(state),
+        estimated_time_remaining_ms=remaining_ms,
     )
 
 
-def update_of(state: ExecutionState, events: list[Event]) -> ExecutionUpdate:
-    """What a watcher is told after these events."""
-    assert state.time is not None
-    running = next(
+def _current_task(state: ExecutionState) -> str | None:
+    return next(
         (state.graph.steps[index].id for index in state.in_flight if state.steps[index].status == "running"),
         next((state.graph.steps[index].id for index in state.in_flight), None),
     )
+
+
+def update_of(state: ExecutionState, events: list[Event], remaining_ms: int | None = None) -> ExecutionUpdate:
+    """What a watcher is told after these events. `remaining_ms`: how long it will probably take still."""
+    assert state.time is not None
+    progress = progress_of(state, remaining_ms)
     return ExecutionUpdate(
         execution_id=state.execution_id,
         timestamp=state.time,
+        version=state.version,
         status=_EXECUTION[state.status],
-        progress=progress_of(state),
-        current_task=running,
+        progress=progress,
+        current_task=progress.current_task,
         events=events,
     )

@@ -7,6 +7,8 @@ A read model of one's own is a `Projection`, see docs/tutorial/own-projection.md
 
 from typing import TYPE_CHECKING, Any
 
+import esexec as esexec  # first, whatever of this package is imported first: the client in it uses some of these modules
+
 if TYPE_CHECKING:
     from eventsourcing.persistence import Tracking
 

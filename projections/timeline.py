@@ -7,32 +7,14 @@ its worker's clock. Descriptions are for people and may change; `type` and `even
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import msgspec
-
 from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource
 from esexec.domain.strategies import RecoveryVerb
+from esexec.views import TimelineEntry as TimelineEntry
 
 _MESSAGE_CHARS = 200
-
-
-class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `n` and `version` number its commit and itself; `offset_ms` counts from the first commit.
-
-    `step` and `attempt` are None for what concerns the whole execution. `description` may hold whatever a handler said.
-    """
-
-    time: datetime
-    offset_ms: int
-    n: int
-    version: int
-    type: str
-    step: str | None = None
-    attempt: int | None = None
-    description: str
-    event: e.Event
 
 
 def timeline(commits: Iterable[Commit]) -> list[TimelineEntry]:

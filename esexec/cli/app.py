@@ -6,7 +6,21 @@ from typing import Annotated, Any, Never
 
 import typer
 
-from esexec.cli import checkpoint, configure, control, events, lists, look, plans, projection, roles, run, start, strategies
+from esexec.cli import (
+    analyze,
+    checkpoint,
+    configure,
+    control,
+    events,
+    lists,
+    look,
+    plans,
+    projection,
+    roles,
+    run,
+    start,
+    strategies,
+)
 from esexec.cli.exits import MEANING, Exit, say_error
 from esexec.cli.verb import JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
 
@@ -21,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (run, start, control, checkpoint, look, events, lists, plans, strategies, configure, projection, roles):
+for verbs in (run, start, control, checkpoint, look, analyze, events, lists, plans, strategies, configure, projection, roles):
     verbs.register(app)
 
 

@@ -40,8 +40,11 @@ async def follow_to_end(
 
 
 def fields_of(result: ExecutionResult) -> dict[str, Any]:
-    """The result as a JSON object that always has the same names."""
-    return msgspec.structs.asdict(result)
+    """The result as a JSON object that always has the same names; what only a result in full has is told by `analyze`."""
+    fields = msgspec.structs.asdict(result)
+    for name in ("metrics", "resource_usage", "timeline"):
+        del fields[name]
+    return fields
 
 
 def exit_of_result(result: ExecutionResult) -> Exit:

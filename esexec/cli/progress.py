@@ -5,7 +5,7 @@ Fed with events only: whoever has the history can show the same.
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -72,6 +72,7 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, a
                 for event in update.events:
                     progress.apply(event)
                 progress.told = update.task_progress
+                progress.left(update)
         return
     teller, past, state = Teller(), again, ExecutionState("")
     async for update in updates:
@@ -86,7 +87,8 @@ async def follow(updates: AsyncIterator[ExecutionUpdate], console: Console, *, a
             words = teller.describe(event)
             told_with_end = isinstance(event, _STARTS) and (event.step, event.run, event.attempt) in over
             if not isinstance(event, _SCHEDULED) and not told_with_end:
-                show(console, text(f"{progress_of(state).percentage:>3.0f} %  {words}"))
+                left = _left(update.progress.estimated_time_remaining_ms) if number == len(update.events) - 1 else ""
+                show(console, text(f"{progress_of(state).percentage:>3.0f} %  {words}{left}"))
         show(console, *telling.progress(update))
 
 
@@ -191,6 +193,13 @@ class Progress:
         self._state = ExecutionState("")
         self.told: dict[str, TaskProgress] = {}
         """How far the steps that run say they are."""
+        self._end: datetime | None = None
+        """When it will probably have ended."""
+
+    def left(self, update: ExecutionUpdate) -> None:
+        """Take over how long it will probably take still."""
+        remaining_ms = update.progress.estimated_time_remaining_ms
+        self._end = None if remaining_ms is None else datetime.now(UTC) + timedelta(milliseconds=remaining_ms)
 
     def apply(self, event: e.Event) -> None:
         state = self._state
@@ -256,10 +265,16 @@ class Progress:
         total = len(self._lines)
         done = sum(line.state not in ("pending", *_ACTIVE) for line in self._lines.values())
         style = "red" if any(line.state in ("failed", "not undone") for line in self._lines.values()) else "green"
-        drawn = ProgressBar(max(1, total), done, width=max(4, min(40, width - 20)), complete_style=style, finished_style=style)
+        drawn = ProgressBar(max(1, total), done, width=max(4, min(40, width - 26)), complete_style=style, finished_style=style)
         table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_row(drawn, text(f"{done} of {total} steps"))
+        left = None if self._end is None else max(0.0, (self._end - datetime.now(UTC)).total_seconds() * 1000)
+        table.add_row(drawn, text(f"{100 * done / max(1, total):.0f} %, {done} of {total} steps{_left(left)}"))
         return table
+
+
+def _left(remaining_ms: float | None) -> str:
+    """`, about 12.0 s left`; nothing where that is not known, or over."""
+    return f", about {duration(remaining_ms)} left" if remaining_ms else ""
 
 
 def _since(start: datetime, end: datetime) -> str:

@@ -5,17 +5,23 @@ from esexec.client.client import Client
 from esexec.client.commands import Startable, StartOptions
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.handle import Handle
+from esexec.client.monitor import Monitor
+from esexec.client.monitoring import Monitoring
 from esexec.client.plans import KeptPlan, Planner, Plans
 from esexec.client.resources import PoolUse, Resources
 from esexec.client.strategies import Strategies
+from esexec.client.subscriptions import Callback, Subscription
 
 __all__ = [
+    "Callback",
     "Checkpoint",
     "Checkpoints",
     "Client",
     "Executions",
     "Handle",
     "KeptPlan",
+    "Monitor",
+    "Monitoring",
     "Planner",
     "Plans",
     "PoolUse",
@@ -23,5 +29,6 @@ __all__ = [
     "StartOptions",
     "Startable",
     "Strategies",
+    "Subscription",
     "TasksOfExecutions",
 ]

@@ -15,18 +15,21 @@ import msgspec
 
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.durations import PastDurations
 from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.events import EventReader, Since
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
 from esexec.client.live import Live, LiveOf
-from esexec.client.monitor import updates_of
+from esexec.client.monitor import Monitor
+from esexec.client.monitoring import Monitorings
 from esexec.client.plans import Planner, Plans
 from esexec.client.queries import Queries
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
+from esexec.client.subscriptions import Callback, Subscription, Subscriptions
 from esexec.client.times import patience
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
@@ -50,10 +53,12 @@ from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, outcome_of, result_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
 
-_ONCE_OPEN = frozenset({"_feed", "_live_of", "_log", "_publisher", "_sender", "queries"})
+_ONCE_OPEN = frozenset(
+    {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
+)
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
 
@@ -80,6 +85,7 @@ class Client:
         self.owner = owner
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
+        self.monitor = Monitor(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -95,6 +101,9 @@ class Client:
             self._events = EventReader(connection, reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
+            self._durations = PastDurations(connection, self._subjects)
+            self._subscriptions = Subscriptions(self.monitor._watch)
+            self._monitorings = Monitorings(connection, self._subjects, self._subscriptions)
             self._sender = Sender(
                 connection,
                 self._subjects,
@@ -113,6 +122,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            await self._subscriptions.close()
             await self._feed.close()
             await self._publisher.close()
             await connection.close()
@@ -216,13 +226,13 @@ class Client:
                     raise too_late(watch.state, wait_timeout) from None
         return watch.state
 
-    def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
-        """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
-        `ctx.progress`); ends when the execution has ended.
+    async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
+        """See `Monitor.subscribe`."""
+        return await self.monitor.subscribe(execution_id, callback)
 
-        Raises `NotFound` if there is no such execution.
-        """
-        return updates_of(checked_id(execution_id), self._feed, self._log, self._live_of)
+    async def unsubscribe(self, execution_id: str, callback: Callback) -> bool:
+        """See `Monitor.unsubscribe`."""
+        return await self.monitor.unsubscribe(execution_id, callback)
 
     def events(
         self,
@@ -246,14 +256,20 @@ class Client:
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 
-    async def get(self, execution_id: str) -> ExecutionResult | None:
-        """Everything known of an execution; None if there is none of that id."""
+    async def get(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
+        """Everything known of an execution; None if there is none of that id. `full`: with its `metrics`, `resource_usage` and
+        `timeline`, which are read from the whole history once more."""
         state = await self._state(execution_id)
-        return result_of(state) if state.exists else None
+        if not state.exists:
+            return None
+        result = result_of(state)
+        if full:
+            await self.monitor._fill(result)
+        return result
 
-    async def get_or_raise(self, execution_id: str) -> ExecutionResult:
+    async def get_or_raise(self, execution_id: str, *, full: bool = False) -> ExecutionResult:
         """As `get`; raises `NotFound`."""
-        found = await self.get(execution_id)
+        found = await self.get(execution_id, full=full)
         if found is None:
             raise not_found(execution_id)
         return found

@@ -26,9 +26,9 @@ class Executions:
     def __init__(self, client: "Client") -> None:
         self._client = client
 
-    async def get(self, execution_id: str) -> ExecutionResult | None:
+    async def get(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
         """See `Client.get`."""
-        return await self._client.get(execution_id)
+        return await self._client.get(execution_id, full=full)
 
     async def status(self, execution_id: str) -> ExecutionStatus:
         """See `Client.status`."""

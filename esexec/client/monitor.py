@@ -1,60 +1,101 @@
-"""Following one execution from outside: its past, then an update per commit, and for what its handlers tell meanwhile."""
+"""`client.monitor`: how executions go, live and in numbers. Everything is read from the log and what the server repeats of it."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING
 
-from esexec.client.errors import not_found
-from esexec.client.feed import Feed
-from esexec.client.live import Live, LiveOf
-from esexec.domain.commit import Commit
-from esexec.domain.events import Event
-from esexec.domain.evolve import fold
-from esexec.domain.state import ExecutionState
-from esexec.log import codec
-from esexec.log.port import Log
-from esexec.results import ExecutionUpdate, update_of
+from esexec.client.commands import checked_id
+from esexec.client.monitoring import Monitoring
+from esexec.client.subscriptions import Callback, Subscription
+from esexec.client.updates import updates_of
+from esexec.domain.flow import ResourceUsage
+from esexec.results import ExecutionResult, ExecutionUpdate
+from esexec.views import ExecutionMetrics, Gantt, TimelineEntry
+from esexec.world import now
+from projections import gantt, metrics, timeline, usage
 
-
-async def updates_of(execution_id: str, feed: Feed, log: Log, live_of: LiveOf) -> AsyncIterator[ExecutionUpdate]:
-    """See `Client.monitor`."""
-    watch = await feed.open(execution_id)
-    news: asyncio.Queue[Commit | None] = asyncio.Queue()
-
-    def told() -> None:
-        if news.empty():  # else there will be an update anyway
-            news.put_nowait(None)
-
-    live: Live = live_of(execution_id, told)
-    watch.heard.append(news.put_nowait)
-    try:
-        await live.listen()
-        past = [codec.decode(stored.data) for stored in await log.load(execution_id)]
-        if not past:
-            raise not_found(execution_id)
-        await live.read_past()
-        state = ExecutionState(execution_id)
-        yield live.tell(_advanced(state, past), state)
-        await feed.catch_up(watch)
-        while not state.ended:
-            commits = await _following(log, state, await news.get())
-            if commits or live.has_news:
-                yield live.tell(_advanced(state, commits), state)
-    finally:
-        watch.heard.remove(news.put_nowait)
-        await live.close()
-        await feed.release(watch)
+if TYPE_CHECKING:
+    from esexec.client.client import Client
 
 
-async def _following(log: Log, state: ExecutionState, commit: Commit | None) -> list[Commit]:
-    """The commits that follow upon a state, as far as one that was heard of."""
-    if commit is None or commit.n <= state.n:
-        return []
-    if commit.n == state.n + 1:
-        return [commit]
-    return [codec.decode(stored.data) for stored in await log.load(state.execution_id, after=state.n)]
+class Monitor:
+    """Call it to watch an execution: `async for update in client.monitor(id):`."""
 
+    def __init__(self, client: "Client") -> None:
+        self._client = client
 
-def _advanced(state: ExecutionState, commits: list[Commit]) -> ExecutionUpdate:
-    fold(state.execution_id, commits, state)
-    events: list[Event] = [event for commit in commits for event in commit.events]
-    return update_of(state, events)
+    # Live ------------------------------------------------------------------------------------------------------------------
+
+    def __call__(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
+        """Its updates: first one for all that has happened, then one per commit, and when a handler tells something (`ctx.log`,
+        `ctx.progress`); ends when the execution has ended.
+
+        Raises `NotFound` if there is no such execution.
+        """
+        return self._watch(checked_id(execution_id))
+
+    def _watch(self, execution_id: str) -> AsyncGenerator[ExecutionUpdate, None]:
+        client = self._client
+        return updates_of(execution_id, client._feed, client._log, client._live_of, client._durations.of)
+
+    async def subscribe(self, execution_id: str, callback: Callback) -> Subscription:
+        """Call `callback` with each update, as `monitor` gives them: the first tells all that has happened. It may be a coroutine
+        function, which is awaited before the next. What it raises is logged once, and changes nothing.
+
+        Raises `NotFound` if there is no such execution.
+        """
+        return await self._client._subscriptions.add(checked_id(execution_id), callback)
+
+    async def unsubscribe(self, execution_id: str, callback: Callback) -> bool:
+        """Call it no more: True if that ended a subscription, False if there was none."""
+        return await self._client._subscriptions.remove(checked_id(execution_id), callback)
+
+    async def start(self, execution_id: str) -> bool:
+        """Collect its updates and samples of its workers (CPU, memory) from now on, until `stop`: True if that began, False if
+        this client does so already. Workers tell how they do every 5 s, so what is short has no samples.
+
+        Raises `NotFound` if there is no such execution.
+        """
+        return await self._client._monitorings.start(checked_id(execution_id))
+
+    async def stop(self, execution_id: str) -> Monitoring | None:
+        """What was collected since `start`; None if this client did not monitor it."""
+        found = await self._client._monitorings.stop(checked_id(execution_id))
+        if found is None:
+            return None
+        return Monitoring(
+            execution_id=execution_id,
+            since=found.since,
+            until=now(),
+            metrics=await self.metrics(execution_id),
+            updates=[*found.updates],
+            samples=[*found.samples],
+        )
+
+    # In numbers ------------------------------------------------------------------------------------------------------------
+
+    async def metrics(self, execution_id: str) -> ExecutionMetrics:
+        """How it went in numbers, or goes as of now. Raises `NotFound`."""
+        found = metrics.metrics_of(await self._client.history(checked_id(execution_id)), now())
+        assert found is not None
+        return found
+
+    async def timeline(self, execution_id: str) -> list[TimelineEntry]:
+        """Everything that happened, in words, one entry per event. Raises `NotFound`."""
+        return timeline.timeline(await self._client.history(checked_id(execution_id)))
+
+    async def gantt(self, execution_id: str) -> Gantt:
+        """Where its time went, or goes as of now: per attempt, what it spent its time with. Raises `NotFound`."""
+        found = gantt.gantt(await self._client.history(checked_id(execution_id)), now())
+        assert found is not None
+        return found
+
+    async def resource_usage(self, execution_id: str) -> list[ResourceUsage]:
+        """What its steps used, and what that cost. See `Resources.usage`. Raises `NotFound`."""
+        return await self._client.resources.usage(execution_id)
+
+    async def _fill(self, result: ExecutionResult) -> None:
+        """Complete a result. Of an execution that runs, these may be a commit ahead of the rest."""
+        commits, time = await self._client.history(result.execution_id), now()
+        result.metrics = metrics.metrics_of(commits, time)
+        result.timeline = timeline.timeline(commits)
+        result.resource_usage = usage.usage_in(commits, time)

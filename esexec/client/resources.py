@@ -12,13 +12,11 @@ import msgspec
 from esexec.client.commands import checked_id
 from esexec.client.times import patience
 from esexec.domain import commands as c
-from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.durations import milliseconds
 from esexec.domain.errors import EsexecError, NotFound, Refused, ResourceUnavailable, ValidationError
-from esexec.domain.evolve import fold
 from esexec.domain.explain import quoted
-from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, ResourceUsage, is_pool_name, usage_of
+from esexec.domain.flow import Resource, ResourcePool, ResourceRequirement, ResourceUsage, is_pool_name
 from esexec.domain.flow_reading import SaidResources, read_pool, read_requirements
 from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer
@@ -30,6 +28,7 @@ from esexec.log import codec
 from esexec.log.port import load_certain
 from esexec.tasks.options import Duration
 from esexec.world import new_id, now
+from projections.usage import usage_in
 
 if TYPE_CHECKING:
     from esexec.client.client import Client
@@ -193,16 +192,7 @@ class Resources:
 
     async def usage(self, execution_id: str) -> builtins.list[ResourceUsage]:
         """What the steps of an execution used, and what that cost, in order; of what is held, as of now. Raises `NotFound`."""
-        commits = await self._client.history(checked_id(execution_id))
-        state = fold(execution_id, commits)
-        released = [event for commit in commits for event in commit.events if isinstance(event, e.ResourceReleased)]
-        used = [one for event in released for one in event.usage]
-        for index in state.in_flight:
-            step = state.steps[index]
-            if step.gate is not None and step.gate.since is not None:
-                busy_s = (now() - step.started_at).total_seconds() if step.started_at is not None else 0.0
-                used += [usage_of(one, step.gate.since, now(), busy_s=busy_s, ongoing=True) for one in step.gate.resources]
-        return used
+        return usage_in(await self._client.history(checked_id(execution_id)), now())
 
     async def _state(self) -> SharedState:
         stored = await load_certain(self._client._log, POOLS_ENTITY)

@@ -162,6 +162,12 @@ progress_interval_ms: Final = 100
 """Shortest time between two reports of progress of an attempt; of those between, the last is sent."""
 log_lines_per_second: Final = 100
 """Log lines that an attempt may tell in a second; further ones are left out, and counted."""
+sample_interval_ms: Final = 5_000
+"""How often a worker tells how its process does, unless it says otherwise."""
+sampled_executions: Final = 100
+"""Executions that such a sample names."""
+monitored_kept: Final = 1_000
+"""Updates, and samples of workers, that a client keeps of an execution that it monitors; the last ones."""
 
 # Resources of a worker, cached results -----------------------------------------------------------------------------------
 pool_size: Final = 1_000

@@ -142,3 +142,20 @@ class LogSignal(_Live, frozen=True, kw_only=True, gc=False):
     message: str
     fields: dict[str, Any] = {}
     left_out: int = 0
+
+
+class WorkerSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How a worker's process does, each few seconds: sent on `live._workers.sample`.
+
+    `cpu_usage`: per cent of one core since the sample before, so that several cores give more than 100. `memory_usage`: per cent
+    of the machine's memory, `memory_bytes` in bytes. `running`: attempts in hand; `executions`: of which executions, the first
+    `limits.sampled_executions` of them.
+    """
+
+    worker: str
+    at: Annotated[datetime, Meta(tz=True)]
+    cpu_usage: Annotated[float, Meta(ge=0)]
+    memory_usage: Annotated[float, Meta(ge=0)]
+    memory_bytes: Annotated[int, Meta(ge=0)]
+    running: Annotated[int, Meta(ge=0)]
+    executions: tuple[str, ...] = ()

@@ -353,6 +353,11 @@ class Subjects:
         return f"{self._prefix}.live.{execution}.{kind}"
 
     @property
+    def samples(self) -> str:
+        """Where every worker of the namespace tells how its process does."""
+        return self.live("_workers", "sample")
+
+    @property
     def live_kept(self) -> list[str]:
         """What is told live and kept for a while."""
         return [self.live("*", "progress"), self.live("*", "log")]

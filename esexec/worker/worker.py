@@ -47,6 +47,7 @@ from esexec.worker.outlet import LiveOutlet
 from esexec.worker.pools import Pools
 from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
+from esexec.worker.sampling import Sampler
 from esexec.world import new_id, now
 
 logger = logging.getLogger("esexec.worker")
@@ -74,7 +75,7 @@ class Worker(Role):
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
     recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
     queues are, unless the strategy names one. `resources`: what its handlers take turns with, beside those of the modules:
-    WorkerResources, or factories by name; see also `resource`.
+    WorkerResources, or factories by name; see also `resource`. `sample_ms`: how often it tells how its process does (0: never).
 
     `async with` starts and drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks, strategies
     or resources that cannot be, `Unavailable` if no server answers.
@@ -94,6 +95,7 @@ class Worker(Role):
         patience: float = 0.0,
         lease_ms: int = limits.lease_ms,
         drain_s: float = 10.0,
+        sample_ms: int = limits.sample_interval_ms,
         **auth: Unpack[Auth],
     ) -> None:
         self.name = name or f"w{new_id()[-8:]}"
@@ -108,7 +110,7 @@ class Worker(Role):
         self._slots = _checked_queues({"default": 10} if queues is None else queues)
         self._own_lanes = frozenset(map(own_lane, self.strategies))
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
-        self._lease_ms, self._drain_s = lease_ms, drain_s
+        self._lease_ms, self._drain_s, self._sample_ms = lease_ms, drain_s, sample_ms
         self._subjects = Subjects(namespace)
         self._attempts: dict[str, Attempt] = {}
         self._queues: dict[str, Queue] = {}
@@ -198,6 +200,10 @@ class Worker(Role):
             await ensure_lane(connection, self._subjects, name, _USUAL_PRIORITY, self._lease_ms)
         await self._find_lanes(connection)
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
+        if self._sample_ms > 0:
+            sampler = Sampler(self.name, lambda: [attempt.dispatch.execution_id for attempt in self._attempts.values()])
+            post = partial(connection.client.post, self._subjects.samples)
+            self._background.append(asyncio.create_task(sampler.tell(post, self._sample_ms / 1000)))
 
     async def stop(self) -> None:
         """Take nothing new, let what runs end (at most `drain_s`), hand the rest back at once, and close."""

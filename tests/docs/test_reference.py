@@ -17,6 +17,7 @@ from esexec.domain.errors import EsexecError
 from esexec.domain.retry import FINAL_CODES
 from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
+from esexec.views import Durations
 from tests.docs.pages import ROOT, blocks
 
 REFERENCE = ROOT / "docs/reference"
@@ -34,6 +35,8 @@ MESSAGES: dict[str, Any] = {
         messages.WhoHas,
         messages.ProgressSignal,
         messages.LogSignal,
+        messages.WorkerSample,
+        Durations,
         CachedResult,
     )
 } | {"CloudEvent": _Stored}

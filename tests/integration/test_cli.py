@@ -51,6 +51,28 @@ def test_run_tells_the_whole_tale(tmp_path_factory: pytest.TempPathFactory) -> N
     assert "2 of 2 histories verified" in cli("verify", "--all").out  # the other holds what workers announced
 
 
+def test_how_it_went_is_told_and_drawn(cli: Cli) -> None:
+    """`analyze` tells the numbers, `timeline` draws where the time went; in words and as JSON, and not of what is not there."""
+    cli.write("input.json", {"name": "Ada"})
+    execution = cli("run", cli.write("plan.yaml", GREETING), *TASKS, "--input", "@input.json").out.split()[1]
+    told = cli("analyze", execution)
+    assert told.code == 0, told
+    assert "errors        33.3 % (1 of 3 attempts)" in told.out
+    assert "again is tried again" in told.out
+    found = cli("analyze", execution, "--json").json
+    assert found["metrics"]["attempts"] == 3 and found["metrics"]["success_rate"] == 1.0
+    assert [entry["type"] for entry in found["timeline"]][-1] == "execution_completed"
+    drawn = cli("timeline", execution)
+    assert drawn.code == 0 and "again #2" in drawn.out and "█ runs" in drawn.out
+    bars = cli("timeline", execution, "--json").json["bars"]
+    assert [(bar["step"], bar.get("attempt", 1), bar["outcome"]) for bar in bars] == [
+        ("hello", 1, "completed"),
+        ("again", 1, "failed"),
+        ("again", 2, "completed"),
+    ]
+    assert {cli(verb, "nobody").code for verb in ("analyze", "timeline")} == {3}
+
+
 def test_run_gives_one_document(cli: Cli) -> None:
     """`run --json` prints one JSON document: the result and the verification; it shares the server that runs already."""
     name = cli.write("plan.json", GREETING)

@@ -7,7 +7,7 @@ import pytest
 
 import esexec
 from esexec import Client, Engine
-from esexec.client import Checkpoints, Strategies
+from esexec.client import Checkpoints, Monitor, Strategies
 from esexec.client.resources import Resources
 
 VERBS: dict[str, tuple[str, Any]] = {
@@ -17,7 +17,14 @@ VERBS: dict[str, tuple[str, Any]] = {
     "run_async": ("start", Client.start),
     "get_status": ("status", Client.status),
     "get_result": ("get", Client.get),
-    "monitor": ("monitor", Client.monitor),
+    "monitor": ("monitor", Monitor.__call__),
+    "subscribe": ("monitor.subscribe", Monitor.subscribe),
+    "unsubscribe": ("monitor.unsubscribe", Monitor.unsubscribe),
+    "start_monitoring": ("monitor.start", Monitor.start),
+    "stop_monitoring": ("monitor.stop", Monitor.stop),
+    "get_metrics": ("monitor.metrics", Monitor.metrics),
+    "get_timeline": ("monitor.timeline", Monitor.timeline),
+    "get_resource_usage": ("monitor.resource_usage", Monitor.resource_usage),
     "pause": ("pause", Client.pause),
     "resume": ("resume", Client.resume),
     "cancel": ("cancel", Client.cancel),

@@ -6,13 +6,14 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-AttemptCancelled AwaitTimeout Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
+AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
 EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType
-ExecutionResult ExecutionStatus ExecutionUpdate Executor Handle InternalError KeptPlan Key LogMessage Metric NamespaceConfig
-NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning PoolUse Progress RateLimit
-RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement
-ResourceUnavailable ResourceUsage StartOptions Startable StateView Step Task TaskProgress TaskResult TaskStatus TaskTimeout
-TaskView Unavailable Undo ValidationError Verification Worker WorkerLost WorkerResource WorkerResources
+ExecutionMetrics ExecutionResult ExecutionStatus ExecutionUpdate Executor Gantt Handle InternalError KeptPlan Key LogMessage
+Metric Monitoring NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid
+PlanWarning PoolUse Progress RateLimit RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy Refused
+Resource ResourcePool ResourceRequirement ResourceUnavailable ResourceUsage Span StartOptions Startable StateView Step
+Subscription Task TaskProgress TaskResult TaskStatus TaskTimeout TaskView TimelineEntry Unavailable Undo ValidationError
+Verification Worker WorkerLost WorkerResource WorkerResources WorkerSample
 classifier collect connect current_context local recovery remove_classifier resource task telemetry
 """
 

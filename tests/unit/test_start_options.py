@@ -56,6 +56,9 @@ def test_ids_that_cannot_be(execution_id: Any) -> None:
         lambda client: client.resources.allocate({"gpu": 1}),
         lambda client: esexec.Engine(client=client).execute("greet"),
         lambda client: anext(client.monitor("e1")),
+        lambda client: client.subscribe("e1", print),
+        lambda client: client.monitor.start("e1"),
+        lambda client: client.monitor.metrics("e1"),
         lambda client: client.executions.list(),
     ],
 )
