@@ -18,7 +18,7 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 import esexec  # noqa: E402  # this very clone, not what may be installed
 from docs import lives  # noqa: E402
 from esexec import cloudevents  # noqa: E402
-from esexec.client import checkpoints, executions, monitor, plans, resources, strategies  # noqa: E402
+from esexec.client import alerts, checkpoints, executions, monitor, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -156,6 +156,7 @@ def events_page() -> str:
     flow = "python.md#rate-limits-concurrency-resources"
     lines.append(f"- **Resource**, **ResourceUsage**, **ResourcePool**: see [Python]({flow}).")
     lines.append("- **Measured**: what the handler measured, as in its [report](protocol.md#work).")
+    lines.append("- **AlertCondition**: see [alerts](../how-to/alerts.md#conditions).")
     lines.append("- **Strategy**: as in the command [`add_strategy`](protocol.md#add_strategy-and-remove_strategy).")
     return "\n".join(lines) + "\n"
 
@@ -204,6 +205,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "The client": ("Client", "Startable", "StartOptions", "Handle"),
     "All verbs on one object": ("Engine",),
+    "Alerts": ("AlertCondition", "Alert"),
     "What comes back": (
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
         "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
@@ -271,6 +273,7 @@ def _name(name: str) -> list[str]:
 
 # What a client has by attributes; each is told like a class.
 PARTS: dict[str, Any] = {
+    "client.alerts": alerts.Alerts,
     "client.monitor": monitor.Monitor,
     "client.checkpoints": checkpoints.Checkpoints,
     "client.plans": plans.Plans,

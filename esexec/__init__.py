@@ -3,6 +3,7 @@
 from esexec import telemetry
 from esexec.client import Checkpoint, Client, Handle, KeptPlan, Monitoring, PoolUse, Startable, StartOptions, Subscription
 from esexec.cloudevents import CloudEvent, ExecutionEventType
+from esexec.domain.alerts import Alert, AlertCondition
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
@@ -76,6 +77,8 @@ from esexec.worker import Worker
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
+    "AlertCondition",
     "AttemptCancelled",
     "AwaitTimeout",
     "Bar",

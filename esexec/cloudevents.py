@@ -81,6 +81,8 @@ class ExecutionEventType(StrEnum):
     LEASE_RENEWED = "lease.renewed"
     POOL_DECLARED = "pool.declared"
     POOL_REMOVED = "pool.removed"
+    ALERT_SET = "alert.set"
+    ALERT_REMOVED = "alert.removed"
 
 
 UNTOLD = frozenset({"compacted"})

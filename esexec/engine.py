@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self, Unpack
 
 from esexec.client import Callback, Checkpoint, Client, Handle, Monitoring, Planner, Startable, StartOptions, Subscription
+from esexec.client.alerts import AlertCallback
+from esexec.domain.alert_reading import SaidCondition
 from esexec.domain.errors import ValidationError
 from esexec.domain.flow import Resource, ResourceUsage
 from esexec.domain.flow_reading import SaidResources
@@ -173,6 +175,21 @@ class Engine:
     async def remove_recovery_strategy(self, strategy_id: str) -> bool:
         """Offer it none any more. See `Strategies.remove`."""
         return await self.client.strategies.remove(strategy_id)
+
+    async def set_alert(
+        self,
+        condition: SaidCondition,
+        callback: AlertCallback | None = None,
+        webhook: str | None = None,
+        *,
+        id: str | None = None,
+    ) -> str:
+        """Be told when a condition holds; the alert's id. See `Alerts.set`."""
+        return await self.client.alerts.set(condition, callback, webhook, id=id)
+
+    async def remove_alert(self, alert_id: str) -> bool:
+        """Be told no more. See `Alerts.remove`."""
+        return await self.client.alerts.remove(alert_id)
 
     async def configure(self, **settings: Any) -> None:
         """Set the namespace's level of the settings. See `Client.configure`."""

@@ -4,10 +4,11 @@ Every answer says what it is as of. Who has just written asks with `after`, the 
 """
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from esexec.domain.alerts import Alert
 from esexec.results import ExecutionStatus, ExecutionSummary, TaskRecord, TaskStatus
 
 T = TypeVar("T")
@@ -64,6 +65,22 @@ class ListTasks(Ask):
     cursor: str | None = None
 
 
+class ListAlerts(Ask):
+    """Alerts, the last triggered first, that meet all conditions that are given.
+
+    `state`: `triggered` for those that are open, `resolved` for those that are over. `alert_id`: of what was set. `since`,
+    `until`: triggered at or after the one, before the other.
+    """
+
+    state: Literal["triggered", "resolved"] | None = None
+    alert_id: str | None = None
+    execution_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = USUAL
+    cursor: str | None = None
+
+
 class AskStatus(Ask):
     """How the projections are."""
 
@@ -110,3 +127,4 @@ class Projections(msgspec.Struct, frozen=True, kw_only=True):
 
 ExecutionsPage = Listed[ExecutionSummary]
 TasksPage = Listed[TaskRecord]
+AlertsPage = Listed[Alert]

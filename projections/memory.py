@@ -9,7 +9,7 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.popo import POPOTrackingRecorder
 
 from projections.tables import Row, Table, Where, ordered
-from projections.view import Store, View, Witness
+from projections.view import Store, View, Witness, check_position
 
 _OPS = {"=": eq, "<": lt, "<=": le, ">": gt, ">=": ge}
 _Rows = dict[tuple[Any, ...], Row]
@@ -27,12 +27,23 @@ class MemoryView(POPOTrackingRecorder, View):
 
     @contextmanager
     def change(self, tracking: Tracking) -> Iterator[None]:
+        with self._changed():
+            yield
+            self._assert_tracking_uniqueness(tracking)
+            self._insert_tracking(tracking)
+
+    @contextmanager
+    def amend(self, position: int) -> Iterator[None]:
+        with self._changed():
+            yield
+            check_position(self, position)
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
         with self._database_lock:
             witness, self._before = self._witness, {}
             try:
                 yield
-                self._assert_tracking_uniqueness(tracking)
-                self._insert_tracking(tracking)
             except BaseException:
                 self._rows.update(self._before)
                 self._witness = witness

@@ -15,7 +15,7 @@ transaction for a page of commits, in the order of the log; what it does is kept
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
@@ -24,6 +24,9 @@ from eventsourcing.projection import Projection as _Projection
 
 from esexec.domain.events import Event
 from esexec.log.port import Log
+from esexec.nats.connection import Connection
+from esexec.nats.publisher import Publisher
+from esexec.nats.subjects import Subjects
 from projections.source import EVENTS_PER_POSITION, Recorded
 from projections.tables import Table
 from projections.view import View
@@ -45,13 +48,28 @@ class RecordedEvent(NamedTuple):
         return self.entity
 
 
+class Outside(NamedTuple):
+    """What a projection may need besides its view, to tell others something or to hear what is in no log.
+
+    `lags`: by the name of a projection that this process works for, how many commits the log is ahead of it.
+    """
+
+    connection: Connection
+    subjects: Subjects
+    publisher: Publisher
+    lags: Callable[[], Mapping[str, int]]
+
+
 class Projection(_Projection[View]):
     """See the module. `name`: of its tables, and on the command line. `form`: raised whenever it keeps other things than before,
-    so that it is made anew from the log."""
+    so that it is made anew from the log. `tick_s`: so often `tick` is called; 0 = never. `outside`: None where rows are all that
+    it makes, as beside another view that answers."""
 
     name: str = ""
     form: ClassVar[int] = 1
     tables: ClassVar[Sequence[Table]] = ()
+    tick_s: ClassVar[float] = 0
+    outside: Outside | None = None
 
     @classmethod
     def view_name(cls) -> str:
@@ -73,10 +91,20 @@ class Projection(_Projection[View]):
         """One event, within the transaction. `tracking`: its place in the log, as the library says it."""
 
     def finish(self) -> None:
-        """After a page, within the transaction: write what was gathered."""
+        """After a page, or a tick, within the transaction: write what was gathered."""
 
     async def settled(self) -> None:
-        """After a page, once the transaction stands: what is to be told to others."""
+        """After a page, or a tick, once the transaction stands: what is to be told to others."""
+
+    async def begin(self) -> None:
+        """This process does the work from now on, upon the view as it is; perhaps it has done so before."""
+
+    async def end(self) -> None:
+        """This process does not do the work any more."""
+
+    def tick(self, *, caught_up: bool) -> bool:
+        """Time has passed, outside a transaction. Whether there is anything to write (`finish`). `caught_up`: with the log."""
+        return False
 
     def forget(self) -> None:
         """Whatever is remembered besides the view may be wrong: a transaction failed, or somebody else went on meanwhile."""

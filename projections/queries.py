@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from esexec.domain.errors import ValidationError
-from projections.asks import MOST, AsOf, Listed, ListExecutions, ListTasks
+from projections.alerts import OCCURRENCES
+from projections.asks import MOST, AsOf, ListAlerts, Listed, ListExecutions, ListTasks
 from projections.executions import EXECUTIONS, TAGS, TASKS, rank_at, tag_of
 from projections.source import EVENTS_PER_POSITION
 from projections.tables import Row, Table, Where
@@ -51,6 +52,16 @@ def list_tasks(view: View, ask: ListTasks) -> Listed[msgspec.Raw]:
     place = ("rank", "id", "step")
     with view.snapshot():
         rows = _newest(view, TASKS, where, ask.status, place, _read_cursor(ask.cursor, place))
+        return _page(view, rows, ask.limit, place)
+
+
+def list_alerts(view: View, ask: ListAlerts) -> Listed[msgspec.Raw]:
+    """Raises ValidationError (`bad_limit`, `bad_cursor`)."""
+    _check_limit(ask.limit)
+    where = _given(state=ask.state, alert_id=ask.alert_id, execution_id=ask.execution_id) + _between(ask.since, ask.until)
+    place = ("rank", "id")
+    with view.snapshot():
+        rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place))
         return _page(view, rows, ask.limit, place)
 
 

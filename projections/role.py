@@ -7,7 +7,7 @@ import asyncio
 import importlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,19 +23,21 @@ from esexec.nats.services import Services, serve
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.role import Role
+from projections.alerts import AlertsProjection
 from projections.executions import ExecutionsProjection
 from projections.feed import NAME as FEED
 from projections.feed import EventFeed
 from projections.nudging import SILENT_S, Nudger
-from projections.projection import Projection
+from projections.projection import Outside, Projection
 from projections.runner import HOST, ProjectionFailed, Runner
 from projections.service import Questions
 from projections.source import JetStreamSource, Source
 from projections.view import Store
+from projections.webhooks import Webhooks
 
 logger = logging.getLogger("esexec.projections")
 
-BUILT_IN: tuple[type[Projection], ...] = (ExecutionsProjection,)
+BUILT_IN: tuple[type[Projection], ...] = (ExecutionsProjection, AlertsProjection)
 _DIRECTORY = Path(".esexec") / "projections"
 
 
@@ -135,14 +137,19 @@ class Projector(Role):
     async def start(self) -> None:
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(reading(self._url, self._subjects, self._where, **self._auth))
+            outside = Outside(room.connection, self._subjects, room.publisher, partial(_lags, self.runners, room.source))
             for kind in self._kinds:
-                self.runners[kind.name] = await asyncio.to_thread(Runner, kind, room.store, room.source, room.log)
+                runner = await asyncio.to_thread(Runner, kind, room.store, room.source, room.log, outside=outside)
+                self.runners[kind.name] = runner
             for name, runner in self.runners.items():
                 task = asyncio.create_task(_run(runner), name=f"projection-{name}")
                 stack.push_async_callback(_ended, task)
             if (executions := self.runners.get("executions")) is not None:
                 nudger = Nudger(executions, partial(_nudge, room.publisher, self._subjects), self._silent_s)
                 stack.push_async_callback(_ended, asyncio.create_task(nudger.run(), name="nudger"))
+            if "alerts" in self.runners:
+                webhooks = await Webhooks(room.connection, self._subjects, room.log).start()
+                stack.push_async_callback(webhooks.stop)
             if self._tells:
                 self.feed = EventFeed(room.connection, self._subjects, room.source, room.store)
                 stack.push_async_callback(_ended, asyncio.create_task(_run(self.feed), name=f"projection-{FEED}"))
@@ -194,6 +201,12 @@ async def _nudge(publisher: Publisher, subjects: Subjects, execution: str) -> No
             logger.warning("%s could not be nudged: %s", execution, ack.error.description)
 
     await publisher.send(subjects.nudge_in(execution), b"", None, stored)
+
+
+def _lags(runners: Mapping[str, Runner], source: Source) -> dict[str, int]:
+    """Of what this process works for."""
+    working = {name: runner for name, runner in runners.items() if runner.state in ("working", "retrying", "failed")}
+    return {name: max(0, source.heard - runner.position) for name, runner in working.items()}
 
 
 async def _run(runner: Runner | EventFeed) -> None:

@@ -19,7 +19,7 @@ from esexec.domain.commit import hash_of
 from esexec.domain.errors import EsexecError, Unavailable
 from esexec.log.port import Log
 from projections.asks import ProjectionStatus
-from projections.projection import Projection
+from projections.projection import Outside, Projection
 from projections.source import EVENTS_PER_POSITION, Page, Recorded, Rewound, Source
 from projections.view import Store, View, Witness
 
@@ -45,15 +45,29 @@ class ProjectionFailed(EsexecError):
 class Runner:
     """See the module. `run` until cancelled; raises `ProjectionFailed`."""
 
-    def __init__(self, kind: type[Projection], store: Store, source: Source, log: Log, *, page: int = PAGE) -> None:
+    def __init__(
+        self,
+        kind: type[Projection],
+        store: Store,
+        source: Source,
+        log: Log,
+        *,
+        page: int = PAGE,
+        outside: Outside | None = None,
+    ) -> None:
         self._kind, self._store, self._source, self._log, self._page = kind, store, source, log, page
+        self._outside = outside
         self.projection = self._opened()
         self.state: State = "starting"
         self.position, self._events, self._error = 0, 0, ""
         self._moved, self._swap_looked_for = asyncio.Event(), 0.0
+        self._stands_at, self._tick_at = 0, 0.0
+        self._coming: asyncio.Task[Page] | None = None
 
     def _opened(self) -> Projection:
-        return self._kind(self._store.view(self._live(), self._kind.tables))
+        projection = self._kind(self._store.view(self._live(), self._kind.tables))
+        projection.outside = self._outside
+        return projection
 
     @property
     def name(self) -> str:
@@ -101,11 +115,20 @@ class Runner:
 
     async def run(self) -> None:
         """See the class."""
+        try:
+            await self._go_on()
+        finally:
+            self._let_go()
+            await self.projection.end()
+
+    async def _go_on(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         while True:
+            self._let_go()
             try:
                 await self._locked()
                 await self._checked()
+                await self.projection.begin()
                 while True:
                     await self._step()
                     backoff_s, self._error = _FIRST_BACKOFF_S, ""
@@ -137,7 +160,8 @@ class Runner:
 
     async def _checked(self) -> None:
         """Where to go on; and whether this is still the log that the view was made from."""
-        self._come_to(await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION)
+        self._stands_at = await asyncio.to_thread(lambda: self.view.position)
+        self._come_to(self._stands_at // EVENTS_PER_POSITION)
         witness = await asyncio.to_thread(lambda: self.view.witness)
         if self.position > await self._source.head() or (
             witness is not None and witness.entity and not await self._source.knows(witness)
@@ -146,11 +170,55 @@ class Runner:
         self.state = "working"
 
     async def _step(self) -> None:
-        page = await self._source.page(self.position, self._page)
+        page = await self._next_page()
         await self._follow_swap()
+        if page is not None:
+            await self._take(page)
+        if self._kind.tick_s and asyncio.get_running_loop().time() >= self._tick_at:
+            self._tick_at = asyncio.get_running_loop().time() + self._kind.tick_s
+            await self._tick(caught_up=await self._is_caught_up())
+
+    async def _tick(self, *, caught_up: bool) -> None:
+        try:
+            if self.projection.tick(caught_up=caught_up):
+                await _whole(asyncio.to_thread(self._amend))
+                await self.projection.settled()
+        except (PersistenceError, EsexecError):
+            raise
+        except Exception as error:
+            raise ProjectionFailed(
+                f"projection {self.name} failed upon the clock, behind position {self.position}: {error!r}",
+                code="projection_failed",
+                hint="mend it and start it again: it goes on there",
+            ) from error
+
+    async def _next_page(self) -> Page | None:
+        """What follows; None: a tick is due before."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._source.page(self.position, self._page))
+        timeout = max(0.0, self._tick_at - asyncio.get_running_loop().time()) if self._kind.tick_s else None
+        await asyncio.wait([self._coming], timeout=timeout)
+        if not self._coming.done():
+            return None
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _is_caught_up(self) -> bool:
+        try:
+            return self.position >= await self._source.head()
+        except EsexecError:
+            return False
+
+    def _let_go(self) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+            self._coming = None
+
+    async def _take(self, page: Page) -> None:
         if page.commits:
             await self.projection.prepare(page.commits, self._log)
             await _whole(asyncio.to_thread(self._apply, page))
+            self._stands_at = page.commits[-1].last_id
         self._come_to(page.end)
         self._events += sum(len(one.commit.events) for one in page.commits)
         await self.projection.settled()
@@ -163,6 +231,10 @@ class Runner:
     def _apply(self, page: Page) -> None:
         apply(self.projection, page.commits)
 
+    def _amend(self) -> None:
+        with self.view.amend(self._stands_at):
+            self.projection.finish()
+
     async def _follow_swap(self) -> None:
         """Another view may have been made to answer for it."""
         now = asyncio.get_running_loop().time()
@@ -172,6 +244,7 @@ class Runner:
         live = await asyncio.to_thread(self._live)
         if live != self.view.name:
             logger.info("%s: %s answers for it now", self.name, live)
+            await self.projection.end()
             self.projection = await asyncio.to_thread(self._opened)
             raise Swapped
 

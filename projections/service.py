@@ -11,9 +11,9 @@ import msgspec
 
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.nats.services import Answerer
-from projections.asks import Ask, AskStatus, ListExecutions, ListTasks, Projections
+from projections.asks import Ask, AskStatus, ListAlerts, ListExecutions, ListTasks, Projections
 from projections.feed import EventFeed
-from projections.queries import list_executions, list_tasks
+from projections.queries import list_alerts, list_executions, list_tasks
 from projections.runner import Runner
 from projections.view import View
 
@@ -21,6 +21,7 @@ A = TypeVar("A", bound=Ask)
 Questioned = Mapping[str, tuple[type[Any], Callable[[View, Any], Any]]]
 """By its name, what a question is and who answers it."""
 OF_EXECUTIONS: Questioned = {"executions.list": (ListExecutions, list_executions), "tasks.list": (ListTasks, list_tasks)}
+OF_ALERTS: Questioned = {"alerts.list": (ListAlerts, list_alerts)}
 
 _PATIENCE_S = 5.0
 """So long it is waited for a position that is asked for."""
@@ -38,6 +39,7 @@ class Questions:
         return {
             "projections": self._of(AskStatus, self._status),
             **self._over("executions", OF_EXECUTIONS),
+            **self._over("alerts", OF_ALERTS),
         }
 
     def _over(self, name: str, questions: Questioned) -> dict[str, Answerer]:

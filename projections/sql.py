@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from eventsourcing.persistence import Tracking
 
 from projections.tables import Column, Row, Table, Where, ordered
-from projections.view import View, Witness
+from projections.view import View, Witness, check_position
 
 
 class SqlView(View):
@@ -75,11 +75,22 @@ class SqlView(View):
 
     @contextmanager
     def change(self, tracking: Tracking) -> Iterator[None]:
+        with self._changed() as cursor:
+            yield
+            self._track(cursor, tracking)
+
+    @contextmanager
+    def amend(self, position: int) -> Iterator[None]:
+        with self._changed():
+            yield
+            check_position(self, position)
+
+    @contextmanager
+    def _changed(self) -> Iterator[Any]:
         with self._transaction(commit=True) as cursor:
             self._open.cursor, self._open.changes = cursor, True
             try:
-                yield
-                self._track(cursor, tracking)
+                yield cursor
             finally:
                 self._open.cursor, self._open.changes = None, False
 

@@ -250,6 +250,11 @@ def _of_namespace(event: e.Event) -> str | None:
             return f"pool {event.pool.id} has {event.pool.capacity:g} {event.pool.type}"
         case e.PoolRemoved():
             return f"pool {event.pool_id} removed"
+        case e.AlertSet():
+            held = f" for {duration(event.condition.duration_ms)}" if event.condition.duration_ms else ""
+            return f"alert {event.alert_id} set: {_line(str(event.condition))}{held}"
+        case e.AlertRemoved():
+            return f"alert {event.alert_id} removed"
         case e.Compacted():
             return "all of it was written down, and goes on from there"
         case e.PlanListed():

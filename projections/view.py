@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
-from eventsourcing.persistence import Tracking, TrackingRecorder
+from eventsourcing.persistence import IntegrityError, Tracking, TrackingRecorder
 
 from projections.tables import Row, Table, Where
 
@@ -51,12 +51,16 @@ class View(TrackingRecorder, ABC):
         """
 
     @abstractmethod
+    def amend(self, position: int) -> AbstractContextManager[None]:
+        """As `change`, for what comes of time alone: at the position that it has. Raises `IntegrityError` if that is another."""
+
+    @abstractmethod
     def put(self, table: Table, rows: Iterable[Row]) -> None:
-        """Add rows, or replace those with the same key. Only within `change`."""
+        """Add rows, or replace those with the same key. Only within `change` or `amend`."""
 
     @abstractmethod
     def delete(self, table: Table, keys: Iterable[Sequence[str | int]]) -> None:
-        """Take rows away, by their keys. Only within `change`."""
+        """Take rows away, by their keys. Only within `change` or `amend`."""
 
     @abstractmethod
     def get(self, table: Table, *key: str | int) -> Row | None:
@@ -103,6 +107,12 @@ class View(TrackingRecorder, ABC):
             for row in self.select(table, order=table.key):
                 digest.update(msgspec.json.encode([value if type(value) is not float else repr(value) for value in row]) + b"\n")
         return digest.hexdigest()
+
+
+def check_position(view: View, position: int) -> None:
+    """Raises `IntegrityError` if the view is not at this position."""
+    if (now := view.position) != position:
+        raise IntegrityError(f"{view.name} is at {now}, and not at {position}")
 
 
 class Store(ABC):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Never
 import typer
 
 from esexec.cli import (
+    alerts,
     analyze,
     checkpoint,
     configure,
@@ -35,7 +36,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (run, start, control, checkpoint, look, analyze, events, lists, plans, strategies, configure, projection, roles):
+for verbs in (
+    run,
+    start,
+    control,
+    checkpoint,
+    look,
+    analyze,
+    events,
+    lists,
+    plans,
+    strategies,
+    alerts,
+    configure,
+    projection,
+    roles,
+):
     verbs.register(app)
 
 

@@ -1,5 +1,6 @@
 """The client. Read in this order: `client` → `handle` → `commands` (what travels) → `feed` (what is heard)."""
 
+from esexec.client.alerts import Alerts
 from esexec.client.checkpoints import Checkpoint, Checkpoints
 from esexec.client.client import Client
 from esexec.client.commands import Startable, StartOptions
@@ -13,6 +14,7 @@ from esexec.client.strategies import Strategies
 from esexec.client.subscriptions import Callback, Subscription
 
 __all__ = [
+    "Alerts",
     "Callback",
     "Checkpoint",
     "Checkpoints",

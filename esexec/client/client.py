@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
+from esexec.client.alerts import Alerts
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
 from esexec.client.durations import PastDurations
@@ -85,6 +86,7 @@ class Client:
         self.owner = owner
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
+        self.alerts = Alerts(self)
         self.monitor = Monitor(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
@@ -95,10 +97,10 @@ class Client:
         try:
             await ensure_streams(connection, self._subjects)
             self._publisher = await Publisher(connection).start()
-            reader = await DirectReader(connection).start()
-            self._log = JetStreamLog(connection, self._subjects, self._publisher, reader)
-            self._live_of: LiveOf = partial(Live, connection, reader, self._subjects)
-            self._events = EventReader(connection, reader, self._subjects)
+            self._reader = await DirectReader(connection).start()
+            self._log = JetStreamLog(connection, self._subjects, self._publisher, self._reader)
+            self._live_of: LiveOf = partial(Live, connection, self._reader, self._subjects)
+            self._events = EventReader(connection, self._reader, self._subjects)
             self._feed = Feed(connection, self._subjects, self._log)
             await self._feed.start()
             self._durations = PastDurations(connection, self._subjects)
@@ -120,6 +122,8 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self.alerts._close()
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._subscriptions.close()
@@ -422,7 +426,7 @@ class Client:
         """See `Strategies.remove`."""
         return await self.strategies.remove(strategy_id)
 
-    async def _tell_shared(self, entity: str, verb: str, command: c.SettingsCommand | c.PutPlan | c.PoolsCommand) -> bool:
+    async def _tell_shared(self, entity: str, verb: str, command: c.SharedCommand) -> bool:
         """Give a command to what executions share: whether it changed anything. Raises as `_tell`."""
         watch = await self._feed.open(entity)
         try:

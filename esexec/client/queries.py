@@ -9,7 +9,7 @@ import msgspec
 from esexec.domain.errors import ErrorInfo, Unavailable, ValidationError, to_exception
 from esexec.nats.connection import Connection
 from esexec.nats.subjects import Subjects
-from projections.asks import Ask, ListExecutions, ListTasks, Projections, Scalar
+from projections.asks import Ask, ListAlerts, ListExecutions, ListTasks, Projections, Scalar
 
 T = TypeVar("T")
 
@@ -43,6 +43,19 @@ class TaskConditions(TypedDict, total=False):
     name: str
     execution_id: str
     plan_id: str
+    since: datetime
+    until: datetime
+    limit: int
+    cursor: str | None
+    after: int
+
+
+class AlertConditions(TypedDict, total=False):
+    """The fields of `ListAlerts`."""
+
+    state: str
+    alert_id: str
+    execution_id: str
     since: datetime
     until: datetime
     limit: int
@@ -84,6 +97,11 @@ def executions_asked(conditions: Conditions) -> ListExecutions:
 def tasks_asked(conditions: TaskConditions) -> ListTasks:
     """The question for these conditions. Raises ValidationError (`bad_condition`)."""
     return _asked(ListTasks, dict(conditions))
+
+
+def alerts_asked(conditions: AlertConditions) -> ListAlerts:
+    """The question for these conditions. Raises ValidationError (`bad_condition`)."""
+    return _asked(ListAlerts, dict(conditions))
 
 
 def _asked(kind: type[T], conditions: dict[str, Any]) -> T:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, joined, shown
 from esexec.domain.flow import Key, RateLimit, ResourcePool, ResourceRequirement
@@ -51,6 +52,12 @@ RATE_LIMIT = _keys(RateLimit.__struct_fields__, {"window": "window_ms"})
 KEY = _keys(Key.__struct_fields__)
 REQUIREMENT = _keys(ResourceRequirement.__struct_fields__, {"duration": "duration_ms"})
 POOL = _keys(ResourcePool.__struct_fields__)
+
+ALERT = _keys(
+    AlertCondition.__struct_fields__,
+    {"duration": "duration_ms", "window": "window_ms", "execution": "execution_id", "plan_id": "plan"},
+    dict.fromkeys(("worker", "queue", "projection"), "source"),
+)
 
 _OUT_OF_PLACE = {
     "queues": "only a namespace has settings of queues: esexec configure, client.configure(queues={…})",

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from esexec.domain import limits
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.settings import EMPTY_CONFIG, DurationMs, ExecutionConfig, TaskInfo
 from esexec.domain.strategies import Strategy
@@ -192,6 +193,24 @@ class ReleaseResources(AnyCommand, frozen=True, kw_only=True):
     allocation: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
 
 
+class SetAlert(AnyCommand, frozen=True, kw_only=True):
+    """From now on it is watched whether `condition` holds, and told when it does (entity `_alerts`).
+
+    One of the same `alert_id` takes the place of the one before; without one it is called as this command. `webhook`: an http or
+    https URL to which each alert is posted.
+    """
+
+    condition: AlertCondition
+    alert_id: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
+    webhook: Annotated[str, Meta(max_length=limits.webhook_chars)] | None = None
+
+
+class RemoveAlert(AnyCommand, frozen=True, kw_only=True):
+    """It is not watched any more (entity `_alerts`)."""
+
+    alert_id: Annotated[str, Meta(max_length=limits.id_chars)]
+
+
 ControlCommand = (
     CancelExecution | PauseExecution | ResumeExecution | RetryExecution | RollbackExecution | CreateCheckpoint | RestoreCheckpoint
 )
@@ -201,7 +220,11 @@ SettingsCommand = ConfigureNamespace | AnnounceTasks | AddStrategy | RemoveStrat
 """Commands on `_settings`."""
 PoolsCommand = DeclarePool | RemovePool | AllocateResources | RenewResources | ReleaseResources
 """Commands on `_pools`."""
-Command = ExecutionCommand | SettingsCommand | PutPlan | PoolsCommand
+AlertsCommand = SetAlert | RemoveAlert
+"""Commands on `_alerts`."""
+SharedCommand = SettingsCommand | PutPlan | PoolsCommand | AlertsCommand
+"""Commands on what executions share."""
+Command = ExecutionCommand | SharedCommand
 
 VERBS: dict[str, type[Command]] = {
     "start": StartExecution,
@@ -222,5 +245,7 @@ VERBS: dict[str, type[Command]] = {
     "allocate": AllocateResources,
     "renew": RenewResources,
     "release": ReleaseResources,
+    "set_alert": SetAlert,
+    "remove_alert": RemoveAlert,
 }
 """The last token of a command's subject, and what its body is."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.measures import Measured
@@ -562,6 +563,20 @@ class PoolRemoved(_Event, tag="pool_removed", frozen=True, kw_only=True):
     pool_id: str
 
 
+class AlertSet(_Event, tag="alert_set", frozen=True, kw_only=True):
+    """It is watched whether `condition` holds; it takes the place of one of the same id. `webhook`: where alerts are posted."""
+
+    alert_id: str
+    condition: AlertCondition
+    webhook: str | None = None
+
+
+class AlertRemoved(_Event, tag="alert_removed", frozen=True, kw_only=True):
+    """It is not watched any more."""
+
+    alert_id: str
+
+
 class Compacted(_Event, tag="compacted", frozen=True, kw_only=True):
     """All that this entity has become until now. What was before may be gone from the log."""
 
@@ -632,6 +647,8 @@ SharedEvent = (
     | PoolDeclared
     | PoolRemoved
     | Compacted
+    | AlertSet
+    | AlertRemoved
 )
 Event = ExecutionEvent | SharedEvent
 

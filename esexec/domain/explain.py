@@ -27,6 +27,8 @@ _CHOICES = {
     "on_missing_compensation": 'one of "skip", "fail"',
     "checkpoint_every": '"task" or "never"; a time is written as `checkpoint_interval`',
     "on_limit": 'one of "wait", "reject"',
+    "operator": "one of gt, gte, lt, lte, eq, or as a symbol",
+    "threshold": "a number; of a duration also such as 2h",
     "policy": 'one of "queue", "skip", "replace"',
     "max_executions": f"0 (no limit) to {limits.grants_per_window} (limits.grants_per_window)",
     "window_ms": "1 ms to 31 days (limits.window_ms)",

@@ -74,6 +74,16 @@ strategies: Final = 100
 """Recovery strategies of a namespace."""
 plans_stored: Final = 10_000
 """Plans that a namespace keeps."""
+alerts: Final = 200
+"""Alerts that are set in a namespace."""
+alert_window_min_ms: Final = 1_000
+"""Shortest window that an alert can count over."""
+alert_window_ms: Final = 24 * 3600 * 1000
+"""Longest window that an alert can count over: 24 hours."""
+alert_sources: Final = 1_000
+"""Workers, queues or projections that one alert watches; further ones are not."""
+webhook_chars: Final = 2_000
+"""Longest URL of a webhook."""
 
 # What executions share -----------------------------------------------------------------------------------------------
 key_chars: Final = 512

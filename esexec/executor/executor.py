@@ -14,9 +14,11 @@ from typing import Unpack
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.kept_alerts import ALERTS_ENTITY
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.sharing.requests import POOLS_ENTITY
+from esexec.executor.alerts import AlertsDesk
 from esexec.executor.desk import Desk
 from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
@@ -88,6 +90,7 @@ class Executor(Role):
         log = JetStreamLog(connection, subjects, self._publisher, reader)
         self._outbox = NatsOutbox(connection, subjects, self._publisher)
         self._plans = PlansDesk(self.name, log, self._outbox)
+        self._alerts = AlertsDesk(self.name, log, self._outbox)
         self._desk = Desk(
             self.name,
             log,
@@ -104,13 +107,14 @@ class Executor(Role):
         await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
         undo.push_async_callback(self._settings.close)
         undo.push_async_callback(self._plans.close)
+        undo.push_async_callback(self._alerts.close)
         undo.push_async_callback(self._sharing.close)
         await self._settings.start()
         await self._open_taps(connection)
 
     async def _open_taps(self, connection: Connection) -> None:
         subjects = self._subjects
-        shared = {SETTINGS_ENTITY: self._settings.take, PLANS_ENTITY: self._plans.take}
+        shared = {SETTINGS_ENTITY: self._settings.take, PLANS_ENTITY: self._plans.take, ALERTS_ENTITY: self._alerts.take}
         intake = Intake(connection, subjects, self._desk, {**shared, POOLS_ENTITY: self._sharing.take}, self._sharing.take)
         self._puller = Puller(connection)
         self._command_taps = []
@@ -190,6 +194,7 @@ class Executor(Role):
             await asyncio.sleep(0.005)
         await self._settings.close()
         await self._plans.close()
+        await self._alerts.close()
         await self._sharing.close()
         await self._outbox.close()
         await self._publisher.close()

@@ -15,6 +15,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, ValidationError
 from esexec.domain.ids import is_token, is_user_id
+from esexec.domain.kept_alerts import ALERTS_ENTITY
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
@@ -37,6 +38,7 @@ _HOMES = {
     **dict.fromkeys(("configure", "announce", "add_strategy", "remove_strategy"), SETTINGS_ENTITY),
     "put_plan": PLANS_ENTITY,
     **dict.fromkeys(("declare_pool", "remove_pool", "allocate", "renew", "release"), POOLS_ENTITY),
+    **dict.fromkeys(("set_alert", "remove_alert"), ALERTS_ENTITY),
 }
 """Which entity a verb belongs to; all others belong to executions."""
 _report = msgspec.json.Decoder(r.Report).decode

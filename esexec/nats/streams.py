@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from esexec.domain import limits
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.subjects import DISPENSABLE, STRAY_CONSUMER, STREAMS, TIMER_CONSUMER, Subjects
+from esexec.nats.subjects import DISPENSABLE, STRAY_CONSUMER, STREAMS, TIMER_CONSUMER, WEBHOOKS_CONSUMER, Subjects
 
 logger = logging.getLogger("esexec.nats")
 
@@ -97,7 +97,7 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
         },
         # Events in batches, each with the position that it goes up to: that one must never expire (docs/adr/018).
         "EVENTS": {
-            "subjects": [subjects.events_all, subjects.event_position],
+            "subjects": [subjects.events_all, subjects.event_position, subjects.alert("*")],
             "max_age": EVENTS_KEPT_MS * _NANOSECONDS,
             "allow_direct": True,
             "allow_atomic": True,
@@ -210,6 +210,30 @@ async def ensure_lane(connection: Connection, subjects: Subjects, queue: str, pr
         for line in await _consumer_drift(connection, consumer):
             logger.warning("%s", line)
     return str(consumer.config["name"])
+
+
+async def ensure_webhooks(connection: Connection, subjects: Subjects) -> str:
+    """Makes the consumer of the alerts that are to be posted, unless it exists, and returns its name."""
+    await _create_consumer(
+        connection, Consumer(subjects.events_stream, _consumer(WEBHOOKS_CONSUMER, subjects.alert("*"), ACK_WAIT_MS))
+    )
+    return WEBHOOKS_CONSUMER
+
+
+async def lanes_waiting(connection: Connection, subjects: Subjects) -> dict[str, int]:
+    """By queue, how many attempts wait for a worker, on all its lanes."""
+    waiting: dict[str, int] = {}
+    seen = 0
+    while True:
+        answer = await connection.api(f"CONSUMER.LIST.{subjects.tasks_stream}", {"offset": seen})
+        page = answer.get("consumers") or []
+        seen += len(page)
+        for one in page:
+            lane = subjects.parse_lane(one["name"])
+            if lane is not None:
+                waiting[lane[0]] = waiting.get(lane[0], 0) + int(one["num_pending"])
+        if not page or seen >= answer["total"]:
+            return waiting
 
 
 async def lane_names(connection: Connection, subjects: Subjects) -> list[tuple[str, int]]:

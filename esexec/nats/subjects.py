@@ -25,6 +25,10 @@ TIMER_CONSUMER: Final = "due"
 """The durable consumer of the timers that fired."""
 
 
+WEBHOOKS_CONSUMER: Final = "webhooks"
+"""The durable consumer, on EVENTS, of the alerts that are still to be posted somewhere."""
+
+
 class InboxSubject(NamedTuple):
     """What a message of INBOX is about. `rest` are the tokens after the kind."""
 
@@ -329,6 +333,10 @@ class Subjects:
     def event_position(self) -> str:
         """Where the feed keeps, beside the events, how far in the log it has come."""
         return f"{self._prefix}.event_position"
+
+    def alert(self, alert_id: str) -> str:
+        """Where it is told that an alert was triggered, or is over. `*` to subscribe to all."""
+        return f"{self._prefix}.alert.{alert_id}"
 
     def dead(self, execution: str, verb: str) -> str:
         """Where a message that could not be decided is kept, with the reason."""

@@ -18,6 +18,8 @@ SHARED = frozenset(
         "strategy_removed",
         "plan_stored",
         "plan_listed",
+        "alert_set",
+        "alert_removed",
     }
 )
 

@@ -242,3 +242,23 @@ def _again(store: Store) -> Store:
         return SqliteStore(store.file)
     assert isinstance(store, PostgresStore)
     return PostgresStore(store._url, store._schema.removeprefix("esexec_"))
+
+
+def test_what_comes_of_time_is_written_at_the_position_that_it_has(view: View) -> None:
+    """It leaves the position alone; whoever was overtaken meanwhile, or fails, leaves nothing."""
+    filled(view)
+    with view.amend(1000):
+        view.put(CITIES, [OSLO._replace(people=1)])
+        view.delete(SEEN, [(7,)])
+    assert (view.position, view.get(CITIES, "no", "Oslo"), view.count(SEEN)) == (1000, OSLO._replace(people=1), 0)
+    with pytest.raises(IntegrityError), view.amend(999):
+        view.put(CITIES, [OSLO._replace(people=2)])
+
+    def fails() -> None:
+        with view.amend(1000):
+            view.put(CITIES, [OSLO._replace(people=3)])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert (view.position, view.get(CITIES, "no", "Oslo")) == (1000, OSLO._replace(people=1))

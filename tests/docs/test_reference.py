@@ -11,6 +11,7 @@ import esexec
 from docs import generate
 from esexec.cloudevents import _Stored
 from esexec.domain import aliases, commands, events, messages, reports
+from esexec.domain.alerts import Alert
 from esexec.domain.cached import CachedResult
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
@@ -38,6 +39,7 @@ MESSAGES: dict[str, Any] = {
         messages.WorkerSample,
         Durations,
         CachedResult,
+        Alert,
     )
 } | {"CloudEvent": _Stored}
 _CODE = re.compile(

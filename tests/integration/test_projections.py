@@ -216,7 +216,7 @@ async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypa
     result = await site.client.execute(TWO, execution_id="after")
     runner = projector.runners["counting"]
     await until(lambda: runner.state == "failed")
-    [_, status, _] = (await site.client.queries.projections()).projections
+    status = next(one for one in (await site.client.queries.projections()).projections if one.name == "counting")
     assert status.state == "failed"
     assert "commit 1 of evil" in status.error
     assert [one.id for one in await site.client.executions.list(after=result.position)] == ["after", "evil", "good"]
@@ -323,3 +323,40 @@ async def test_two_namespaces_keep_apart(site: Engine, connection: Connection) -
         assert len(await other.client.executions.list()) == 0
         assert len(await site.client.executions.list(after=result.position)) == 1
     await delete_streams(connection, other.subjects)
+
+
+class Ticking(Counting):
+    """Counts what time brings about as well."""
+
+    name = "ticking"
+    tick_s = 0.02
+    ticks: ClassVar[list[bool]] = []
+    broken = False
+
+    def tick(self, *, caught_up: bool) -> bool:
+        self.ticks.append(caught_up)
+        if Ticking.broken:
+            raise ZeroDivisionError("on purpose")
+        return caught_up
+
+    def finish(self) -> None:
+        row = self.view.get(COUNTS, "ticks") or COUNTS.row("ticks", 0)
+        self.view.put(COUNTS, [row._replace(count=row.count + 1)])
+
+
+async def test_time_is_told_to_a_projection_that_wants_to_know(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while nothing happens; what comes of it is kept, without a position of its own; one that throws is stopped."""
+    site.errors_expected = True
+    monkeypatch.setattr(Ticking, "ticks", [])
+    projector = await site.projector(include=[Ticking], store=MemoryStore(), only=["ticking"])
+    runner = projector.runners["ticking"]
+    await until(lambda: len(Ticking.ticks) > 3 and Ticking.ticks[-1])
+    position = (await site.client.execute(TWO, execution_id="one")).position
+    await until(lambda: runner.position >= position)
+    at = runner.view.position
+    seen = runner.view.get(COUNTS, "ticks").count
+    await until(lambda: runner.view.get(COUNTS, "ticks").count > seen + 3)
+    assert (runner.view.position, runner.state) == (at, "working")
+    monkeypatch.setattr(Ticking, "broken", True)
+    await until(lambda: runner.state == "failed")
+    assert "upon the clock" in runner.status().error

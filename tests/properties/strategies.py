@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Key, RateLimit, Resource, ResourcePool, ResourceRequirement, ResourceUsage
 from esexec.domain.measures import Measured, Metric
@@ -39,6 +40,18 @@ rate_limits = st.builds(
     window_ms=st.integers(1, limits.window_ms),
     key=st.sampled_from([None, "k", "${input.a}/${params.b}"]),
     on_limit=st.sampled_from(["wait", "reject"]),
+)
+conditions = st.builds(
+    AlertCondition,
+    metric=words,
+    operator=st.sampled_from(["gt", "lt", "eq", "gte", "lte"]),
+    threshold=st.floats(allow_nan=False, allow_infinity=False),
+    duration_ms=st.integers(0, limits.delay_ms),
+    execution_id=st.none() | words,
+    plan=st.none() | words,
+    source=st.none() | words,
+    each_execution=st.booleans(),
+    window_ms=st.none() | st.integers(limits.alert_window_min_ms, limits.alert_window_ms),
 )
 _at_once = st.integers(1, limits.concurrency_limit)
 
@@ -309,6 +322,8 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         e.PoolDeclared, pool=st.builds(ResourcePool, words, words, _amounts, _amounts, _amounts, st.just({"memory": 16}))
     ),
     e.PoolRemoved: st.builds(e.PoolRemoved, pool_id=words),
+    e.AlertSet: st.builds(e.AlertSet, alert_id=words, condition=conditions, webhook=st.none() | words),
+    e.AlertRemoved: st.builds(e.AlertRemoved, alert_id=words),
     e.Compacted: st.builds(e.Compacted, state=_raw),
     e.StrategyRemoved: st.builds(e.StrategyRemoved, strategy_id=words),
     e.PlanStored: st.builds(e.PlanStored, plan_id=words, plan=_raw),

@@ -121,13 +121,14 @@ def test_without_faults_nothing_is_dispatched_twice(sizes: list[int]) -> None:
         tell(seed, sizes=sizes, faults=False)
 
 
-_OF_FLOW_CONTROL = {
+_IN_NO_STORY = {
     "request_queued", "request_granted", "request_dropped", "grant_released", "lease_renewed", "pool_declared", "pool_removed",
-    "compacted",
+    "compacted", "alert_set", "alert_removed",
     "task_granted", "resource_allocated", "resource_released", "task_rate_limited", "task_waiting", "execution_queued",
     "execution_granted",
 }  # fmt: skip
-"""What no story plays: see `properties/test_sharing`, `unit/test_admission` and `integration/test_flow_control`."""
+"""What no story plays: see `properties/test_sharing`, `unit/test_admission`, `integration/test_flow_control`, and
+`unit/test_kept_alerts`."""
 
 
 def test_the_stories_tell_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +145,8 @@ def test_the_stories_tell_of_everything(monkeypatch: pytest.MonkeyPatch) -> None
             answers.update(answer.status for told in story.world.answers.values() for answer in told)
     print(f"\n{coverage.table(met, applied)}\n\n{coverage.counts(events)}")
     assert coverage.missing(met) == []
-    assert set(e.TYPES) - set(events) == _OF_FLOW_CONTROL
-    commands = set(get_args(c.Command)) - set(get_args(c.PoolsCommand))
+    assert set(e.TYPES) - set(events) == _IN_NO_STORY
+    commands = set(get_args(c.Command)) - set(get_args(c.PoolsCommand)) - set(get_args(c.AlertsCommand))
     kinds = {kind.__name__ for kind in (*commands, *get_args(r.Report), r.Due, r.Continue, r.Nudge)}
     assert kinds - set(sent) == set()
     assert {"accepted", "duplicate", "superseded", "refused"} - set(answers) == set()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from esexec.domain import events as e
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
@@ -131,6 +132,10 @@ EVENTS: dict[str, e.Event] = {
     "lease_renewed": e.LeaseRenewed(request_id="c1", until=at(9)),
     "pool_declared": e.PoolDeclared(pool=ResourcePool("g", "gpu", 4.0, cost_per_unit_second=0.5, attributes={"memory": 16})),
     "pool_removed": e.PoolRemoved(pool_id="g"),
+    "alert_set": e.AlertSet(
+        alert_id="hot", condition=AlertCondition("cpu_usage", "gt", 90.5, 30_000, source="w"), webhook="http://h"
+    ),
+    "alert_removed": e.AlertRemoved(alert_id="hot"),
     "compacted": e.Compacted(state=msgspec.Raw(b"{}")),
 }
 ON_THE_WIRE = {
@@ -214,6 +219,9 @@ ON_THE_WIRE = {
     "pool_declared": '{"type":"pool_declared","pool":{"id":"g","type":"gpu","capacity":4.0,"cost_per_unit_second":0.5,'
     '"attributes":{"memory":16}}}',
     "pool_removed": '{"type":"pool_removed","pool_id":"g"}',
+    "alert_set": '{"type":"alert_set","alert_id":"hot","condition":{"metric":"cpu_usage","operator":"gt","threshold":90.5,'
+    '"duration_ms":30000,"source":"w"},"webhook":"http://h"}',
+    "alert_removed": '{"type":"alert_removed","alert_id":"hot"}',
     "compacted": '{"type":"compacted","state":{}}',
 }
 

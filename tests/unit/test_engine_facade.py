@@ -7,7 +7,7 @@ import pytest
 
 import esexec
 from esexec import Client, Engine
-from esexec.client import Checkpoints, Monitor, Strategies
+from esexec.client import Alerts, Checkpoints, Monitor, Strategies
 from esexec.client.resources import Resources
 
 VERBS: dict[str, tuple[str, Any]] = {
@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, Any]] = {
     "remove_recovery_strategy": ("strategies.remove", Strategies.remove),
     "allocate_resources": ("resources.allocate", Resources.allocate),
     "release_resources": ("resources.release", Resources.release),
+    "set_alert": ("alerts.set", Alerts.set),
+    "remove_alert": ("alerts.remove", Alerts.remove),
     "configure": ("configure", Client.configure),
 }
 """Verb → where the client has it, and what it is there."""

@@ -57,6 +57,9 @@ def test_what_is_as_large_as_it_may_be_is_taken(report: r.Report) -> None:
     assert _read_report(msgspec.json.encode(report)) == report
 
 
+HOMES = ("_settings", "_plans", "_pools", "_alerts")
+
+
 def read(entity: str, verb: str, command: c.Command) -> Any:
     return read_bytes(entity, verb, msgspec.json.encode(command))
 
@@ -64,7 +67,7 @@ def read(entity: str, verb: str, command: c.Command) -> Any:
 def read_bytes(entity: str, verb: str, data: bytes) -> Any:
     async def take(_: Any) -> None: ...
 
-    intake = Intake(None, None, None, {"_settings": take, "_plans": take, "_pools": take}, take)  # type: ignore[arg-type]
+    intake = Intake(None, None, None, dict.fromkeys(HOMES, take), take)  # type: ignore[arg-type]
     return intake._read_command(entity, verb, data)
 
 
@@ -110,9 +113,9 @@ def test_an_input_is_as_large_as_it_is_stored() -> None:
 
 @pytest.mark.parametrize("verb", c.VERBS)
 def test_every_verb_has_one_home(verb: str) -> None:
-    """An execution, `_settings`, `_plans` or `_pools`; anywhere else it is refused before its body is read."""
+    """An execution, or one of what executions share; anywhere else it is refused before its body is read."""
     homes = []
-    for entity in ("e1", "_settings", "_plans", "_pools"):
+    for entity in ("e1", *HOMES):
         with pytest.raises((ValidationError, msgspec.ValidationError)) as raised:
             read(entity, verb, c.CancelExecution(id="no id"))
         if getattr(raised.value, "code", None) != "wrong_entity":

@@ -6,6 +6,7 @@ from pathlib import Path
 import esexec
 
 NAMES = """
+Alert AlertCondition
 AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
 EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType
 ExecutionMetrics ExecutionResult ExecutionStatus ExecutionUpdate Executor Gantt Handle InternalError KeptPlan Key LogMessage

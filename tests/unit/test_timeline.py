@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from esexec.domain import events as e
+from esexec.domain.alerts import AlertCondition
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.sharing.requests import AskToBegin
@@ -186,6 +187,11 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
         (e.LeaseRenewed(request_id="c1", until=T0), "c1 keeps its resources until 00:00:00"),
         (e.PoolDeclared(pool=ResourcePool("g", "gpu", 4.0)), "pool g has 4 gpu"),
         (e.PoolRemoved(pool_id="g"), "pool g removed"),
+        (
+            e.AlertSet(alert_id="hot", condition=AlertCondition("cpu_usage", "gt", 90, 30_000)),
+            "alert hot set: cpu_usage > 90 for 30.0 s",
+        ),
+        (e.AlertRemoved(alert_id="hot"), "alert hot removed"),
         (e.Compacted(state=msgspec.Raw(b"{}")), "all of it was written down, and goes on from there"),
         (e.StrategyRemoved(strategy_id="net"), "recovery strategy net removed"),
         (e.PlanStored(plan_id="f" * 64, plan=msgspec.Raw(b"{}")), "plan ffffffffffff stored"),
