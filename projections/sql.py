@@ -28,6 +28,7 @@ class SqlView(View):
         self.name, self.tables = name, tables
         self._open = threading.local()
         self._puts: dict[str, str] = {table.name: self._put_statement(table) for table in tables}
+        self._gets: dict[str, str] = {table.name: self._get_statement(table) for table in tables}
 
     # The database ----------------------------------------------------------------------------------------------------------
 
@@ -70,6 +71,11 @@ class SqlView(View):
         others = ", ".join(f'"{column}" = excluded."{column}"' for column in table.columns if column not in table.key)
         then = f"UPDATE SET {others}" if others else "NOTHING"
         return f"INSERT INTO {self._quoted(table)} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO {then}"
+
+    def _get_statement(self, table: Table) -> str:
+        columns = ", ".join(f'"{column}"' for column in table.columns)
+        key = " AND ".join(f'"{column}" = {self._marker}' for column in table.key)
+        return f"SELECT {columns} FROM {self._quoted(table)} WHERE {key}"
 
     # Changing --------------------------------------------------------------------------------------------------------------
 
@@ -157,8 +163,10 @@ class SqlView(View):
     # Reading ---------------------------------------------------------------------------------------------------------------
 
     def get(self, table: Table, *key: str | int) -> Row | None:
-        found = self.select(table, [Where(column, "=", value) for column, value in zip(table.key, key, strict=True)])
-        return found[0] if found else None
+        with self._checked(table), self._reading() as cursor:
+            cursor.execute(self._gets[table.name], key)
+            row = cursor.fetchone()
+            return table.row(*self._values(row)) if row is not None else None
 
     def select(
         self, table: Table, where: Sequence[Where] = (), *, order: Sequence[str] = (), limit: int | None = None
