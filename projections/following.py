@@ -7,9 +7,10 @@ page and outside of its transaction.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from esexec.domain import events as e
+from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.evolve import fold
 from esexec.domain.state import ExecutionState
@@ -37,7 +38,10 @@ _CONCERNS_ALL = (
 
 
 class Followed:
-    """The executions of a page. `changed`: by execution, the steps that are not as they were; None = perhaps any."""
+    """The executions of a page. `changed`: by execution, the steps that are not as they were; None = perhaps any.
+
+    Whoever needs to know what was before, or what happened, overrides `read`, `will_change` and `left`.
+    """
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._states: OrderedDict[str, ExecutionState] = OrderedDict()
@@ -63,11 +67,13 @@ class Followed:
     async def _read(self, entity: str, n: int, log: Log) -> None:
         try:
             stored = (await log.load(entity))[:n]
-            state = fold(entity, [codec.decode(one.data) for one in stored])
+            commits = [codec.decode(one.data) for one in stored]
+            state = fold(entity, commits)
             if state.n != n:
                 raise CorruptHistory(f"{entity}: commit {state.n + 1} is missing")
             state.position = stored[-1].position
             self._states[entity] = state
+            self.read(entity, commits)
         except CorruptHistory as error:
             self._leave(entity, error)
 
@@ -77,6 +83,7 @@ class Followed:
             logger.error("%s is followed no more: %s", entity, error)
             self._broken.add(entity)
         self._states.pop(entity, None)
+        self.left(entity)
 
     def advance(self, recorded: Recorded) -> ExecutionState | None:
         """The state after this commit; None: it is not an execution's, or that one's history is broken."""
@@ -86,6 +93,9 @@ class Followed:
         state = self._states.get(entity) or ExecutionState(entity)
         if recorded.n <= state.n:
             return None
+        steps = _concerned(state, recorded.commit)
+        if state.exists:
+            self.will_change(state, steps)
         try:
             fold(entity, (recorded.commit,), state)
         except CorruptHistory as error:
@@ -96,19 +106,20 @@ class Followed:
         self._states[entity] = state
         self._states.move_to_end(entity)
         (self._ended.add if state.ended else self._ended.discard)(entity)
-        self._note(entity, state, recorded)
+        if steps is None:
+            self.changed[entity] = None
+        elif (changed := self.changed.setdefault(entity, set())) is not None:
+            changed.update(steps)
         return state
 
-    def _note(self, entity: str, state: ExecutionState, recorded: Recorded) -> None:
-        steps = self.changed.setdefault(entity, set())
-        if steps is None:
-            return
-        for event in recorded.commit.events:
-            if isinstance(event, _CONCERNS_ALL):
-                self.changed[entity] = None
-                return
-            if (step := getattr(event, "step", None)) is not None and step in state.graph.index:
-                steps.add(state.graph.index[step])
+    def read(self, entity: str, commits: Sequence[Commit]) -> None:
+        """The state of this execution is remembered from now on: what happened before the page."""
+
+    def will_change(self, state: ExecutionState, steps: Iterable[int] | None) -> None:
+        """The next commit changes a state that there is, and of its steps these; None: perhaps any."""
+
+    def left(self, entity: str) -> None:
+        """This execution is remembered no more."""
 
     def taken(self) -> list[tuple[ExecutionState, list[int]]]:
         """The executions that have changed since it was asked last, with the steps that are not as they were."""
@@ -123,9 +134,10 @@ class Followed:
         """After a page: those that have ended will hardly be heard of again, and of the others the oldest are forgotten."""
         for entity in self._ended:
             self._states.pop(entity, None)
+            self.left(entity)
         self._ended.clear()
         while len(self._states) > self._most:
-            self._states.popitem(last=False)
+            self.left(self._states.popitem(last=False)[0])
 
     def forget(self) -> None:
         """Whatever is remembered may be ahead of the view."""
@@ -133,3 +145,16 @@ class Followed:
         self._ended.clear()
         self._broken.clear()
         self.changed.clear()
+
+
+def _concerned(state: ExecutionState, commit: Commit) -> set[int] | None:
+    """The steps that a commit may change, of the state before it; None: perhaps any."""
+    if not state.exists:
+        return None
+    steps, index = set(), state.graph.index
+    for event in commit.events:
+        if isinstance(event, _CONCERNS_ALL):
+            return None
+        if (step := getattr(event, "step", None)) is not None and step in index:
+            steps.add(index[step])
+    return steps

@@ -14,6 +14,7 @@ from esexec.log.port import append_and_wait
 from projections.memory import MemoryStore
 from projections.projection import Projection
 from projections.source import Recorded
+from projections.view import Store
 
 P = TypeVar("P", bound=Projection)
 HISTORIES = Path(__file__).parent / "histories"
@@ -62,9 +63,9 @@ async def apply(projection: Projection, commits: Sequence[Recorded], stage: Stag
     await projection.settled()
 
 
-def project(kind: type[P], stage: Stage, cuts: Sequence[int] = (), crashes: Sequence[int] = ()) -> P:
+def project(kind: type[P], stage: Stage, cuts: Sequence[int] = (), crashes: Sequence[int] = (), store: Store | None = None) -> P:
     """A projection of all that is recorded; pages end at `cuts`, and behind `crashes` a new process goes on."""
-    projection = kind(MemoryStore().view(kind.name, kind.tables))
+    projection = kind((store or MemoryStore()).view(kind.name, kind.tables))
     ends = sorted({*cuts, *crashes, len(stage.recorded)} - {0})
 
     async def applied() -> P:
