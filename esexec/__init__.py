@@ -73,6 +73,14 @@ from esexec.tasks import (
 )
 from esexec.views import Bar, ExecutionMetrics, Gantt, Span, TimelineEntry
 from esexec.worker import Worker
+from projections.statistics_asks import (
+    ExecutionStatistics,
+    ExecutionTotals,
+    Rollbacks,
+    TaskStatistics,
+    TaskTotals,
+    Undoings,
+)
 
 __version__ = "0.1.0"
 
@@ -102,7 +110,9 @@ __all__ = [
     "ExecutionEventType",
     "ExecutionMetrics",
     "ExecutionResult",
+    "ExecutionStatistics",
     "ExecutionStatus",
+    "ExecutionTotals",
     "ExecutionUpdate",
     "Executor",
     "Gantt",
@@ -137,6 +147,7 @@ __all__ = [
     "ResourceRequirement",
     "ResourceUnavailable",
     "ResourceUsage",
+    "Rollbacks",
     "Span",
     "StartOptions",
     "Startable",
@@ -146,12 +157,15 @@ __all__ = [
     "Task",
     "TaskProgress",
     "TaskResult",
+    "TaskStatistics",
     "TaskStatus",
     "TaskTimeout",
+    "TaskTotals",
     "TaskView",
     "TimelineEntry",
     "Unavailable",
     "Undo",
+    "Undoings",
     "ValidationError",
     "Verification",
     "Worker",

@@ -112,7 +112,8 @@ class Gantt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Durations(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True):
-    """How long things took in the past, in milliseconds: the means over `runs` completed executions of a plan.
+    """How long things took in the past, in milliseconds: the means over the steps of a plan that completed; `runs`: how many of
+    its executions did.
 
     `steps`: by step, from the start of its first attempt to the end of its last, retries and their delays included. `tasks`: the
     same by task, of all plans, for steps that never ran. `overhead_ms`: what a step takes besides, between the moment it is

@@ -32,12 +32,13 @@ from projections.projection import Outside, Projection
 from projections.runner import HOST, ProjectionFailed, Runner
 from projections.service import Questions
 from projections.source import JetStreamSource, Source
+from projections.statistics import StatisticsProjection
 from projections.view import Store
 from projections.webhooks import Webhooks
 
 logger = logging.getLogger("esexec.projections")
 
-BUILT_IN: tuple[type[Projection], ...] = (ExecutionsProjection, AlertsProjection)
+BUILT_IN: tuple[type[Projection], ...] = (ExecutionsProjection, StatisticsProjection, AlertsProjection)
 _DIRECTORY = Path(".esexec") / "projections"
 
 

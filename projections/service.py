@@ -15,6 +15,8 @@ from projections.asks import Ask, AskStatus, ListAlerts, ListExecutions, ListTas
 from projections.feed import EventFeed
 from projections.queries import list_alerts, list_executions, list_tasks
 from projections.runner import Runner
+from projections.statistics_asks import AskDurations, AskStatistics, AskTaskStatistics
+from projections.statistics_queries import durations, statistics, task_statistics
 from projections.view import View
 
 A = TypeVar("A", bound=Ask)
@@ -22,6 +24,11 @@ Questioned = Mapping[str, tuple[type[Any], Callable[[View, Any], Any]]]
 """By its name, what a question is and who answers it."""
 OF_EXECUTIONS: Questioned = {"executions.list": (ListExecutions, list_executions), "tasks.list": (ListTasks, list_tasks)}
 OF_ALERTS: Questioned = {"alerts.list": (ListAlerts, list_alerts)}
+OF_STATISTICS: Questioned = {
+    "stats": (AskStatistics, statistics),
+    "task_stats": (AskTaskStatistics, task_statistics),
+    "durations": (AskDurations, durations),
+}
 
 _PATIENCE_S = 5.0
 """So long it is waited for a position that is asked for."""
@@ -40,6 +47,7 @@ class Questions:
             "projections": self._of(AskStatus, self._status),
             **self._over("executions", OF_EXECUTIONS),
             **self._over("alerts", OF_ALERTS),
+            **self._over("statistics", OF_STATISTICS),
         }
 
     def _over(self, name: str, questions: Questioned) -> dict[str, Answerer]:

@@ -26,7 +26,13 @@ from esexec.client.live import Live, LiveOf
 from esexec.client.monitor import Monitor
 from esexec.client.monitoring import Monitorings
 from esexec.client.plans import Planner, Plans
-from esexec.client.queries import Queries
+from esexec.client.queries import (
+    Queries,
+    StatisticsConditions,
+    TaskStatisticsConditions,
+    statistics_asked,
+    task_statistics_asked,
+)
 from esexec.client.resources import Resources
 from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
@@ -56,6 +62,7 @@ from esexec.nats.subjects import Subjects
 from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
 from esexec.world import new_id as fresh_id
+from projections.statistics_asks import ExecutionStatistics, TaskStatistics
 
 _ONCE_OPEN = frozenset(
     {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
@@ -307,6 +314,20 @@ class Client:
     async def list_ids(self, *, shared: bool = False) -> list[str]:
         """The ids of all executions, oldest id first; with `shared` those of what executions share as well."""
         return sorted([entity async for entity in self._log.entities() if shared or not entity.startswith("_")])
+
+    async def stats(self, **conditions: Unpack[StatisticsConditions]) -> ExecutionStatistics:
+        """How executions went, in figures: of all, or of those with this `name` (of the plan) or `plan_id`, and created from
+        `since` on, before `until`, in full hours. `by`: also for each `name`, `plan_id`, `hour` or `day`. `after`: as of this
+        position of the log, or later.
+
+        Raises ValidationError, and Unavailable where no projections run (`no_projections`) or they are behind (`not_yet`).
+        """
+        return await self.queries.ask("stats", statistics_asked(conditions), ExecutionStatistics)
+
+    async def task_stats(self, **conditions: Unpack[TaskStatisticsConditions]) -> TaskStatistics:
+        """How steps went, in figures: of all, or of those of the task with this `name`; by `name`, `hour` or `day`. Otherwise
+        as `stats`."""
+        return await self.queries.ask("task_stats", task_statistics_asked(conditions), TaskStatistics)
 
     async def _state(self, execution_id: str) -> ExecutionState:
         watch = Watch(self._feed, checked_id(execution_id))

@@ -10,6 +10,7 @@ from esexec.domain.errors import ErrorInfo, Unavailable, ValidationError, to_exc
 from esexec.nats.connection import Connection
 from esexec.nats.subjects import Subjects
 from projections.asks import Ask, ListAlerts, ListExecutions, ListTasks, Projections, Scalar
+from projections.statistics_asks import AskStatistics, AskTaskStatistics, By, TaskBy
 
 T = TypeVar("T")
 
@@ -63,6 +64,27 @@ class AlertConditions(TypedDict, total=False):
     after: int
 
 
+class StatisticsConditions(TypedDict, total=False):
+    """The fields of `AskStatistics`."""
+
+    name: str
+    plan_id: str
+    since: datetime
+    until: datetime
+    by: By
+    after: int
+
+
+class TaskStatisticsConditions(TypedDict, total=False):
+    """The fields of `AskTaskStatistics`."""
+
+    name: str
+    since: datetime
+    until: datetime
+    by: TaskBy
+    after: int
+
+
 class Queries:
     """`client.queries`: any question by its name."""
 
@@ -102,6 +124,16 @@ def tasks_asked(conditions: TaskConditions) -> ListTasks:
 def alerts_asked(conditions: AlertConditions) -> ListAlerts:
     """The question for these conditions. Raises ValidationError (`bad_condition`)."""
     return _asked(ListAlerts, dict(conditions))
+
+
+def statistics_asked(conditions: StatisticsConditions) -> AskStatistics:
+    """The question for these conditions. Raises ValidationError (`bad_condition`)."""
+    return _asked(AskStatistics, dict(conditions))
+
+
+def task_statistics_asked(conditions: TaskStatisticsConditions) -> AskTaskStatistics:
+    """The question for these conditions. Raises ValidationError (`bad_condition`)."""
+    return _asked(AskTaskStatistics, dict(conditions))
 
 
 def _asked(kind: type[T], conditions: dict[str, Any]) -> T:
