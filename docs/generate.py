@@ -211,6 +211,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
         "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "ExecutionMetrics", "TimelineEntry", "Gantt", "Bar",
         "Span", "Subscription", "Monitoring", "WorkerSample",
+        "ExecutionStatistics", "ExecutionTotals", "TaskStatistics", "TaskTotals", "Rollbacks", "Undoings",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),

@@ -20,6 +20,7 @@ from esexec.cli import (
     roles,
     run,
     start,
+    stats,
     strategies,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
@@ -45,6 +46,7 @@ for verbs in (
     analyze,
     events,
     lists,
+    stats,
     plans,
     strategies,
     alerts,

@@ -50,7 +50,7 @@ async def ls(
 ) -> None:
     """List executions, or with --tasks their steps, the newest first."""
     asked: dict[str, Any] = {"status": status, "name": name, "plan_id": plan, "limit": limit, "cursor": cursor}
-    asked |= {"since": _read_since(since, "--since"), "until": _read_since(until, "--until")}
+    asked |= {"since": read_since(since, "--since"), "until": read_since(until, "--until")}
     if tasks:
         asked["execution_id"] = execution
         _refuse(meta, "--meta", "is of executions, not of steps")
@@ -155,7 +155,8 @@ def _refuse(value: Any, option: str, why: str) -> None:
         raise ValidationError(f"{option} {why}", code="usage", hint="esexec ls --help")
 
 
-def _read_since(said: str | None, option: str) -> datetime | None:
+def read_since(said: str | None, option: str) -> datetime | None:
+    """The value of an option that takes a time, or how long ago that was."""
     if said is None:
         return None
     if said[:1].isdigit() and "-" not in said:

@@ -23,6 +23,8 @@ from typing import Any
 
 import esexec
 from esexec.nats.connection import Msg, connect
+from projections.memory import MemoryStore
+from projections.role import Projector
 from tests.docs.pages import ROOT, Block, Command, commands
 
 _URL = "nats://127.0.0.1:4222"
@@ -119,6 +121,7 @@ class Stage:
         tasks = {task.name: task for task in self._names.values() if isinstance(task, esexec.Task)}
         if "client" not in self._names:
             await self._engine.enter_async_context(esexec.Executor(self.url))
+            await self._engine.enter_async_context(Projector(self.url, store=MemoryStore()))
             self._names["client"] = await self._engine.enter_async_context(esexec.connect(self.url))
         kinds = (value for value in self._names.values() if isinstance(value, esexec.RecoveryStrategy))
         strategies = {strategy.id: strategy for strategy in kinds}

@@ -19,6 +19,7 @@ from esexec.domain.retry import FINAL_CODES
 from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
 from esexec.views import Durations
+from projections.statistics_asks import AskDurations, AskStatistics, ExecutionStatistics, TaskStatistics
 from tests.docs.pages import ROOT, blocks
 
 REFERENCE = ROOT / "docs/reference"
@@ -42,6 +43,10 @@ MESSAGES: dict[str, Any] = {
         Alert,
     )
 } | {"CloudEvent": _Stored}
+QUERIES = [block for block in blocks(REFERENCE / "queries.md") if block.language == "json"]
+ASKED: dict[str, Any] = {
+    kind.__name__: kind for kind in (AskStatistics, ExecutionStatistics, TaskStatistics, AskDurations, Durations)
+}
 _CODE = re.compile(
     r"""(?:\bcode|\bdefault_code)\s*=\s*"([A-Za-z_]+)"|_wrong\([^\n]*"([a-z]+_[a-z0-9_]+)"|bury\(\w+, "(\w+)"|"""
     r"""\b(?:not_now|_timed_out)\(\s*"(\w+)\""""
@@ -72,6 +77,13 @@ def test_every_event_type_is_told() -> None:
 def test_protocol_examples_are_messages(block: Any) -> None:
     """Every example of the protocol decodes as what it is titled, and nothing in it is ignored or left to a default."""
     message = msgspec.json.decode(block.text, type=MESSAGES[block.title])
+    assert json.loads(msgspec.json.encode(message)) == json.loads(block.text)
+
+
+@pytest.mark.parametrize("block", QUERIES, ids=lambda block: f"{block.title}:{block.line}")
+def test_query_examples_are_questions_and_answers(block: Any) -> None:
+    """Every example of a query decodes as what it is titled, and nothing in it is ignored or left to a default."""
+    message = msgspec.json.decode(block.text, type=ASKED[block.title])
     assert json.loads(msgspec.json.encode(message)) == json.loads(block.text)
 
 
