@@ -388,7 +388,7 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
         total_steps=len(state.steps),
         completed_steps=sum(step.status == "completed" for step in state.steps),
         failed_steps=len(state.failed),
-        error=_without_stack(state.error) if state.status in ("failed", "rolled_back") else None,
+        error=_without_stack(_error_of(state)),
         metadata=created.metadata,
         owner=created.owner,
         paused=state.paused,
