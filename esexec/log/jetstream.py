@@ -12,7 +12,7 @@ from functools import partial
 from esexec.domain.errors import CorruptHistory, Unavailable
 from esexec.log.port import Appended, Stored
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.direct import DirectReader, Message, TooMany, read_leader, subjects_of
+from esexec.nats.direct import DirectReader, Message, TooMany, messages_in, read_leader, subject_pages, subjects_of
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
@@ -130,11 +130,16 @@ class JetStreamLog:
     async def entities(self) -> AsyncIterator[str]:
         # All subjects are asked for, not only those of first commits: a history whose first was dropped is to be found as well.
         seen: set[str] = set()
-        for subject in await subjects_of(self._connection, self._stream, f"{self._prefix}.*.*"):
-            entity = subject.rsplit(".", 2)[1]
-            if entity not in seen:
-                seen.add(entity)
-                yield entity
+        async for page in subject_pages(self._connection, self._stream, f"{self._prefix}.*.*"):
+            for subject in page:
+                entity = subject.rsplit(".", 2)[1]
+                if entity not in seen:
+                    seen.add(entity)
+                    yield entity
+
+    async def size(self) -> int:
+        """How many commits there are, of all entities."""
+        return await messages_in(self._connection, self._stream)
 
 
 def _number(subject: str) -> int:

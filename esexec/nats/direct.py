@@ -7,6 +7,7 @@
 import asyncio
 import base64
 import itertools
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -210,12 +211,25 @@ async def first_since(connection: Connection, stream: str, time: datetime) -> in
 
 
 async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:
-    """Every subject of a stream that matches, paged."""
-    subjects: list[str] = []
+    """Every subject of a stream that matches."""
+    return [subject async for page in subject_pages(connection, stream, pattern) for subject in page]
+
+
+async def subject_pages(connection: Connection, stream: str, pattern: str) -> AsyncIterator[list[str]]:
+    """The same in pages of up to 100,000: there may be more than one wants to hold."""
+    seen = 0
     while True:
-        body = {"subjects_filter": pattern, "offset": len(subjects)}
+        body = {"subjects_filter": pattern, "offset": seen}
         answer = await connection.api(f"STREAM.INFO.{stream}", body)
-        page = answer["state"].get("subjects") or {}
-        subjects.extend(page)
-        if not page or len(subjects) >= answer.get("total", len(subjects)):
-            return subjects
+        page = list(answer["state"].get("subjects") or ())
+        seen += len(page)
+        if page:
+            yield page
+        if not page or seen >= answer.get("total", seen):
+            return
+
+
+async def messages_in(connection: Connection, stream: str) -> int:
+    """How many messages a stream holds."""
+    answer = await connection.api(f"STREAM.INFO.{stream}")
+    return int(answer["state"]["messages"])
