@@ -18,6 +18,8 @@ from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 
 _TIMEOUT_S = 5.0
+_PAGE = 1000
+"""Messages that are asked for by name at once: the server takes 1024."""
 _SILENCE_S = 2.0
 """An answer of which nothing more comes for so long is lost; one that is long in coming is not."""
 
@@ -69,6 +71,16 @@ class DirectReader:
         """
         body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
+
+    async def all_of(self, stream: str, subjects: list[str]) -> list[Message]:
+        """The same for subjects by name, however many and however large, in no particular order."""
+        if len(subjects) <= _PAGE:
+            try:
+                return await self.last_of_each(stream, subjects) if subjects else []
+            except TooMany:
+                pass
+        half = len(subjects) // 2
+        return await self.all_of(stream, subjects[:half]) + await self.all_of(stream, subjects[half:])
 
     async def from_first(
         self,
