@@ -20,6 +20,8 @@ logger = logging.getLogger("esexec.log")
 
 _PAGE = 1000
 """Commits that are asked for by name at once: the server takes 1024."""
+_PAGE_BYTES = 8_000_000
+"""Of commits of all entities that are read at once."""
 _NEWS = 8
 """Commits that are asked for first by who looks what is new: mostly there is none, and every name is a few dozen bytes."""
 _ASK_AGAIN_S = 0.25
@@ -132,7 +134,9 @@ class JetStreamLog:
 
         None: there are none yet (a follower may answer). Raises `Unavailable`.
         """
-        found = await self._reader.from_first(self._stream, f"{self._prefix}.*.*", most, first=after + 1)
+        found = await self._reader.from_first(
+            self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES
+        )
         return [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
 
     async def newest(self) -> Stored | None:
