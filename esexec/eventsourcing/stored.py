@@ -24,7 +24,7 @@ from esexec.eventsourcing.bridge import Bridge
 from esexec.nats.direct import Message, read_leader, subjects_of
 from esexec.nats.publisher import WRONG_SEQUENCE
 from esexec.nats.streams import ensure_stored
-from esexec.nats.together import MOST, store_together
+from esexec.nats.together import INCOMPLETE, MOST, store_together
 from esexec.world import new_id
 
 _TRIES = 5
@@ -86,6 +86,8 @@ class StreamRecorder(AggregateRecorder):
             stands = await read_leader(self._bridge.connection, self._stream, subject)
             if stands is not None and stands.data == data:
                 return stands.sequence
+            if ack.error.err_code == INCOMPLETE:
+                continue  # a part was lost on the way, with a connection or a server: nothing was stored
             if ack.error.err_code in WRONG_SEQUENCE:
                 raise IntegrityError("an event of that version is stored already")
             raise OperationalError(f"the server refused it: {ack.error.description}")

@@ -134,9 +134,7 @@ class JetStreamLog:
 
         None: there are none yet (a follower may answer). Raises `Unavailable`.
         """
-        found = await self._reader.from_first(
-            self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES
-        )
+        found = await self._reader.from_first(self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES)
         return [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
 
     async def newest(self) -> Stored | None:

@@ -13,6 +13,8 @@ from esexec.world import new_id
 
 MOST = 1000
 """Messages of one batch."""
+INCOMPLETE = 10176
+"""The server has not all messages of a batch, and drops the others."""
 _TIMEOUT_S = 5.0
 _FIRST = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
