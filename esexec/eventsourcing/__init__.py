@@ -7,7 +7,7 @@
 
 Read in this order: `bridge` (from threads to the loop) → `events` (what an event is here) → `recorder` (the log) → `stored` (a
 stream of its own, for snapshots) → `application`. With `PERSISTENCE_MODULE=esexec.eventsourcing` any application of the library
-has its factory. What is decided here and why: docs/adr/018.
+has its factory. What is decided here and why: docs/adr/019.
 """
 
 from esexec.eventsourcing.application import ExecutionRepository, Executions, LogFactory

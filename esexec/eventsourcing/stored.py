@@ -21,10 +21,11 @@ from eventsourcing.persistence import (
 from esexec.domain.errors import Unavailable
 from esexec.domain.ids import is_token
 from esexec.eventsourcing.bridge import Bridge
+from esexec.nats.batch import INCOMPLETE, MOST, Part, store_batch, store_one
+from esexec.nats.connection import Connection
 from esexec.nats.direct import Message, read_leader, subjects_of
-from esexec.nats.publisher import WRONG_SEQUENCE
+from esexec.nats.publisher import WRONG_SEQUENCE, Ack
 from esexec.nats.streams import ensure_stored
-from esexec.nats.together import INCOMPLETE, MOST, store_together
 from esexec.world import new_id
 
 _TRIES = 5
@@ -77,7 +78,7 @@ class StreamRecorder(AggregateRecorder):
         subject, data = messages[-1]
         for _ in range(_TRIES):
             try:
-                ack = await store_together(self._bridge.connection, messages)
+                ack = await _store_first(self._bridge.connection, messages)
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S)  # perhaps they were stored: then they are refused now
                 continue
@@ -119,6 +120,12 @@ class StreamRecorder(AggregateRecorder):
             if name not in found and (late := await read_leader(connection, self._stream, name)) is not None:
                 found[name] = late  # the replica that answered did not have it yet
         return [found[name] for name in names if name in found]
+
+
+async def _store_first(connection: Connection, messages: list[tuple[str, bytes]]) -> Ack:
+    """Store these together, each as the first on its subject."""
+    parts = [Part(subject, data, {"Nats-Expected-Last-Subject-Sequence": "0"}) for subject, data in messages]
+    return await (store_batch(connection, parts) if len(parts) > 1 else store_one(connection, parts[0]))
 
 
 def _written(token: str, event: StoredEvent) -> bytes:

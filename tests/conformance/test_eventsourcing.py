@@ -414,7 +414,7 @@ def test_what_is_too_large_is_refused(bridge: Bridge) -> None:
 def test_an_answer_that_was_lost_is_no_conflict(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """What was stored, although nobody said so, is recognised as ours; the same from somebody else is a conflict."""
     recorder, events = StreamRecorder(bridge), [event("o", version) for version in range(count)]
-    real, calls = stored_module.store_together, []
+    real, calls = stored_module._store_first, []
 
     async def deaf(*args: Any) -> Any:
         answer = await real(*args)
@@ -423,7 +423,7 @@ def test_an_answer_that_was_lost_is_no_conflict(bridge: Bridge, monkeypatch: pyt
             raise Unavailable("nobody heard the answer")
         return answer
 
-    monkeypatch.setattr(stored_module, "store_together", deaf)
+    monkeypatch.setattr(stored_module, "_store_first", deaf)
     monkeypatch.setattr(stored_module, "_AGAIN_S", 0.0)
     recorder.insert_events(events)
     assert calls[1].error is not None
