@@ -22,6 +22,8 @@ _OF_COMMANDS = (
     e.PlanListed,
     e.PoolDeclared,
     e.PoolRemoved,
+    e.AlertSet,
+    e.AlertRemoved,
     e.KeyBound,
 )
 _ALSO_OTHERWISE = (e.RollbackStarted, e.CheckpointCreated, e.CheckpointFailed, e.CheckpointRestored)
