@@ -18,9 +18,9 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 import esexec  # noqa: E402  # this very clone, not what may be installed
 from docs import lives  # noqa: E402
 from esexec import cloudevents  # noqa: E402
-from esexec.client import alerts, checkpoints, executions, monitor, plans, resources, strategies  # noqa: E402
+from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
-from esexec.domain import strategies as strategies_of_domain  # noqa: E402
+from esexec.domain import strategies as strategies_of_domain
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -210,8 +210,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "ExecutionResult", "TaskResult", "ExecutionStatus", "TaskStatus", "ExecutionUpdate", "Progress", "TaskProgress",
         "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
         "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "ExecutionMetrics", "TimelineEntry", "Gantt", "Bar",
-        "Span", "Subscription", "Monitoring", "WorkerSample",
-        "ExecutionStatistics", "ExecutionTotals", "TaskStatistics", "TaskTotals", "Rollbacks", "Undoings",
+        "Span", "Subscription", "Monitoring", "WorkerSample", "ExecutionStatistics", "ExecutionTotals", "TaskStatistics",
+        "TaskTotals", "Rollbacks", "Undoings",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),
@@ -277,6 +277,7 @@ PARTS: dict[str, Any] = {
     "client.alerts": alerts.Alerts,
     "client.monitor": monitor.Monitor,
     "client.checkpoints": checkpoints.Checkpoints,
+    "client.histories": histories.Histories,
     "client.plans": plans.Plans,
     "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,

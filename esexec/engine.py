@@ -5,6 +5,7 @@ wants more belongs there. Executors and workers are processes of their own, or `
 """
 
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from typing import Any, Self, Unpack
 
 from esexec.client import Callback, Checkpoint, Client, Handle, Monitoring, Planner, Startable, StartOptions, Subscription
@@ -24,6 +25,7 @@ class ClientOptions(Auth, total=False):
     """What an engine's client can be given, as `Client`."""
 
     namespace: str
+    actor: str | None
     owner: str | None
     confirm_s: float
     patience: float
@@ -94,9 +96,11 @@ class Engine:
         """Its status now. See `Client.status`."""
         return await self.client.status(execution_id)
 
-    async def get_result(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
-        """Everything known of it now, without waiting; None if there is none of that id. See `Client.get`."""
-        return await self.client.get(execution_id, full=full)
+    async def get_result(
+        self, execution_id: str, *, version: int | None = None, at: datetime | None = None, full: bool = False
+    ) -> ExecutionResult | None:
+        """Everything known of it, now or as it was, without waiting; None if there is none of that id. See `Client.get`."""
+        return await self.client.get(execution_id, version=version, at=at, full=full)
 
     def monitor(self, execution_id: str) -> AsyncIterator[ExecutionUpdate]:
         """Its updates from the beginning to the end. See `Monitor`."""

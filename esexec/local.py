@@ -20,13 +20,14 @@ def connect(
     url: str | None = None,
     *,
     namespace: str = "default",
+    actor: str | None = None,
     owner: str | None = None,
     patience: float = 0.0,
     planner: Planner | None = None,
     **auth: Unpack[Auth],
 ) -> Client:
     """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
-    return Client(url, namespace=namespace, owner=owner, patience=patience, planner=planner, **auth)
+    return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
 
 
 @asynccontextmanager
@@ -40,6 +41,7 @@ async def local(
     store: str | Path = ".esexec",
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
+    actor: str | None = None,
     planner: Planner | None = None,
     projections: bool = True,
 ) -> AsyncIterator[Client]:
@@ -47,8 +49,8 @@ async def local(
     ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
-    `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are kept, in the store's
-    directory, so that lists and statistics can be asked for.
+    `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
+    kept, in the store's directory, so that lists and statistics can be asked for.
     """
     async with AsyncExitStack() as stack:
         if url is None:
@@ -63,4 +65,4 @@ async def local(
         if tasks or strategies:
             worker = Worker(url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace)
             await stack.enter_async_context(worker)
-        yield await stack.enter_async_context(Client(url, namespace=namespace, planner=planner))
+        yield await stack.enter_async_context(Client(url, namespace=namespace, actor=actor, planner=planner))

@@ -46,7 +46,8 @@ class ExecutionMetrics(msgspec.Struct, frozen=True, kw_only=True):
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One event. `n` and `version` number its commit and itself; `offset_ms` counts from the first commit.
 
-    `step` and `attempt` are None for what concerns the whole execution. `description` may hold whatever a handler said.
+    `step` and `attempt` are None for what concerns the whole execution. `actor`: who gave the command that this is of, if it is
+    of one and that was said. `description` may hold whatever a handler said.
     """
 
     time: datetime
@@ -57,6 +58,7 @@ class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None = None
     attempt: int | None = None
     description: str
+    actor: str | None = None
     event: Event
 
 

@@ -13,6 +13,7 @@ from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource
 from esexec.domain.strategies import RecoveryVerb
 from esexec.views import TimelineEntry as TimelineEntry
+from projections.actors import actors_by_event
 
 _MESSAGE_CHARS = 200
 
@@ -24,16 +25,18 @@ def timeline(commits: Iterable[Commit]) -> list[TimelineEntry]:
     for commit in commits:
         first = first or commit.time
         offset_ms = round((commit.time - first).total_seconds() * 1000)
-        for version, event in enumerate(commit.events, commit.version):
+        actors = actors_by_event(commit)
+        for index, event in enumerate(commit.events):
             entry = TimelineEntry(
                 time=commit.time,
                 offset_ms=offset_ms,
                 n=commit.n,
-                version=version,
+                version=commit.version + index,
                 type=e.type_of(event),
                 step=getattr(event, "step", None),
                 attempt=getattr(event, "attempt", None),
                 description=teller.describe(event),
+                actor=actors.get(index),
                 event=event,
             )
             entries.append(entry)

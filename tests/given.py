@@ -16,7 +16,7 @@ from esexec.domain import effects as fx
 from esexec.domain import events as e
 from esexec.domain import reports as r
 from esexec.domain.cached import CachedFrom
-from esexec.domain.commit import Cause, Commit, hash_of
+from esexec.domain.commit import Cause, Commit, hash_of, signed
 from esexec.domain.decider import Message as Decidable
 from esexec.domain.decider import decide, decide_message
 from esexec.domain.decision import NOWHERE, Decision, Surroundings, Verdict
@@ -273,13 +273,15 @@ class History:
         self.handed.note(effects_of(events, version, state, n))
         self.handed.prove(state)
         assert (problem := stuck(state, self.handed)) is None, f"{problem} after {events}"
+        actor, signed_causes = signed(causes)
         commit = Commit(
             v=codec.VERSION,
             execution_id=self.execution,
             n=n,
             version=version,
             time=time,
-            commands=causes,
+            commands=signed_causes,
+            actor=actor,
             executor="x",
             prev=hash_of(self.stored[-1].data) if self.stored else "",
             events=tuple(events),

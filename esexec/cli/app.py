@@ -13,6 +13,7 @@ from esexec.cli import (
     configure,
     control,
     events,
+    histories,
     lists,
     look,
     plans,
@@ -24,7 +25,7 @@ from esexec.cli import (
     strategies,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
-from esexec.cli.verb import JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
+from esexec.cli.verb import ActorOption, JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
 
 _EPILOG = "\b\nExit codes\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANING.items())
 
@@ -43,6 +44,7 @@ for verbs in (
     control,
     checkpoint,
     look,
+    histories,
     analyze,
     events,
     lists,
@@ -71,13 +73,14 @@ def _shared(
     server: ServerOption = None,
     namespace: NamespaceOption = None,
     store: StoreOption = None,
+    actor: ActorOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    ctx.obj = {"server": server, "namespace": namespace, "store": store, "json": json, "verbose": verbose}
+    ctx.obj = {"server": server, "namespace": namespace, "store": store, "actor": actor, "json": json, "verbose": verbose}
 
 
 def main() -> Never:

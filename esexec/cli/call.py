@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. Without a server named, the emb
 or one that lives as long as the verb does.
 """
 
+import getpass
 import shlex
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import msgspec
 
 from esexec.cli.text import clean
 from esexec.client import Client
+from esexec.client.actor import actor_of
 from esexec.domain.errors import NotFound, Unavailable
 from esexec.executor import Executor
 from esexec.nats.address import redacted
@@ -48,11 +50,12 @@ class Server:
 
 @dataclass(frozen=True)
 class Call:
-    """See the module. `server` None: the embedded one."""
+    """See the module. `server` None: the embedded one. `actor` None: whoever is at the keyboard."""
 
     server: str | None
     namespace: str
     store: Path
+    actor: str | None
     json: bool
     verbose: bool
 
@@ -129,4 +132,17 @@ class Call:
 
                 projector = await stack.enter_async_context(Projector(server.url, namespace=self.namespace, store=self.views))
                 await projector.caught_up()
-            yield await stack.enter_async_context(Client(server.url, namespace=self.namespace)), server
+            client = Client(server.url, namespace=self.namespace, actor=self.actor_at(server))
+            yield await stack.enter_async_context(client), server
+
+    def actor_at(self, server: Server) -> str | None:
+        """Who gives the commands. Raises `ValidationError` (`bad_actor`)."""
+        return actor_of(self.actor, server.url, {}) or _at_the_keyboard()
+
+
+def _at_the_keyboard() -> str | None:
+    """The user of the operating system; in a container there may be none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None

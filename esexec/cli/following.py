@@ -9,6 +9,7 @@ from esexec.cli.call import Call
 from esexec.cli.exits import Exit
 from esexec.client import Client
 from esexec.results import ExecutionResult
+from projections.timeline import TimelineEntry
 
 
 async def follow_to_end(
@@ -45,6 +46,11 @@ def fields_of(result: ExecutionResult) -> dict[str, Any]:
     for name in ("metrics", "resource_usage", "timeline"):
         del fields[name]
     return fields
+
+
+def command_of(entry: TimelineEntry) -> dict[str, Any]:
+    """A command that was carried out, as a JSON object: when, with which event, who gave it."""
+    return {"time": entry.time, "version": entry.version, "type": entry.type, "actor": entry.actor}
 
 
 def exit_of_result(result: ExecutionResult) -> Exit:

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +78,18 @@ def read_time(text: str, option: str) -> datetime:
         what = "is no time" if time is None else "has no offset from UTC"
         raise ValidationError(f"{option}: {text[:80]!r} {what}", code="bad_time", hint=hint)
     return time
+
+
+def read_moment(text: str, since: datetime, option: str) -> datetime:
+    """A time in the life of what began at `since`: a time of day is the first such moment in it, in UTC.
+
+    Without a fraction it is the end of that second: what is shown as of 12:03:07 had happened by then.
+    """
+    begin, of_day = since.astimezone(UTC), re.fullmatch(r"\d\d:\d\d(:\d\d(\.\d+)?)?", text, re.ASCII)
+    time = read_time(f"{begin:%Y-%m-%d}T{text}Z" if of_day else text, option)
+    if "." not in text:
+        time += timedelta(seconds=1, microseconds=-1)
+    return time + timedelta(days=1) if of_day and time < begin else time
 
 
 def read_deadline(text: str, option: str) -> datetime | str | float:

@@ -1,4 +1,4 @@
-"""`esexec watch`, `show`, `history`, `verify`: looking at executions. Nothing here changes any."""
+"""`esexec watch`, `show`: looking at executions, as they are and as they were. Nothing here changes any."""
 
 from typing import Annotated
 
@@ -6,16 +6,16 @@ import typer
 
 from esexec.cli.call import Call
 from esexec.cli.exits import Exit
-from esexec.cli.following import exit_of_result, fields_of, follow_to_end
-from esexec.cli.given import ExecutionIdArgument
+from esexec.cli.following import command_of, exit_of_result, fields_of, follow_to_end
+from esexec.cli.given import ExecutionIdArgument, read_moment
 from esexec.cli.verb import verb
-from esexec.client import Client
 from esexec.domain.errors import ValidationError
-from esexec.log.verify import Verification
+from esexec.domain.past import as_of
+from projections.timeline import timeline
 
 
 def register(app: typer.Typer) -> None:
-    for body in (watch, show, history, verify):
+    for body in (watch, show):
         verb(app)(body)
 
 
@@ -31,75 +31,30 @@ async def watch(call: Call, execution_id: ExecutionIdArgument) -> Exit:
         return exit_of_result(await client.get_or_raise(execution_id))
 
 
-async def show(call: Call, execution_id: ExecutionIdArgument) -> None:
-    """Show an execution: its status, its steps, its result or error."""
-    async with call.client() as (client, _):
-        result = await client.get_or_raise(execution_id)
-    if call.json:
-        call.document(fields_of(result))
-        return
-    from esexec.cli import render
-    from esexec.cli.terminal import show as print_
-    from esexec.cli.terminal import terminal
-
-    print_(terminal(), render.execution(result), render.outcome(result, stacks=call.verbose))
-
-
-async def history(
+async def show(
     call: Call,
-    execution_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The execution, or what executions share.", show_default=False)
-    ],
+    execution_id: ExecutionIdArgument,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="As it was then: 12:03:07 (UTC, as in its history) or with a date."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", help="As it was after that event.", show_default=False)
+    ] = None,
 ) -> None:
-    """Tell everything that happened, event by event. With --json one line per event, with all it holds."""
-    from projections.timeline import timeline
-
+    """Show an execution: its status, its steps, its result or error; now, or as it was."""
+    if at is not None and version is not None:
+        raise ValidationError("give either --at or --version", code="usage", hint="esexec show --help")
     async with call.client() as (client, _):
-        entries = timeline(await client.history(execution_id))
+        commits = await client.history(execution_id)
+        time = None if at is None else read_moment(at, commits[0].time, "--at")
+        result = await client.get_or_raise(execution_id, version=version, at=time)
+    entries = [entry for entry in timeline(as_of(commits, version=version, at=time)) if entry.actor is not None]
     if call.json:
-        for entry in entries:
-            call.line(entry)
+        call.document(fields_of(result) | {"commands": [command_of(entry) for entry in entries]})
         return
     from esexec.cli import render
     from esexec.cli.terminal import show as print_
     from esexec.cli.terminal import terminal
 
-    print_(terminal(), render.history(entries))
-
-
-async def verify(
-    call: Call,
-    execution_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The execution.", show_default=False)] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every history of the namespace.")] = False,
-) -> Exit:
-    """Check that a history is whole, unaltered and lawful."""
-    if (execution_id is None) != all_:
-        raise ValidationError("give either an execution's id or --all", code="usage", hint="esexec verify --help")
-    async with call.client() as (client, _):
-        reports = await _verify_all(client) if execution_id is None else [await client.verify(execution_id)]
-    broken = [report for report in reports if not report.ok]
-    if call.json:
-        call.document(reports[0] if execution_id else {"ok": not broken, "verified": len(reports), "broken": broken})
-    else:
-        _tell(reports, broken, one=execution_id is not None)
-    return Exit.CORRUPT if broken else Exit.OK
-
-
-async def _verify_all(client: Client) -> list[Verification]:
-    return [await client.verify(entity) for entity in await client.list_ids(shared=True)]
-
-
-def _tell(reports: list[Verification], broken: list[Verification], *, one: bool) -> None:
-    from esexec.cli import render
-    from esexec.cli.terminal import show as print_
-    from esexec.cli.terminal import terminal, text
-
-    console = terminal()
-    if one:
-        print_(console, render.verified(reports[0]))
-        return
-    for report in broken:
-        print_(console, text(f"{report.execution_id}: commit {report.commit}: {report.problem}", "red"))
-    commits, events = sum(report.commits for report in reports), sum(report.events for report in reports)
-    intact = f"{len(reports) - len(broken)} of {len(reports)} histories verified ({commits} commits, {events} events)"
-    print_(console, text(intact, "bold red" if broken else "green"))
+    print_(terminal(), render.execution(result, entries), render.outcome(result, stacks=call.verbose))

@@ -14,12 +14,15 @@ from esexec.cli.terminal import columns, text
 from esexec.client import Checkpoint
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.events import ExecutionCreated
 from esexec.domain.rollback import Undo
 from esexec.log.verify import Verification
 from esexec.results import ExecutionResult, ExecutionStatus, TaskResult
+from projections.difference import Change
 from projections.timeline import TimelineEntry, duration, not_undone
 
 _VALUE_LINES: Final = 40
+_COMMANDS: Final = 5
 _CELL_CHARS: Final = 300
 _FRAME: Final = re.compile(r'^ *File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 _DIM: Final = "bright_black"
@@ -146,8 +149,8 @@ def _simple(content: Any) -> str:
     return f"{content:,}"
 
 
-def execution(result: ExecutionResult) -> RenderableType:
-    """What is known of an execution, and a line for each of its steps."""
+def execution(result: ExecutionResult, commands: Iterable[TimelineEntry] = ()) -> RenderableType:
+    """What is known of an execution, the last `commands` that it was given, and a line for each of its steps."""
     facts = {
         "execution": result.execution_id,
         "plan": f"{result.name} ({result.plan_id[:12]})",
@@ -164,8 +167,18 @@ def execution(result: ExecutionResult) -> RenderableType:
         "variables": msgspec.json.encode(result.variables).decode()[:_CELL_CHARS] if result.variables else None,
     }
     known = [(text(name, _DIM), text(fact)) for name, fact in facts.items() if fact]
+    told = [entry for entry in commands if not isinstance(entry.event, ExecutionCreated)][-_COMMANDS:]
+    known += [(text("" if row else "commands", _DIM), _with_actor(entry, _when(entry.time))) for row, entry in enumerate(told)]
     steps = columns(*(_step(task, left=task.task_id in result.not_undone) for task in result.results))
     return Group(columns(*known), "", steps, "")
+
+
+def _with_actor(entry: TimelineEntry, when: str | None = None) -> Text:
+    """What happened, and who wished it; of a creation the words say so themselves."""
+    words = Text.assemble(*([text(f"{when}  ")] if when else []), text(entry.description, _tone(entry)))
+    if entry.actor is not None and not isinstance(entry.event, ExecutionCreated):
+        words.append_text(text(f" (by {entry.actor})", _DIM))
+    return words
 
 
 def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
@@ -269,7 +282,7 @@ def story(entries: Iterable[TimelineEntry]) -> RenderableType:
     told = [entry for entry in entries if entry.type not in ("task_scheduled", "compensation_scheduled")]
     ends = {(entry.n, entry.step, entry.attempt) for entry in told if entry.type in _ATTEMPT_ENDS}
     told = [entry for entry in told if entry.type not in _STARTS or (entry.n, entry.step, entry.attempt) not in ends]
-    return columns(*((text(_offset(entry), _DIM), text(entry.description, _tone(entry))) for entry in told))
+    return columns(*((text(_offset(entry), _DIM), _with_actor(entry)) for entry in told))
 
 
 def history(entries: Iterable[TimelineEntry]) -> RenderableType:
@@ -279,7 +292,7 @@ def history(entries: Iterable[TimelineEntry]) -> RenderableType:
             text(f"{entry.version:>4}", _DIM),
             text(f"{entry.time:%H:%M:%S}", _DIM),
             text(_offset(entry), _DIM),
-            text(entry.description, _tone(entry)),
+            _with_actor(entry),
         )
         for entry in entries
     )
@@ -301,3 +314,16 @@ def verified(report: Verification) -> Text:
     if report.ok:
         return text(f"history verified ({report.commits} commits, {report.events} events)", "green")
     return text(f"history not intact at commit {report.commit}: {report.problem}", "bold red")
+
+
+def changes(found: Iterable[Change], before: int, after: int) -> RenderableType:
+    """What is different between two versions: a line for each change."""
+    rows = [(text(change.what), text(_side(change.before)), text(_side(change.after))) for change in found]
+    head = (text("", _DIM), text(f"version {before}", _DIM), text(f"version {after}", _DIM))
+    return columns(head, *rows) if rows else text("nothing is different")
+
+
+def _side(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return content[:_CELL_CHARS] if content else "–"
+    return msgspec.json.encode(content).decode()[:_CELL_CHARS]

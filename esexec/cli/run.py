@@ -82,6 +82,7 @@ async def run(
             queues=slots,
             namespace=call.namespace,
             url=server.url,
+            actor=call.actor_at(server),
         )
         client = await stack.enter_async_context(opened)
         handle = await client.start(what, given, execution_id=execution_id, **options)

@@ -37,6 +37,15 @@ StoreOption = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="Files of the embedded server; else .esexec", rich_help_panel=_PANEL),
 ]
+ActorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        help="Who gives the command, for the history; else $ESEXEC_ACTOR, the NATS user, or you.",
+        rich_help_panel=_PANEL,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.", rich_help_panel=_PANEL)]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say more; errors with their traceback.", rich_help_panel=_PANEL)]
 
@@ -44,6 +53,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "server": (ServerOption, None),
     "namespace": (NamespaceOption, None),
     "store": (StoreOption, None),
+    "actor": (ActorOption, None),
     "json": (JsonOption, False),
     "verbose": (VerboseOption, False),
 }
@@ -59,7 +69,9 @@ class _Lines(logging.Handler):
             self.handleError(record)
 
 
-def verb(app: typer.Typer, *, interrupted: Exit = Exit.INTERRUPTED, drains: bool = False) -> Callable[[Body[P]], Body[P]]:
+def verb(
+    app: typer.Typer, *, name: str | None = None, interrupted: Exit = Exit.INTERRUPTED, drains: bool = False
+) -> Callable[[Body[P]], Body[P]]:
     """Makes a verb of `app`. `drains`: it says so when told to end. `interrupted`: its exit code then."""
 
     def register(body: Body[P]) -> Body[P]:
@@ -79,7 +91,7 @@ def verb(app: typer.Typer, *, interrupted: Exit = Exit.INTERRUPTED, drains: bool
         parameters = [context, *own, *shared_parameters()]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(body.__name__, help=body.__doc__)(command)
+        app.command(name or body.__name__, help=body.__doc__)(command)
         return body
 
     return register
@@ -100,6 +112,7 @@ def _call(before: dict[str, Any], behind: dict[str, Any]) -> Call:
         server=said["server"] or os.environ.get("NATS_URL") or None,
         namespace=said["namespace"] or DEFAULT_NAMESPACE,
         store=said["store"] or DEFAULT_STORE,
+        actor=said["actor"],
         json=bool(said["json"]),
         verbose=bool(said["verbose"]),
     )

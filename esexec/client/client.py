@@ -8,11 +8,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
+from esexec.client.actor import actor_of
 from esexec.client.alerts import Alerts
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.commands import Startable, StartOptions, checked_id, start_command
@@ -22,6 +24,7 @@ from esexec.client.events import EventReader, Since
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle
+from esexec.client.histories import Histories, not_yet
 from esexec.client.live import Live, LiveOf
 from esexec.client.monitor import Monitor
 from esexec.client.monitoring import Monitorings
@@ -47,6 +50,7 @@ from esexec.domain.errors import (
 )
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.past import as_of
 from esexec.domain.reading import read_change
 from esexec.domain.rollback import Undo, rollback_plan
 from esexec.domain.settings import NamespaceConfig
@@ -74,7 +78,9 @@ CONFIRM_S = 5.0
 class Client:
     """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
 
-    `owner`: the identity given along with every command. `planner`: makes plans from queries (`plans.create`).
+    `actor`: who gives the commands, for the history (`owner` is another name for it); else `$ESEXEC_ACTOR`, else the NATS user,
+    else nobody is named. `planner`: makes plans from queries (`plans.create`).
+
     Raises `Unavailable` on entry if no server answers.
     """
 
@@ -83,6 +89,7 @@ class Client:
         url: str | None = None,
         *,
         namespace: str = "default",
+        actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
         patience: float = 0.0,
@@ -90,11 +97,10 @@ class Client:
         **auth: Unpack[Auth],
     ) -> None:
         self.url = url or os.environ.get("NATS_URL") or "nats://127.0.0.1:4222"
-        self.owner = owner
+        self.actor = actor_of(actor or owner, self.url, auth)
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
-        self.alerts = Alerts(self)
-        self.monitor = Monitor(self)
+        self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -149,6 +155,11 @@ class Client:
     @property
     def namespace(self) -> str:
         return self._subjects.namespace
+
+    @property
+    def owner(self) -> str | None:
+        """`actor`: of the executions that it starts it is the owner."""
+        return self.actor
 
     # Starting --------------------------------------------------------------------------------------------------------------
 
@@ -267,22 +278,31 @@ class Client:
 
     # Reading -------------------------------------------------------------------------------------------------------------------
 
-    async def get(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
-        """Everything known of an execution; None if there is none of that id. `full`: with its `metrics`, `resource_usage` and
-        `timeline`, which are read from the whole history once more."""
-        state = await self._state(execution_id)
+    async def get(
+        self, execution_id: str, *, version: int | None = None, at: datetime | None = None, full: bool = False
+    ) -> ExecutionResult | None:
+        """Everything known of an execution; None if there is none of that id.
+
+        With `version` as it was after that event, with `at` as it was at that time (None: it had not begun). Raises `NotFound`
+        (`unknown_version`) for a version that it has not come to. `full`: with its `metrics`, `resource_usage` and `timeline` up
+        to there, which are read from the history once more.
+        """
+        past = version is not None or at is not None
+        state = await (self.histories.state(execution_id, version=version, at=at) if past else self._state(execution_id))
         if not state.exists:
             return None
         result = result_of(state)
         if full:
-            await self.monitor._fill(result)
+            await self.monitor._fill(result, version=version, at=at)
         return result
 
-    async def get_or_raise(self, execution_id: str, *, full: bool = False) -> ExecutionResult:
-        """As `get`; raises `NotFound`."""
-        found = await self.get(execution_id, full=full)
+    async def get_or_raise(
+        self, execution_id: str, *, version: int | None = None, at: datetime | None = None, full: bool = False
+    ) -> ExecutionResult:
+        """As `get`; raises `NotFound`, with the code `not_yet` if it began after `at`."""
+        found = await self.get(execution_id, version=version, at=at, full=full)
         if found is None:
-            raise not_found(execution_id)
+            raise not_found(execution_id) if at is None else not_yet(execution_id, at)
         return found
 
     async def status(self, execution_id: str) -> ExecutionStatus:
@@ -294,15 +314,16 @@ class Client:
         state = await self._state(execution_id)
         return outcome_of(state) if state.exists else Pending(ExecutionStatus.PENDING)
 
-    async def history(self, execution_id: str) -> list[Commit]:
+    async def history(self, execution_id: str, *, version: int | None = None, at: datetime | None = None) -> list[Commit]:
         """Its commits from the first to the last; also of what executions share (`list_ids(shared=True)`).
 
-        Raises `NotFound`, `CorruptHistory`.
+        With `version` or `at` up to that event, or time, the last of them cut where it must be. Raises `NotFound`,
+        `CorruptHistory`.
         """
         commits = await self._read_commits(checked_id(execution_id, ours=True))
         if not commits:
             raise not_found(execution_id)
-        return commits
+        return list(as_of(commits, version=version, at=at))
 
     async def verify(self, execution_id: str) -> Verification:
         """Whether its history is whole and lawful, and where it breaks if not; as `history`. Raises `NotFound`."""

@@ -1,5 +1,6 @@
 """`client.executions` and `client.tasks`: the client's verbs once more, by the documents' names."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from esexec.client.queries import Conditions, TaskConditions, executions_asked, tasks_asked
@@ -26,9 +27,11 @@ class Executions:
     def __init__(self, client: "Client") -> None:
         self._client = client
 
-    async def get(self, execution_id: str, *, full: bool = False) -> ExecutionResult | None:
+    async def get(
+        self, execution_id: str, *, version: int | None = None, at: datetime | None = None, full: bool = False
+    ) -> ExecutionResult | None:
         """See `Client.get`."""
-        return await self._client.get(execution_id, full=full)
+        return await self._client.get(execution_id, version=version, at=at, full=full)
 
     async def status(self, execution_id: str) -> ExecutionStatus:
         """See `Client.status`."""

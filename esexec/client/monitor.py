@@ -1,6 +1,7 @@
 """`client.monitor`: how executions go, live and in numbers. Everything is read from the log and what the server repeats of it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from esexec.client.commands import checked_id
@@ -93,9 +94,11 @@ class Monitor:
         """What its steps used, and what that cost. See `Resources.usage`. Raises `NotFound`."""
         return await self._client.resources.usage(execution_id)
 
-    async def _fill(self, result: ExecutionResult) -> None:
-        """Complete a result. Of an execution that runs, these may be a commit ahead of the rest."""
-        commits, time = await self._client.history(result.execution_id), now()
+    async def _fill(self, result: ExecutionResult, *, version: int | None = None, at: datetime | None = None) -> None:
+        """Complete a result. Of an execution that runs, these may be a commit ahead of the rest; of a past one they are as of its
+        last commit then."""
+        commits = await self._client.history(result.execution_id, version=version, at=at)
+        time = now() if version is None and at is None else commits[-1].time
         result.metrics = metrics.metrics_of(commits, time)
         result.timeline = timeline.timeline(commits)
         result.resource_usage = usage.usage_in(commits, time)

@@ -28,7 +28,7 @@ def of_start(
         raise ValidationError("a start has either start_at or delay", code="start_at_and_delay", hint="leave one of them out")
     said: dict[str, Any] = {}
     if start_at is not None:
-        said["start_at"] = _time("start_at", start_at)
+        said["start_at"] = checked_time("start_at", start_at)
     if delay is not None:
         said["delay_ms"] = milliseconds(delay, name="delay")
     ends = [end for end in [_deadline(deadline)] if end is not None]
@@ -53,12 +53,13 @@ def patience(wait_timeout: Duration | None) -> float | None:
 
 def _deadline(value: datetime | Duration | None) -> datetime | None:
     if value is None or isinstance(value, datetime):
-        return None if value is None else _time("deadline", value)
+        return None if value is None else checked_time("deadline", value)
     left_ms = milliseconds(value, name="deadline")
     return now() + timedelta(milliseconds=left_ms) if left_ms else None
 
 
-def _time(name: str, value: datetime) -> datetime:
+def checked_time(name: str, value: datetime) -> datetime:
+    """The time in UTC. Raises `ValidationError`: `invalid_time`, `naive_time`."""
     if not isinstance(value, datetime):
         raise ValidationError(f"{name} is no time: {value!r:.80}", code="invalid_time", hint="give a datetime with its time zone")
     if value.utcoffset() is None:

@@ -36,7 +36,7 @@ def decide_control(decision: Decision, command: c.ControlCommand, time: datetime
         return Verdict("repeated", n=state.applied[command.id])
     verdict = _DECIDE[type(command)](decision, command, time)
     if verdict.kind == "applied":
-        decision.cause(command.id, time)
+        decision.cause(command.id, time, command.actor)
         advance(decision)
     return verdict
 

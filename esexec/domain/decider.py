@@ -93,7 +93,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         begin_run(decision)
     if decision.state.started_at is None and deadline is not None:
         decision.emit(e.DeadlineSet(deadline=deadline))
-    decision.cause(command.id, time)
+    decision.cause(command.id, time, command.actor)
     advance(decision)
     return APPLIED
 

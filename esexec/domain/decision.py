@@ -99,9 +99,9 @@ class Decision:
         self.events.append(event)
         evolve(self.state, event)
 
-    def cause(self, cause_id: str, time: datetime) -> None:
-        """This message is part of why the commit exists. Called after its events were emitted."""
-        self.causes.append(Cause(cause_id, time))
+    def cause(self, cause_id: str, time: datetime, actor: str | None = None) -> None:
+        """This message is part of why the commit exists; `actor` gave the command. Called after its events were emitted."""
+        self.causes.append(Cause(cause_id, time, actor))
         if "/" not in cause_id:  # which of a commit's wishes set the course is not told to whoever reads it
             self.wished = time = max(time, self.wished or time)
         note_cause(self.state, cause_id, time)

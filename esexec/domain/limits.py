@@ -111,6 +111,10 @@ resource_lease_max_ms: Final = 24 * 3600 * 1000
 commits_before_compaction: Final = 200
 """So many commits after the last one that held its whole state, a rate limit, a key or the pools are compacted."""
 
+# The log as a library's ------------------------------------------------------------------------------------------------------
+snapshots_bytes: Final = 256 * 1024 * 1024
+"""Snapshots of executions that `esexec.eventsourcing` keeps of a namespace; the oldest give way."""
+
 # Time ----------------------------------------------------------------------------------------------------------------
 cancel_grace_ms: Final = 10_000
 """How long a cancelled execution waits for its running attempts."""

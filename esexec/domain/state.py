@@ -422,9 +422,12 @@ def table(state: ExecutionState, name: str) -> dict[Any, Any]:
 
 
 def phase_of(state: ExecutionState) -> str:
-    """The phase as it is shown: the state's own, `scheduled` before a start time, `recovering` while a strategy is asked."""
+    """The phase as it is shown: the state's own, `scheduled` before a start time, `recovering` while a strategy is asked.
+
+    `created`: in the past only, as it was between the first event and the one behind it.
+    """
     if state.slot is not None and not state.slot.granted:
         return "queued"
-    if state.phase == "queued" and state.exists and state.created.start_at is not None:
-        return "scheduled"
+    if state.phase == "queued" and state.exists:
+        return "created" if state.created.start_at is None else "scheduled"
     return "recovering" if state.phase == "executing" and state.recovering else state.phase

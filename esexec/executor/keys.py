@@ -23,8 +23,8 @@ class Owner(NamedTuple):
     exists: bool
 
 
-async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: str) -> Owner:
-    """Bind the key to this execution if it is free; whose it is then."""
+async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: str, actor: str | None) -> Owner:
+    """Bind the key to this execution if it is free, for `actor` who starts it; whose it is then."""
     entity = key_entity(key)
     n, position, prev = 1, 0, ""
     while True:
@@ -34,6 +34,7 @@ async def bind(log: Log, key: str, execution_id: str, time: datetime, executor: 
             n=n,
             version=n,
             time=time,
+            actor=actor,
             executor=executor,
             prev=prev,
             events=(e.KeyBound(key=key, execution_id=execution_id),),

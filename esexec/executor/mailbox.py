@@ -14,7 +14,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.admission import decide_grant
 from esexec.domain.attempts import decide_report
-from esexec.domain.commit import Commit, hash_of
+from esexec.domain.commit import Commit, hash_of, signed
 from esexec.domain.decider import decide_continue, decide_control, decide_due, decide_start
 from esexec.domain.decision import Decision, Verdict
 from esexec.domain.effects import DispatchAttempt, Effect, effects_of, open_effects
@@ -162,14 +162,15 @@ class Mailbox:
 
     async def _append(self, state: ExecutionState, decision: Decision, decided: list[tuple[Envelope, Verdict]]) -> None:
         batch = self.appending = Batch(state, decided)
+        actor, causes = signed(decision.causes)
         batch.commit = Commit(
             v=codec.VERSION,
             execution_id=self.entity,
             n=state.n,
             version=decision.first_version,
             time=decision.time,
-            commands=tuple(decision.causes),
-            actor=_actor_of(decided),
+            commands=causes,
+            actor=actor,
             executor=self.desk.name,
             prev=state.prev,
             events=tuple(decision.events),
@@ -247,11 +248,3 @@ class Mailbox:
         effects = open_effects(state) if commit is None else effects_of(commit.events, commit.version, state, commit.n)
         batch.effects = [one._replace(again=True, in_hand=True) if isinstance(one, DispatchAttempt) else one for one in effects]
         await self.carry(batch)
-
-
-def _actor_of(decided: list[tuple[Envelope, Verdict]]) -> str | None:
-    """Who wished it, if a client did and said who it is."""
-    for envelope, _ in decided:
-        if isinstance(envelope.content, c.AnyCommand) and envelope.content.actor is not None:
-            return envelope.content.actor
-    return None

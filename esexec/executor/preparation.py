@@ -97,7 +97,8 @@ class Preparation:
             envelope.ready = True  # it will be refused as a conflict
             await self._desk.take(envelope)
             return
-        owner = await keys.bind(self._desk.log, start.idempotency_key, envelope.entity, envelope.time, self._desk.name)
+        key, name = start.idempotency_key, self._desk.name
+        owner = await keys.bind(self._desk.log, key, envelope.entity, envelope.time, name, start.actor)
         if owner.execution_id == envelope.entity:
             envelope.ready = True
             await self._desk.take(envelope)

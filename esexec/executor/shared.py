@@ -10,7 +10,7 @@ somebody who died before telling: then what follows from the entity's state is t
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.commit import Commit, hash_of
+from esexec.domain.commit import Cause, Commit, hash_of, signed
 from esexec.domain.effects import SetTimer
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
 from esexec.domain.messages import Answer
@@ -188,15 +188,14 @@ class SharedDesk:
         self, entity: str, known: Known, decision: SharedDecision, batch: list[Envelope], verdicts: list[Verdict]
     ) -> Known | None:
         """The entity once the commit stands; None: somebody else's does."""
-        state, actor = decision.state, None
+        state = decision.state
         for envelope, verdict in zip(batch, verdicts, strict=True):
             content = envelope.content
             if isinstance(content, c.AnyCommand) and verdict.kind == "done" and content.id not in decision.denied:
-                decision.cause(content.id, envelope.time)
+                decision.cause(content.id, envelope.time, content.actor)
                 remember(state.applied, content.id, state.n)
-                actor = actor or content.actor
         end(state, len(decision.events))
-        return await self._store(known, state, decision.first_version, decision.events, tuple(decision.causes), actor)
+        return await self._store(known, state, decision.first_version, decision.events, decision.causes)
 
     async def _store(
         self,
@@ -204,17 +203,17 @@ class SharedDesk:
         state: SharedState,
         version: int,
         events: list[Any],
-        causes: tuple[Any, ...],
-        actor: str | None = None,
+        causes: Sequence[Cause],
     ) -> Known | None:
         assert state.time is not None
+        actor, signed_causes = signed(causes)
         commit = Commit(
             v=codec.VERSION,
             execution_id=state.entity,
             n=state.n,
             version=version,
             time=state.time,
-            commands=causes,
+            commands=signed_causes,
             actor=actor,
             executor=self._name,
             prev=hash_of(known.last.data) if known.last is not None else "",

@@ -12,7 +12,7 @@ from functools import partial
 from esexec.domain.errors import CorruptHistory, Unavailable
 from esexec.log.port import Appended, Stored
 from esexec.nats.connection import ApiError, Connection
-from esexec.nats.direct import DirectReader, Message, TooMany, read_leader, subjects_of
+from esexec.nats.direct import DirectReader, Message, TooMany, messages_in, read_leader, subject_pages, subjects_of
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
@@ -20,6 +20,8 @@ logger = logging.getLogger("esexec.log")
 
 _PAGE = 1000
 """Commits that are asked for by name at once: the server takes 1024."""
+_PAGE_BYTES = 8_000_000
+"""Of commits of all entities that are read at once."""
 _NEWS = 8
 """Commits that are asked for first by who looks what is new: mostly there is none, and every name is a few dozen bytes."""
 _ASK_AGAIN_S = 0.25
@@ -94,19 +96,9 @@ class JetStreamLog:
     async def load_raw(self, entity: str) -> list[Stored]:
         """What is stored, in the order of its numbers, gaps and all: for `verify`, which says what is missing."""
         subjects = await subjects_of(self._connection, self._stream, f"{self._prefix}.{entity}.*")
-        found = {message.subject: message for message in await self._all(subjects)}
+        found = {message.subject: message for message in await self._reader.all_of(self._stream, subjects)}
         stored = [Stored(_number(subject), one.sequence, one.data) for subject, one in found.items()]
         return sorted(stored, key=lambda one: (one.n, one.position))
-
-    async def _all(self, subjects: list[str]) -> list[Message]:
-        """The messages of these subjects, however many and however large."""
-        if len(subjects) <= _PAGE:
-            try:
-                return await self._reader.last_of_each(self._stream, subjects) if subjects else []
-            except TooMany:
-                pass
-        half = len(subjects) // 2
-        return await self._all(subjects[:half]) + await self._all(subjects[half:])
 
     def _in_order(self, entity: str, messages: list[Message], first: int = 1) -> list[Stored]:
         commits = [Stored(_number(message.subject), message.sequence, message.data) for message in messages]
@@ -130,11 +122,29 @@ class JetStreamLog:
     async def entities(self) -> AsyncIterator[str]:
         # All subjects are asked for, not only those of first commits: a history whose first was dropped is to be found as well.
         seen: set[str] = set()
-        for subject in await subjects_of(self._connection, self._stream, f"{self._prefix}.*.*"):
-            entity = subject.rsplit(".", 2)[1]
-            if entity not in seen:
-                seen.add(entity)
-                yield entity
+        async for page in subject_pages(self._connection, self._stream, f"{self._prefix}.*.*"):
+            for subject in page:
+                entity = subject.rsplit(".", 2)[1]
+                if entity not in seen:
+                    seen.add(entity)
+                    yield entity
+
+    async def page(self, after: int, most: int) -> list[tuple[str, Stored]]:
+        """Up to `most` commits of all entities, with whose they are, in the order of their positions, which are above `after`.
+
+        None: there are none yet (a follower may answer). Raises `Unavailable`.
+        """
+        found = await self._reader.from_first(self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES)
+        return [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
+
+    async def newest(self) -> Stored | None:
+        """The last commit of all, as the leader knows it now."""
+        found = await read_leader(self._connection, self._stream, f"{self._prefix}.*.*")
+        return None if found is None else Stored(_number(found.subject), found.sequence, found.data)
+
+    async def size(self) -> int:
+        """How many commits there are, of all entities."""
+        return await messages_in(self._connection, self._stream)
 
 
 def _number(subject: str) -> int:

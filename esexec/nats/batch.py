@@ -17,6 +17,8 @@ from esexec.world import new_id
 
 MOST: Final = 1000
 """The server takes so many messages in one batch."""
+INCOMPLETE: Final = 10176
+"""The server does not have all messages of a batch, and has dropped the others."""
 _ANSWER_S: Final = 10.0
 
 _decode = msgspec.json.Decoder(Ack).decode
@@ -43,11 +45,19 @@ async def store_batch(connection: Connection, parts: Sequence[Part]) -> Ack:
     except OutboundBufferLimitError:
         raise Unavailable(f"the NATS server at {connection.shown_url} is away") from None
     headers = _headers(batch, len(parts)) | {"Nats-Batch-Commit": "1"} | last.headers
-    answer = await _answer(connection, last, headers)
+    return _ack(last, await _answer(connection, last, headers))
+
+
+async def store_one(connection: Connection, part: Part) -> Ack:
+    """The same for one message, without a batch: 0.2 ms. Raises as `store_batch`."""
+    return _ack(part, await _answer(connection, part, part.headers))
+
+
+def _ack(part: Part, answer: Msg) -> Ack:
     try:
         return _decode(answer.data)
     except msgspec.MsgspecError as error:
-        raise Unavailable(f"the answer to a batch for {last.subject} cannot be read: {error}") from error
+        raise Unavailable(f"the answer to a batch for {part.subject} cannot be read: {error}") from error
 
 
 async def _answer(connection: Connection, last: Part, headers: dict[str, str]) -> Msg:

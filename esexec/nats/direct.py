@@ -7,6 +7,7 @@
 import asyncio
 import base64
 import itertools
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,8 @@ from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 
 _TIMEOUT_S = 5.0
+_PAGE = 1000
+"""Messages that are asked for by name at once: the server takes 1024."""
 _SILENCE_S = 2.0
 """An answer of which nothing more comes for so long is lost; one that is long in coming is not."""
 
@@ -68,6 +71,16 @@ class DirectReader:
         """
         body = msgspec.json.encode({"multi_last": subjects, "batch": 1024})
         return await self._ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout)
+
+    async def all_of(self, stream: str, subjects: list[str]) -> list[Message]:
+        """The same for subjects by name, however many and however large, in no particular order."""
+        if len(subjects) <= _PAGE:
+            try:
+                return await self.last_of_each(stream, subjects) if subjects else []
+            except TooMany:
+                pass
+        half = len(subjects) // 2
+        return await self.all_of(stream, subjects[:half]) + await self.all_of(stream, subjects[half:])
 
     async def from_first(
         self,
@@ -210,12 +223,25 @@ async def first_since(connection: Connection, stream: str, time: datetime) -> in
 
 
 async def subjects_of(connection: Connection, stream: str, pattern: str) -> list[str]:
-    """Every subject of a stream that matches, paged."""
-    subjects: list[str] = []
+    """Every subject of a stream that matches."""
+    return [subject async for page in subject_pages(connection, stream, pattern) for subject in page]
+
+
+async def subject_pages(connection: Connection, stream: str, pattern: str) -> AsyncIterator[list[str]]:
+    """The same in pages of up to 100,000: there may be more than one wants to hold."""
+    seen = 0
     while True:
-        body = {"subjects_filter": pattern, "offset": len(subjects)}
+        body = {"subjects_filter": pattern, "offset": seen}
         answer = await connection.api(f"STREAM.INFO.{stream}", body)
-        page = answer["state"].get("subjects") or {}
-        subjects.extend(page)
-        if not page or len(subjects) >= answer.get("total", len(subjects)):
-            return subjects
+        page = list(answer["state"].get("subjects") or ())
+        seen += len(page)
+        if page:
+            yield page
+        if not page or seen >= answer.get("total", seen):
+            return
+
+
+async def messages_in(connection: Connection, stream: str) -> int:
+    """How many messages a stream holds."""
+    answer = await connection.api(f"STREAM.INFO.{stream}")
+    return int(answer["state"]["messages"])

@@ -246,9 +246,22 @@ async def lane_names(connection: Connection, subjects: Subjects) -> list[tuple[s
     return sorted(lanes)
 
 
+async def ensure_stored(connection: Connection, subjects: Subjects, purpose: str, max_bytes: int = -1) -> None:
+    """Makes the stream of what `esexec.eventsourcing` stores for a purpose. Beyond `max_bytes` the oldest give way."""
+    config: Config = {
+        "name": subjects.stored_stream(purpose),
+        "subjects": [subjects.stored_all(purpose)],
+        "max_bytes": max_bytes,
+        "allow_direct": True,
+        "allow_atomic": True,
+    }
+    await _create_stream(connection, config)
+
+
 async def delete_streams(connection: Connection, subjects: Subjects) -> None:
     """Deletes everything of the namespace, for ever. For tests."""
-    await asyncio.gather(*(_delete_stream(connection, name) for name in subjects.stream_names))
+    stored = (await connection.api("STREAM.NAMES", {"subject": subjects.stored_everything})).get("streams") or []
+    await asyncio.gather(*(_delete_stream(connection, name) for name in (*subjects.stream_names, *stored)))
 
 
 async def _create_stream(connection: Connection, config: Config) -> bool:

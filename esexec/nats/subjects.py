@@ -388,6 +388,23 @@ class Subjects:
         """Where a question to read models is asked."""
         return f"{self._prefix}.query.{question}"
 
+    def stored_stream(self, purpose: str) -> str:
+        """The stream of what `esexec.eventsourcing` stores for a purpose; none of `STREAMS`, made when it is first needed."""
+        return self.stream(f"STORED_{purpose.upper()}")
+
+    def stored(self, purpose: str, originator: str, version: int | str) -> str:
+        """Where one of these events is stored. `*` as version for all of an originator."""
+        return f"{self._prefix}.stored.{purpose}.{originator}.{version}"
+
+    def stored_all(self, purpose: str) -> str:
+        """All that is stored for a purpose."""
+        return f"{self._prefix}.stored.{purpose}.>"
+
+    @property
+    def stored_everything(self) -> str:
+        """All that is stored for any purpose."""
+        return f"{self._prefix}.stored.>"
+
     def reply(self, execution: str, command_id: str) -> str:
         """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""
         return f"{self._prefix}.reply.{execution}.{command_id}"

@@ -38,6 +38,7 @@ _VARIES = [
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"\b\d+ ms|\b\d+\.\d+ s\b"), "DURATION"),
     (re.compile(r"\b\d+ commits, \d+ events"), "COUNTS"),
+    (re.compile(r"\b(\d+ of )?\d+ commits\b"), "COMMITS"),
     (re.compile(r"^ *\d+ %"), "PERCENT"),
     (re.compile(r":\d{5}\b"), ":PORT"),
     (re.compile(r" +"), " "),
@@ -60,6 +61,7 @@ class Stage:
         paths = f"{ROOT}{os.pathsep}{directory}"
         self.environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
         self.environment.pop("NATS_URL", None)
+        self.environment["ESEXEC_ACTOR"] = "ada"
         self.printed = ""
         self.answer: Any = None
         self._names: dict[str, Any] = {"__name__": "page", "esexec": esexec}

@@ -1,6 +1,6 @@
 """What is given on the command line of times, metadata and options of a start."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 import esexec
 from esexec.cli.configure import read_settings
 from esexec.cli.exits import Exit, exit_of
-from esexec.cli.given import check_tasks, read_deadline, read_duration, read_metadata, read_time, time_options
+from esexec.cli.given import check_tasks, read_deadline, read_duration, read_metadata, read_moment, read_time, time_options
 from esexec.domain.errors import NotFound, Refused, ValidationError
 
 
@@ -25,6 +25,36 @@ def test_times_that_cannot_be(text: str) -> None:
         read_time(text, "--start-at")
     assert refused.value.code == "bad_time"
     assert "2027-" in (refused.value.hint or "")
+
+
+BEGUN = datetime(2026, 11, 30, 12, 3, 7, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("12:03:07", 0.749_999),
+        ("12:03:07.250", 0.0),
+        ("12:03:08", 1.749_999),
+        ("12:04", 53.749_999),
+        ("12:03:06", 86_399.749_999),
+        ("00:00:00", 43_013.749_999),
+        ("2026-11-30T12:03:07Z", 0.749_999),
+        ("2026-11-30T13:03:08+01:00", 1.749_999),
+        ("2026-11-30T12:03:07.000001Z", -0.249_999),
+    ],
+)
+def test_a_moment_in_a_life(text: str, seconds: float) -> None:
+    """A time of day is the first such moment since the beginning; a whole second lasts to its end."""
+    assert read_moment(text, BEGUN, "--at") == BEGUN + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["2026-11-30T12:03:07", "noon", "", "24:30:00", "1:2:3", "12"])
+def test_a_moment_that_is_none(text: str) -> None:
+    """What is no time, or has no offset beside its date, is refused."""
+    with pytest.raises(ValidationError) as refused:
+        read_moment(text, BEGUN, "--at")
+    assert refused.value.code == "bad_time"
 
 
 def test_a_deadline_is_a_time_or_a_duration() -> None:

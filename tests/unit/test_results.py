@@ -6,6 +6,8 @@ import pytest
 from esexec.domain import commands as c
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ExecutionCancelled, ExecutionError, TaskTimeout
+from esexec.domain.evolve import fold
+from esexec.domain.past import as_of
 from esexec.domain.settings import TaskInfo
 from esexec.results import (
     Err,
@@ -20,6 +22,7 @@ from esexec.results import (
     update_of,
 )
 from tests.given import (
+    EXECUTION,
     History,
     Message,
     TimerOf,
@@ -380,3 +383,10 @@ def test_progress_counts_every_ended_step() -> None:
 def test_a_workers_clock_that_goes_backwards_gives_no_negative_duration() -> None:
     """Durations are never below zero."""
     assert told(start("a"), completed("a", 1, began=10, ended=5)).step("a").duration_ms == 0
+
+
+def test_the_phase_right_after_the_first_event() -> None:
+    """Looking back one sees an execution that nothing has happened to yet: it does not wait for anything."""
+    history = given(start("a"))
+    then = result_of(fold(EXECUTION, as_of(history.commits, version=1)))
+    assert (then.status, then.current_phase) == (ExecutionStatus.PENDING, "created")

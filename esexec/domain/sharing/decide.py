@@ -167,9 +167,9 @@ class SharedDecision:
             case c.ReleaseResources():
                 return self._give_back(command)
 
-    def cause(self, command_id: str, time: datetime) -> None:
-        """The commit is made for this command as well."""
-        self.causes.append(Cause(command_id, time))
+    def cause(self, command_id: str, time: datetime, actor: str | None = None) -> None:
+        """The commit is made for this command as well, which `actor` gave."""
+        self.causes.append(Cause(command_id, time, actor))
 
     # Settling ------------------------------------------------------------------------------------------------------------
 
