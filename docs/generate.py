@@ -20,7 +20,7 @@ from docs import lives  # noqa: E402
 from esexec import cloudevents  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
-from esexec.domain import strategies as strategies_of_domain
+from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -68,7 +68,7 @@ class Attempt(msgspec.Struct, kw_only=True, gc=False):
 
     def end(self, outcome: Outcome, time: datetime, ended: datetime | None) -> None:
         if self.doing == "running" and self.began is not None and self.handed_out is not None and ended is not None:
-            took = max(ended - self.began, timedelta())
+            took = max(min(ended - self.began, time - self.handed_out), timedelta())  # whatever a worker says
             end = min(self.since + took, time)
             start = max(self.handed_out, end - took)
             if start < self.since:  # the worker's clock is ahead of the log's

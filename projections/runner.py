@@ -18,6 +18,7 @@ from eventsourcing.persistence import IntegrityError, PersistenceError, Tracking
 from esexec.domain.commit import hash_of
 from esexec.domain.errors import EsexecError, Unavailable
 from esexec.log.port import Log
+from esexec.nats.connection import ApiError
 from projections.asks import ProjectionStatus
 from projections.projection import Outside, Projection
 from projections.source import EVENTS_PER_POSITION, Page, Recorded, Rewound, Source
@@ -141,7 +142,7 @@ class Runner:
             except IntegrityError:
                 logger.warning("%s: another process went on with it meanwhile", self.name)
                 self.projection.forget()
-            except (PersistenceError, Unavailable) as error:
+            except (PersistenceError, Unavailable, ApiError) as error:
                 self.state, self._error = "retrying", str(error) or repr(error)
                 logger.warning("%s: tried again in %g s: %s", self.name, backoff_s, self._error)
                 self.projection.forget()

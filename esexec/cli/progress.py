@@ -23,6 +23,8 @@ from projections.timeline import Teller, duration, not_undone
 
 NARROW: Final = 84
 """Below this many columns the steps' descriptions are left out."""
+_WORTH_TELLING_MS = 1_000
+"""What takes less is over before it is read."""
 _FRAME_LINES: Final = 6
 
 LOOKS: Final = {
@@ -273,8 +275,8 @@ class Progress:
 
 
 def _left(remaining_ms: float | None) -> str:
-    """`, about 12.0 s left`; nothing where that is not known, or over."""
-    return f", about {duration(remaining_ms)} left" if remaining_ms else ""
+    """`, about 12.0 s left`; nothing where that is not known, or not worth telling."""
+    return f", about {duration(remaining_ms)} left" if remaining_ms and remaining_ms >= _WORTH_TELLING_MS else ""
 
 
 def _since(start: datetime, end: datetime) -> str:

@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +28,12 @@ from tests.integration.raw import RawClient
 
 VIEWS = Path(".esexec/projections")
 FAILED = AlertCondition("execution_failed", "gte", 1)
-go_on = asyncio.Event()
+
+
+class Gate:
+    """`waits` waits until it is opened; each test has one of its own."""
+
+    opened = asyncio.Event()
 
 
 @esexec.task(max_retries=0)
@@ -43,18 +48,16 @@ async def bad() -> None:
 
 @esexec.task
 async def waits() -> None:
-    await go_on.wait()
+    await Gate.opened.wait()
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks and samples are looked at often; nothing is waited for that is not there."""
     monkeypatch.setattr(alerts.AlertsProjection, "tick_s", 0.05)
     monkeypatch.setattr(alerts, "_BEHIND", timedelta(0))
     monkeypatch.setattr(looking, "_EVERY_S", 0.1)
-    go_on.clear()
-    yield
-    go_on.set()
+    monkeypatch.setattr(Gate, "opened", asyncio.Event())
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ async def test_an_execution_that_runs_too_long_is_told_while_it_runs(site: Engin
     assert (told[0].triggered_at, told[0].value) == (begun + timedelta(milliseconds=301), 301)
     page = await site.client.alerts.history(state="triggered")
     assert short(page.items) == ["triggered long w1"]
-    go_on.set()
+    Gate.opened.set()
     await until(lambda: len(told) == 2)
     page = await site.client.alerts.history(execution_id="w1")
     assert short(page.items) == ["resolved long w1"]
@@ -217,7 +220,7 @@ async def test_what_workers_say_of_themselves_is_heard(engine: Engine) -> None:
     """A worker's own samples, of one that is at an execution of the plan; nobody else's."""
     await engine.projector()
     await engine.worker(waits, name="busy", sample_ms=50)
-    await engine.worker(name="idle", sample_ms=50)
+    await engine.worker(name="idle", queues={"others": 1}, sample_ms=50)
     told: list[Alert] = []
     await engine.client.alerts.set(AlertCondition("memory_usage", "gt", 0, plan="waits"), told.append, id="memory")
     await engine.client.start(waits, execution_id="w1")
@@ -225,6 +228,7 @@ async def test_what_workers_say_of_themselves_is_heard(engine: Engine) -> None:
     assert short(told) == ["triggered memory busy"]
     assert told[0].value is not None
     assert 0 < told[0].value < 100
+    Gate.opened.set()
 
 
 async def test_queues_and_projections_are_looked_at(engine: Engine) -> None:
@@ -388,6 +392,7 @@ async def test_alerts_are_posted(site: Engine, hook: str) -> None:
     alert = msgspec.convert(body, Alert)
     assert (path, alert.state, alert.execution_id, key) == ("/here", "triggered", "w1", f"{alert.id}.triggered")
     assert Hook.posts[1][1]["state"] == "resolved"
+    Gate.opened.set()
 
 
 async def test_a_webhook_that_fails_is_tried_again_and_given_up(

@@ -272,6 +272,10 @@ async def test_an_odd_report_breaks_nothing(engine: Engine, raw: RawClient, repo
     assert (await handle.wait(wait_timeout=5)).status.is_final
     assert (await engine.client.verify(handle.id)).ok
     await still_works(engine)
+    projector = await engine.projector()
+    await asyncio.wait_for(projector.caught_up(), 10)
+    statuses = (await engine.client.queries.projections()).projections
+    assert {one.name: one.error for one in statuses if one.state == "failed"} == {}
 
 
 async def _all(engine: Engine, handle: esexec.Handle) -> Any:
