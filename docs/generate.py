@@ -7,18 +7,19 @@ import argparse
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 REFERENCE = Path(__file__).parent / "reference"
 sys.path.insert(0, str(REFERENCE.parents[1]))
 
 import esexec  # noqa: E402  # this very clone, not what may be installed
-from docs import lives  # noqa: E402
+import projections  # noqa: E402
+from docs import lives, questions  # noqa: E402
+from docs.source import cell, definition, markdown, said, table, tree_of  # noqa: E402
 from esexec import cloudevents  # noqa: E402
-from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, resources, strategies  # noqa: E402
+from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -33,52 +34,9 @@ def pages() -> dict[Path, str]:
         REFERENCE / "limits.md": limits_page(),
         REFERENCE / "events.md": events_page(),
         REFERENCE / "python.md": python_page(),
+        questions.PAGE: questions.queries_page(),
         lives.PAGE: lives.lifecycle_page(),
     }
-
-
-# Reading source --------------------------------------------------------------------------------------------------------
-
-
-class Said(NamedTuple):
-    """An assignment or annotated field and the docstring below it."""
-
-    name: str
-    kind: str
-    value: str | None
-    doc: str
-
-
-def tree_of(thing: Any) -> ast.Module:
-    """The syntax tree of the file in which a module, class or function is written."""
-    return ast.parse(Path(inspect.getsourcefile(thing) or "").read_text(encoding="utf-8"))
-
-
-def definition(thing: Any, name: str) -> ast.stmt | None:
-    """The last statement of the file that defines `name`: of overloads the one that does the work."""
-    found = [node for node in tree_of(thing).body if getattr(node, "name", None) == name]
-    return found[-1] if found else None
-
-
-def said(body: list[ast.stmt]) -> Iterator[Said]:
-    """The fields, constants and type aliases of a module or class."""
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        doc = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            value = None if node.value is None else ast.unparse(node.value)
-            yield Said(node.target.id, ast.unparse(node.annotation), value, str(doc))
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            yield Said(node.targets[0].id, "", ast.unparse(node.value), str(doc))
-
-
-def markdown(doc: str | None) -> str:
-    """A docstring as Markdown."""
-    return inspect.cleandoc(doc or "").strip()
-
-
-def cell(text: str) -> str:
-    """A docstring in one cell of a table."""
-    return " ".join(markdown(text).split()).replace("|", "\\|")
 
 
 # Limits ----------------------------------------------------------------------------------------------------------------
@@ -174,18 +132,7 @@ def _event(name: str, kind: Any) -> list[str]:
     node = definition(events, kind.__name__)
     assert isinstance(node, ast.ClassDef)
     fields = [one for one in said(node.body) if one.kind]
-    if fields:
-        lines += ["", "| field | type | default |", "| --- | --- | --- |"]
-        lines += [f"| `{one.name}` | `{cell(one.kind)}` | {_default(one.value)} |" for one in fields]
-    return lines
-
-
-def _default(value: str | None) -> str:
-    if value is None:
-        return "must be there"
-    named = {"EMPTY_CONFIG": "{}", "EMPTY_NAMESPACE": "{}", "EVERY_ERROR": '["*"]'}
-    as_json = {**named, "()": "[]", "''": '""', "None": "null", "False": "false", "True": "true"}
-    return f"`{as_json.get(value, value)}`"
+    return lines + table(fields) if fields else lines
 
 
 # The Python API ----------------------------------------------------------------------------------------------------------
@@ -224,16 +171,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+READ_MODELS = (
+    "Projection", "RecordedEvent", "Table", "Where", "View", "Ask", "Listed", "AsOf", "as_of", "view_of", "Projector",
+)  # fmt: skip
+ELSEWHERE = {
+    "Tracking": "of the library [eventsourcing](https://eventsourcing.readthedocs.io): the place of an event in the log",
+    "events": "the module with the classes of all [events](events.md): `task_failed` is `events.TaskFailed`",
+}
+
 
 def python_page() -> str:
     """From the signatures and docstrings of `esexec.__all__`."""
     left = set(esexec.__all__) - {name for names in GROUPS.values() for name in names}
+    left |= set(projections.__all__) - {*READ_MODELS, *ELSEWHERE}
     assert not left, f"no group holds {sorted(left)}"
     lines = [
         _NOTE,
         "# Python",
         "",
-        "Everything public is a name of `esexec`; what is not on this page is not public. All of it is typed (`py.typed`).",
+        "Everything public is a name of `esexec`, or, for [read models](#read-models), of `projections`; what is not on this",
+        "page is not public. All of it is typed (`py.typed`).",
         "",
         'A *duration* is a text with its unit (`"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"2d"`), a `timedelta`,',
         "or a number of seconds.",
@@ -244,11 +201,19 @@ def python_page() -> str:
             lines += _name(name)
         if title == "The client":
             lines += _parts()
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_read_models()]) + "\n"
 
 
-def _name(name: str) -> list[str]:
-    thing = getattr(esexec, name)
+def _read_models() -> list[str]:
+    own = "[projections of your own](../tutorial/own-projection.md)"
+    lines = ["", "## Read models", "", f"Names of the package `projections`, for {own}."]
+    for name in READ_MODELS:
+        lines += _name(name, projections)
+    return [*lines, "", *(f"`{name}` is {what}." for name, what in ELSEWHERE.items())]
+
+
+def _name(name: str, home: ModuleType = esexec) -> list[str]:
+    thing = getattr(home, name)
     lines = ["", f"### `{name}`", ""]
     if name == "Startable":
         module: ModuleType = sys.modules["esexec.client.commands"]
@@ -279,6 +244,7 @@ PARTS: dict[str, Any] = {
     "client.checkpoints": checkpoints.Checkpoints,
     "client.histories": histories.Histories,
     "client.plans": plans.Plans,
+    "client.queries": queries.Queries,
     "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,
     "client.tasks": executions.TasksOfExecutions,
@@ -294,8 +260,18 @@ def _parts() -> list[str]:
         for method in node.body:
             if isinstance(method, Definition) and (method.name == "__call__" or not method.name.startswith("_")):
                 lines += _method(method)
-    names = ", ".join(f"`{name}`" for name in vars(executions.Executions) if not name.startswith("_"))
-    return [*lines, "", "### `client.executions`", "", f"The client's own verbs, by the documents' names: {names}."]
+    return lines + _executions()
+
+
+def _executions() -> list[str]:
+    """The lists; of all other verbs, which are the client's, the names."""
+    node = definition(executions.Executions, "Executions")
+    assert isinstance(node, ast.ClassDef)
+    methods = [one for one in node.body if isinstance(one, Definition) and not one.name.startswith("_")]
+    others = [one for one in methods if (ast.get_docstring(one) or "").startswith("See ")]
+    names = ", ".join(f"`{one.name}`" for one in others)
+    lines = ["", "### `client.executions`", "", f"The client's own verbs, by the documents' names: {names}. And lists:"]
+    return [*lines, *(line for one in methods if one not in others for line in _method(one))]
 
 
 def _head(node: ast.ClassDef) -> str:

@@ -6,7 +6,7 @@ The roles exchange nothing but NATS messages, exactly as they do in processes of
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from esexec.client import Client, Planner
 from esexec.executor import Executor
@@ -14,6 +14,9 @@ from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
 from esexec.tasks import Tasks, WorkerResource
 from esexec.worker import Worker
+
+if TYPE_CHECKING:
+    from projections.projection import Projection
 
 
 def connect(
@@ -44,13 +47,14 @@ async def local(
     actor: str | None = None,
     planner: Planner | None = None,
     projections: bool = True,
+    include: "Iterable[type[Projection]]" = (),
 ) -> AsyncIterator[Client]:
     """A client beside an embedded server, an executor, projections, and a worker with `tasks`, `strategies` and `resources`, all
     ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
     `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
-    kept, in the store's directory, so that lists and statistics can be asked for.
+    kept, in the store's directory, so that lists and statistics can be asked for. `include`: read models of your own besides.
     """
     async with AsyncExitStack() as stack:
         if url is None:
@@ -61,7 +65,7 @@ async def local(
             from projections.role import Projector  # not needed by whoever only imports this module
 
             views = Path(store) / "projections" / f"{namespace}.sqlite"
-            await stack.enter_async_context(Projector(url, namespace=namespace, store=views))
+            await stack.enter_async_context(Projector(url, namespace=namespace, store=views, include=include))
         if tasks or strategies:
             worker = Worker(url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace)
             await stack.enter_async_context(worker)

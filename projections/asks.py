@@ -81,6 +81,17 @@ class ListAlerts(Ask):
     cursor: str | None = None
 
 
+class CountExecutions(Ask):
+    """How many executions there are, by their status."""
+
+
+class Counted(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`counts`: by each status there is; 0 where there is none."""
+
+    counts: dict[str, int]
+    as_of: AsOf
+
+
 class AskStatus(Ask):
     """How the projections are."""
 
@@ -120,7 +131,7 @@ class ProjectionStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
 
 
 class Projections(msgspec.Struct, frozen=True, kw_only=True):
-    """The projections of the process that answers."""
+    """The projections of a process that answers; every one does."""
 
     projections: list[ProjectionStatus]
 

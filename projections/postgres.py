@@ -1,5 +1,6 @@
 """Views in PostgreSQL, in a schema of the namespace's own. Needs the extra `esexec[postgres]`."""
 
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -36,6 +37,10 @@ class PostgresView(SqlView, PostgresTrackingRecorder):
         super().__init__(datastore, tracking_table_name=self._tracking)
         self.sql_create_statements += [sql.SQL(one).format() for one in self._statements_to_make()]
 
+    def is_failure(self, error: Exception) -> bool:
+        its_own = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError)
+        return its_own or super().is_failure(error)
+
     def _transaction(self, *, commit: bool) -> AbstractContextManager[Any]:
         return self.datastore.transaction(commit=commit) if commit else self._snapshot_of_now()
 
@@ -71,13 +76,7 @@ class PostgresStore(Store):
     def __init__(self, url: str, namespace: str) -> None:
         self._url, self._schema = url, f"esexec_{namespace}"[:63]
         given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self._schema)))
-            connection.execute(
-                sql.SQL("CREATE TABLE IF NOT EXISTS {}.esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)").format(
-                    sql.Identifier(self._schema)
-                )
-            )
+        self._make_schema()
         self._datastore = PostgresDatastore(
             dbname=given.get("dbname", "postgres"),
             host=given.get("host", "localhost"),
@@ -88,8 +87,21 @@ class PostgresStore(Store):
             pool_size=1,
             max_overflow=_CONNECTIONS - 1,
             originator_id_type="text",
+            pre_ping=True,  # connections that were cut are not handed out
         )
         self._holder: psycopg.Connection[Any] | None = None
+        """Of all locks; one thread at a time."""
+        self._holding = threading.Lock()
+
+    def _make_schema(self) -> None:
+        schema = sql.Identifier(self._schema)
+        live = "CREATE TABLE IF NOT EXISTS {}.esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)"
+        try:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+                connection.execute(sql.SQL(live).format(schema))
+        except psycopg.Error as error:
+            raise OperationalError(error) from error
 
     def view(self, name: str, tables: Sequence[Table]) -> View:
         view = PostgresView(self._datastore, name, tables)
@@ -118,9 +130,10 @@ class PostgresStore(Store):
     def lock(self, name: str) -> bool:
         number = int.from_bytes(sha256(f"{self._schema}/{name}".encode()).digest()[:8], "big", signed=True)
         try:
-            if self._holder is None or self._holder.closed:
-                self._holder = psycopg.connect(self._url, autocommit=True)
-            row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+            with self._holding:
+                if self._holder is None or self._holder.closed:
+                    self._holder = psycopg.connect(self._url, autocommit=True)
+                row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
         except psycopg.Error as error:
             raise OperationalError(error) from error
         return bool(row is not None and row[0])

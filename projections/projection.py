@@ -17,7 +17,7 @@ transaction for a page of commits, in the order of the log; what it does is kept
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection as _Projection
@@ -27,6 +27,7 @@ from esexec.log.port import Log
 from esexec.nats.connection import Connection
 from esexec.nats.publisher import Publisher
 from esexec.nats.subjects import Subjects
+from projections.asks import Ask
 from projections.source import EVENTS_PER_POSITION, Recorded
 from projections.tables import Table
 from projections.view import View
@@ -60,14 +61,24 @@ class Outside(NamedTuple):
     lags: Callable[[], Mapping[str, int]]
 
 
+Questioned = Mapping[str, tuple[type[Ask], Callable[[View, Any], Any]]]
+"""By the name of a question what is asked, and the function that answers it from the view, in a thread of its own."""
+
+
 class Projection(_Projection[View]):
-    """See the module. `name`: of its tables, and on the command line. `form`: raised whenever it keeps other things than before,
-    so that it is made anew from the log. `tick_s`: so often `tick` is called; 0 = never. `outside`: None where rows are all that
-    it makes, as beside another view that answers."""
+    """Turns what happened, event by event, into rows of `self.view`. Derive from it; `process_event` is all that must be there.
+
+    Class attributes: `name`, of its tables, and on the command line. `tables`: what it keeps. `form`, 1: raised whenever it keeps
+    other things than before, so that it is made anew from the log. `questions`: what it answers on
+    `esexec.<ns>.query.<question>`, by the question's name a subclass of `Ask`, and the function of view and ask that answers.
+    `tick_s`: so often `tick` is called; 0 = never. `outside`: None where rows are all that it makes, as beside another view that
+    answers.
+    """
 
     name: str = ""
     form: ClassVar[int] = 1
     tables: ClassVar[Sequence[Table]] = ()
+    questions: ClassVar[Questioned] = {}
     tick_s: ClassVar[float] = 0
     outside: Outside | None = None
 

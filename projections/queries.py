@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from esexec.domain.errors import ValidationError
+from esexec.results import ExecutionStatus
 from projections.alerts import OCCURRENCES
-from projections.asks import MOST, AsOf, ListAlerts, Listed, ListExecutions, ListTasks
+from projections.asks import MOST, AsOf, Counted, CountExecutions, ListAlerts, Listed, ListExecutions, ListTasks
 from projections.executions import EXECUTIONS, TAGS, TASKS, rank_at, tag_of
 from projections.source import EVENTS_PER_POSITION
 from projections.tables import Row, Table, Where
@@ -63,6 +64,13 @@ def list_alerts(view: View, ask: ListAlerts) -> Listed[msgspec.Raw]:
     with view.snapshot():
         rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place))
         return _page(view, rows, ask.limit, place)
+
+
+def count_executions(view: View, ask: CountExecutions) -> Counted:
+    """By status."""
+    with view.snapshot():
+        counts = {status.value: view.count(EXECUTIONS, [Where("status", "=", status.value)]) for status in ExecutionStatus}
+        return Counted(counts=counts, as_of=as_of(view))
 
 
 def _given(**columns: str | None) -> list[Where]:

@@ -62,7 +62,7 @@ async def rebuild(
     equal = (await asyncio.to_thread(new.content_hash)) == wanted if goal else None
     swapped = swap or (into is None and equal is not False)
     if swapped:
-        await asyncio.to_thread(store.swap, kind.name, name)
+        await asyncio.to_thread(store.swap, kind.view_name(), name)
     position = building.position
     return Rebuilt(
         projection=kind.name, view=name, old=old_name, position=position, events=building.events, equal=equal, swapped=swapped

@@ -4,18 +4,19 @@ Any number may run: of each projection one process does the work, all of them an
 """
 
 import asyncio
-import importlib
-import inspect
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from esexec.domain.errors import ValidationError
+from eventsourcing.persistence import PersistenceError
+
+from esexec.domain.errors import Unavailable, ValidationError
 from esexec.log.jetstream import JetStreamLog
 from esexec.log.port import Log
+from esexec.nats.address import redacted
 from esexec.nats.connection import Auth, Connection, connect
 from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Ack, Publisher
@@ -27,13 +28,14 @@ from projections.alerts import AlertsProjection
 from projections.executions import ExecutionsProjection
 from projections.feed import NAME as FEED
 from projections.feed import EventFeed
+from projections.including import check_projection
 from projections.nudging import SILENT_S, Nudger
 from projections.projection import Outside, Projection
-from projections.runner import HOST, ProjectionFailed, Runner
-from projections.service import Questions
+from projections.runner import HOST, ProjectionFailed, Runner, live_view
+from projections.service import STATUS, Questions
 from projections.source import JetStreamSource, Source
 from projections.statistics import StatisticsProjection
-from projections.view import Store
+from projections.view import Store, View
 from projections.webhooks import Webhooks
 
 logger = logging.getLogger("esexec.projections")
@@ -44,11 +46,22 @@ _DIRECTORY = Path(".esexec") / "projections"
 
 def open_store(where: str | Path | None, namespace: str) -> Store:
     """The database of a namespace's views: a file of SQLite (default `.esexec/projections/<namespace>.sqlite`), or
-    `postgresql://…`. Raises ValidationError (`no_psycopg`) where that needs what is not installed."""
-    if not str(where or "").startswith(("postgresql://", "postgres://")):
+    `postgresql://…`.
+
+    Raises ValidationError (`no_psycopg`) where that needs what is not installed, and Unavailable (`no_database`).
+    """
+    try:
+        return _store_of(where or _DIRECTORY / f"{namespace}.sqlite", namespace)
+    except (PersistenceError, OSError) as error:
+        what = redacted(str(where)) if "://" in str(where) else where or "the file of the views"
+        raise Unavailable(f"{what} cannot be used: {error}", code="no_database", hint="--database says which") from error
+
+
+def _store_of(where: str | Path, namespace: str) -> Store:
+    if not str(where).startswith(("postgresql://", "postgres://")):
         from projections.sqlite import SqliteStore
 
-        return SqliteStore(where or _DIRECTORY / f"{namespace}.sqlite")
+        return SqliteStore(where)
     try:
         from projections.postgres import PostgresStore
     except ImportError as error:
@@ -58,17 +71,17 @@ def open_store(where: str | Path | None, namespace: str) -> Store:
     return PostgresStore(str(where), namespace)
 
 
-def projections_in(module: str) -> list[type[Projection]]:
-    """The projections that a module defines. Raises ValidationError (`no_module`, `no_projection`)."""
+@contextmanager
+def view_of(kind: type[Projection], where: str | Path | None = None, *, namespace: str = "default") -> Iterator[View]:
+    """The view that answers for a projection, to be read by any program. `where`: the file or URL, as of a `Projector`.
+
+    Raises ValidationError (`no_psycopg`), Unavailable (`no_database`).
+    """
+    store = open_store(where, namespace)
     try:
-        found = vars(importlib.import_module(module)).values()
-    except ImportError as error:
-        raise ValidationError(f"{module} cannot be imported: {error}", code="no_module", hint="is it on the path?") from error
-    kinds = [one for one in found if inspect.isclass(one) and issubclass(one, Projection) and not inspect.isabstract(one)]
-    kinds = [one for one in kinds if one.__module__ == module]
-    if not kinds:
-        raise ValidationError(f"{module} defines no projection", code="no_projection", hint="a subclass of esexec.Projection")
-    return kinds
+        yield store.view(live_view(kind, store), kind.tables)
+    finally:
+        store.close()
 
 
 class Reading(NamedTuple):
@@ -102,10 +115,14 @@ async def reading(
 
 
 class Projector(Role):
-    """See the module. `store`: see `open_store`. `include`: projections besides the built-in ones. `only`: these names.
-    `silent_s`: executions of which nothing was heard for so long are nudged.
+    """Keeps read models, and answers what they are asked. Use with `async with`, or `await projector.run()`.
 
-    Raises `Unavailable` on entry if no server answers, and ValidationError for names that are taken, or not there.
+    `store`: a file of SQLite (default `.esexec/projections/<namespace>.sqlite`), or `postgresql://…`. `include`: projections
+    besides the built-in ones. `only`: these names. `silent_s`: executions of which nothing was heard for so long are nudged.
+
+    Raises `Unavailable` on entry if no server answers, or the database cannot be used (`no_database`), and ValidationError for
+    names that are taken, or not there (`name_taken`, `no_projection`), for what can be no projection (`bad_projection`), or where
+    PostgreSQL is not installed (`no_psycopg`).
     """
 
     def __init__(
@@ -136,6 +153,7 @@ class Projector(Role):
         return HOST
 
     async def start(self) -> None:
+        """Connect, go on where the views are, and answer from now on."""
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(reading(self._url, self._subjects, self._where, **self._auth))
             outside = Outside(room.connection, self._subjects, room.publisher, partial(_lags, self.runners, room.source))
@@ -161,11 +179,13 @@ class Projector(Role):
     async def _serving(self, connection: Connection) -> Services:
         what = f"read models of the namespace {self._subjects.namespace}"
         services = await serve(connection, "esexec", what, "0.1.0")
-        await services.serve(self._subjects.queries, Questions(self.runners, self.feed).endpoints())
+        questions = Questions(self.runners, self.feed)
+        await services.serve(self._subjects.queries, questions.endpoints(), by_each=[STATUS])
         await connection.flush()  # from now on there is an answer
         return services
 
     async def stop(self) -> None:
+        """Let what is in hand come to its end, and close."""
         self._connection = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
@@ -183,9 +203,11 @@ class Projector(Role):
 def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ()) -> list[type[Projection]]:
     """The built-in projections and these, or of all of them those with these names.
 
-    Raises ValidationError (`name_taken`, `no_projection`).
+    Raises ValidationError (`bad_projection`, `name_taken`, `no_projection`).
     """
     kinds = [*BUILT_IN, *include]
+    for kind in kinds:
+        check_projection(kind)
     names = [kind.name for kind in kinds]
     if len({*names, FEED}) <= len(names):
         raise ValidationError(f"two projections have one name: {sorted(names)}", code="name_taken", hint="rename yours")

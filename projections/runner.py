@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ logger = logging.getLogger("esexec.projections")
 PAGE = 500
 """So many commits are in a transaction at most."""
 _LOOK_FOR_LOCK_S = 1.0
+_LOOK_FOR_POSITION_S = 0.05
 _LOOK_FOR_SWAP_S = 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
 
@@ -106,11 +108,12 @@ class Runner:
     async def reached(self, position: int) -> None:
         """Returns once the view has this position in it, or never will: it has failed."""
         while self.position < position and self.state != "failed":
-            if self.state == "standby":
-                await asyncio.sleep(0.05)
-                self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
-            else:
+            if self.state == "working":
                 await self._moved.wait()
+                continue
+            await asyncio.sleep(_LOOK_FOR_POSITION_S)
+            with suppress(PersistenceError):  # another process may work
+                self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
 
     # The loop --------------------------------------------------------------------------------------------------------------
 
@@ -141,11 +144,11 @@ class Runner:
                 pass
             except IntegrityError:
                 logger.warning("%s: another process went on with it meanwhile", self.name)
-                self.projection.forget()
+                self._stumble("starting")
             except (PersistenceError, Unavailable, ApiError) as error:
-                self.state, self._error = "retrying", str(error) or repr(error)
+                self._error = str(error) or repr(error)
                 logger.warning("%s: tried again in %g s: %s", self.name, backoff_s, self._error)
-                self.projection.forget()
+                self._stumble("retrying")
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
             except ProjectionFailed as error:
@@ -154,9 +157,16 @@ class Runner:
                 logger.error("%s", error, exc_info=error.__cause__)
                 raise
 
+    def _stumble(self, state: State) -> None:
+        """It does not work for now; who waits for a position looks for itself."""
+        self.state = state
+        self.projection.forget()
+        self._come_to(self.position)
+
     async def _locked(self) -> None:
-        while not await asyncio.to_thread(self._store.lock, self.name):
+        while not await asyncio.to_thread(self._store.lock, self._kind.view_name()):
             self.state = "standby"
+            await self._follow_swap()
             await asyncio.sleep(_LOOK_FOR_LOCK_S)
 
     async def _checked(self) -> None:
@@ -194,11 +204,13 @@ class Runner:
             ) from error
 
     async def _next_page(self) -> Page | None:
-        """What follows; None: a tick is due before."""
+        """What follows; None: nothing yet, and it is time for a tick, or to look whether another view answers."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._source.page(self.position, self._page))
-        timeout = max(0.0, self._tick_at - asyncio.get_running_loop().time()) if self._kind.tick_s else None
-        await asyncio.wait([self._coming], timeout=timeout)
+        timeout_s = _LOOK_FOR_SWAP_S
+        if self._kind.tick_s:
+            timeout_s = min(timeout_s, max(0.0, self._tick_at - asyncio.get_running_loop().time()))
+        await asyncio.wait([self._coming], timeout=timeout_s)
         if not self._coming.done():
             return None
         coming, self._coming = self._coming, None
@@ -255,8 +267,7 @@ class Runner:
 
 def live_view(kind: type[Projection], store: Store) -> str:
     """The name of the view that answers for a projection."""
-    live = store.live(kind.name)
-    return kind.view_name() if live == kind.name else live
+    return store.live(kind.view_name())
 
 
 def apply(projection: Projection, commits: Sequence[Recorded]) -> None:
@@ -268,9 +279,9 @@ def apply(projection: Projection, commits: Sequence[Recorded]) -> None:
             for recorded in commits:
                 projection.process_commit(recorded)
             projection.finish()
-        except PersistenceError:
-            raise
         except Exception as error:
+            if view.is_failure(error):
+                raise
             raise ProjectionFailed(
                 f"projection {projection.name} failed on commit {recorded.n} of {recorded.entity} "
                 f"(position {recorded.position}): {error!r}",
@@ -291,6 +302,8 @@ async def _whole(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("not kept, as nobody waits for it any more: %r", error)
         raise
 
 

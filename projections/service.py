@@ -11,18 +11,21 @@ import msgspec
 
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.nats.services import Answerer
-from projections.asks import Ask, AskStatus, ListAlerts, ListExecutions, ListTasks, Projections
+from projections.asks import Ask, AskStatus, CountExecutions, ListAlerts, ListExecutions, ListTasks, Projections
 from projections.feed import EventFeed
-from projections.queries import list_alerts, list_executions, list_tasks
+from projections.projection import Questioned
+from projections.queries import count_executions, list_alerts, list_executions, list_tasks
 from projections.runner import Runner
 from projections.statistics_asks import AskDurations, AskStatistics, AskTaskStatistics
 from projections.statistics_queries import durations, statistics, task_statistics
 from projections.view import View
 
 A = TypeVar("A", bound=Ask)
-Questioned = Mapping[str, tuple[type[Any], Callable[[View, Any], Any]]]
-"""By its name, what a question is and who answers it."""
-OF_EXECUTIONS: Questioned = {"executions.list": (ListExecutions, list_executions), "tasks.list": (ListTasks, list_tasks)}
+OF_EXECUTIONS: Questioned = {
+    "executions.list": (ListExecutions, list_executions),
+    "executions.count": (CountExecutions, count_executions),
+    "tasks.list": (ListTasks, list_tasks),
+}
 OF_ALERTS: Questioned = {"alerts.list": (ListAlerts, list_alerts)}
 OF_STATISTICS: Questioned = {
     "stats": (AskStatistics, statistics),
@@ -30,6 +33,8 @@ OF_STATISTICS: Questioned = {
     "durations": (AskDurations, durations),
 }
 
+STATUS = "projections"
+"""The question that every process answers for itself."""
 _PATIENCE_S = 5.0
 """So long it is waited for a position that is asked for."""
 _encode = msgspec.json.Encoder().encode
@@ -42,13 +47,19 @@ class Questions:
         self._runners, self._feed = runners, feed
 
     def endpoints(self) -> dict[str, Answerer]:
-        """What is answered: questions about views that are not kept here are not."""
-        return {
-            "projections": self._of(AskStatus, self._status),
+        """What is answered: questions about views that are not kept here are not. Raises ValidationError (`name_taken`)."""
+        answered = {
+            STATUS: self._of(AskStatus, self._status),
             **self._over("executions", OF_EXECUTIONS),
             **self._over("alerts", OF_ALERTS),
             **self._over("statistics", OF_STATISTICS),
         }
+        for name, runner in self._runners.items():
+            questions = runner.projection.questions
+            if taken := sorted(answered.keys() & questions):
+                raise ValidationError(f"{name}: {taken[0]} is answered already", code="name_taken", hint="rename the question")
+            answered |= self._over(name, questions)
+        return answered
 
     def _over(self, name: str, questions: Questioned) -> dict[str, Answerer]:
         """Questions to the view of one projection."""

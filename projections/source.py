@@ -84,7 +84,7 @@ class JetStreamSource:
     def __init__(self, connection: Connection, subjects: Subjects, reader: DirectReader) -> None:
         self._connection, self._subjects, self._reader = connection, subjects, reader
         self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
-        self._heard, self._news = 0, asyncio.Event()
+        self._heard, self._head, self._news = 0, 0, asyncio.Event()
 
     async def start(self) -> "JetStreamSource":
         await self._connection.listen(self._subjects.commits_all, self._hear)
@@ -93,7 +93,7 @@ class JetStreamSource:
 
     @property
     def heard(self) -> int:
-        return self._heard
+        return max(self._heard, self._head)
 
     async def _hear(self, message: Heard) -> None:
         position = int(message.header(b"Nats-Sequence") or 0)
@@ -164,7 +164,8 @@ class JetStreamSource:
 
     async def head(self) -> int:
         answer = await self._connection.api(f"STREAM.INFO.{self._subjects.log_stream}")
-        return int(answer["state"]["last_seq"])
+        self._head = int(answer["state"]["last_seq"])
+        return self._head
 
     async def knows(self, witness: Witness) -> bool:
         subject = f"{self._subjects.log_prefix}.{witness.entity}.{witness.n}"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -38,6 +39,11 @@ class SqliteView(SqlView, SQLiteTrackingRecorder):
     def __init__(self, datastore: SQLiteDatastore, name: str, tables: Sequence[Table]) -> None:
         self._begin_view(name, tables)
         super().__init__(datastore)
+
+    def is_failure(self, error: Exception) -> bool:
+        if isinstance(error, sqlite3.OperationalError | sqlite3.InternalError):
+            return error.sqlite_errorcode != sqlite3.SQLITE_ERROR  # which is a statement that cannot be: a table is missing
+        return super().is_failure(error)
 
     def construct_create_table_statements(self) -> list[str]:
         return super().construct_create_table_statements() + self._statements_to_make()

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
-from eventsourcing.persistence import IntegrityError, Tracking, TrackingRecorder
+from eventsourcing.persistence import IntegrityError, PersistenceError, Tracking, TrackingRecorder
 
 from projections.tables import Row, Table, Where
 
@@ -32,7 +32,10 @@ class Witness(NamedTuple):
 
 
 class View(TrackingRecorder, ABC):
-    """See the module. `name`: of its tables, and what its position is tracked under. One thread changes it at a time."""
+    """The tables of a projection, and how far in the log it has come. One thread changes it at a time; any number read.
+
+    `name`: of its tables, and what its position is tracked under.
+    """
 
     name: str
     tables: Sequence[Table]
@@ -49,6 +52,10 @@ class View(TrackingRecorder, ABC):
         Raises the library's `IntegrityError` if the position is not beyond the present one (somebody else was there), and its
         other `PersistenceError`s if the database fails.
         """
+
+    def is_failure(self, error: Exception) -> bool:
+        """Whether this was thrown because the database fails, and not because of how it is used."""
+        return isinstance(error, PersistenceError)
 
     @abstractmethod
     def amend(self, position: int) -> AbstractContextManager[None]:
@@ -118,7 +125,8 @@ def check_position(view: View, position: int) -> None:
 class Store(ABC):
     """A database with the views of one namespace in it. Closed by whoever opened it.
 
-    Which view answers for a projection is written down there, so that one that was made anew can take the place of the old.
+    Which view answers for a projection in its present form (`Projection.view_name`) is written down there, so that one that was
+    made anew can take the place of the old.
     """
 
     @abstractmethod

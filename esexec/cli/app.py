@@ -23,6 +23,7 @@ from esexec.cli import (
     start,
     stats,
     strategies,
+    top,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
 from esexec.cli.verb import ActorOption, JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
@@ -48,6 +49,7 @@ for verbs in (
     analyze,
     events,
     lists,
+    top,
     stats,
     plans,
     strategies,

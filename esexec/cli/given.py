@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,15 +165,21 @@ def load_tasks(places: Sequence[str]) -> dict[str, Task[..., Any]]:
     """The tasks of all modules, by name."""
     found: list[Task[..., Any]] = []
     for place in places:
-        try:
+        with importing(place, "tasks_broken"):
             found += collect(place).values()
-        except EsexecError:
-            raise
-        except Exception as error:
-            at = _where(error)
-            message = f"{place} cannot be imported: {type(error).__name__}: {error}{at}"
-            raise ValidationError(message, code="tasks_broken", hint="--verbose shows the traceback") from error
     return collect(found)
+
+
+@contextmanager
+def importing(place: str, code: str) -> Iterator[None]:
+    """Whatever a module of the user's throws while it is imported is told as a ValidationError with this code."""
+    try:
+        yield
+    except EsexecError:
+        raise
+    except Exception as error:
+        message = f"{place} cannot be imported: {type(error).__name__}: {error}{_where(error)}"
+        raise ValidationError(message, code=code, hint="--verbose shows the traceback") from error
 
 
 def _where(error: BaseException) -> str:

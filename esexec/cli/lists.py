@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from esexec.cli.call import Call
-from esexec.cli.given import read_time
+from esexec.cli.given import read_metadata, read_time
 from esexec.cli.verb import verb
 from esexec.client.queries import Conditions, TaskConditions
 from esexec.domain.durations import milliseconds
@@ -55,7 +54,7 @@ async def ls(
         asked["execution_id"] = execution
         _refuse(meta, "--meta", "is of executions, not of steps")
     else:
-        asked["metadata"] = _read_metadata(meta)
+        asked["metadata"] = read_metadata(meta) or None
         _refuse(execution, "--execution", "goes with --tasks")
     given = {key: value for key, value in asked.items() if value is not None}
     async with call.client(asks=True) as (client, _):
@@ -167,21 +166,3 @@ def read_since(said: str | None, option: str) -> datetime | None:
         if ago_ms is not None:
             return datetime.now(UTC) - timedelta(milliseconds=ago_ms)
     return read_time(said, option)
-
-
-def _read_metadata(meta: list[str] | None) -> dict[str, Any] | None:
-    if not meta:
-        return None
-    found: dict[str, Any] = {}
-    for one in meta:
-        name, equals, said = one.partition("=")
-        if not equals or not name:
-            raise ValidationError(
-                f"--meta: {one[:80]!r} is not KEY=VALUE", code="usage", hint='as in --meta batch=7 or --meta city="Oslo"'
-            )
-        try:
-            value = msgspec.json.decode(said)
-        except msgspec.MsgspecError:
-            value = said
-        found[name] = value
-    return found

@@ -42,8 +42,10 @@ LOOKS: Final = {
     "undone": ("↺", "bright_black"),
     "not undone": ("✗", "red"),
     "kept": ("✓", "yellow"),
+    "paused": ("‖", "yellow"),
+    "rolled_back": ("↺", "yellow"),
 }
-"""Sign and style of a step, by what it is doing."""
+"""Sign and style of a step, by what it is doing, and of an execution, by its status."""
 _STARTS: Final = (e.TaskStarted, e.RecoveryStarted, e.CompensationStarted)
 _SCHEDULED: Final = (e.TaskScheduled, e.CompensationScheduled)
 _ATTEMPT_ENDS: Final = (

@@ -8,10 +8,14 @@ import typer
 
 from esexec.cli.call import Call
 from esexec.cli.exits import Exit
+from esexec.cli.given import importing
 from esexec.cli.verb import verb
 from esexec.nats.subjects import Subjects
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from projections.asks import ProjectionStatus
     from projections.projection import Projection
 
 projection = typer.Typer(name="projection", help="See how the read models are, and make one anew.", no_args_is_help=True)
@@ -34,36 +38,42 @@ def register(app: typer.Typer) -> None:
 
 def included(modules: Iterable[str] | None) -> "list[type[Projection]]":
     """The projections of these modules."""
-    from projections.role import projections_in
+    from projections.including import projections_in
 
-    return [kind for module in modules or () for kind in projections_in(module)]
+    found: list[type[Projection]] = []
+    for module in modules or ():
+        with importing(module, "projections_broken"):
+            found += projections_in(module)
+    return found
 
 
 async def ls(call: Call) -> Exit:
-    """List the projections of a process that keeps them: how far each is, and what is wrong with it."""
+    """List the projections, by each process that keeps them: how far they are, and what is wrong with them."""
     async with call.client(asks=True) as (client, _):
         found = (await client.queries.projections()).projections
     broken = any(one.state == "failed" for one in found)
     if call.json:
         call.document(found)
         return Exit.FAILED if broken else Exit.OK
-    from esexec.cli.terminal import columns, show, terminal, text
+    from esexec.cli.terminal import columns, show, terminal
+
+    show(terminal(), columns(*map(row, found)))
+    return Exit.FAILED if broken else Exit.OK
+
+
+def row(one: "ProjectionStatus") -> "tuple[Text, ...]":
+    """How a projection is, in columns."""
+    from esexec.cli.terminal import text
     from projections.timeline import duration
 
-    rows = []
-    for one in found:
-        behind = "up to date" if not one.lag else f"{one.lag} behind, {duration(one.lag_ms)}"
-        rows.append(
-            (
-                text(one.name),
-                text(one.state, {"working": "green", "failed": "bold red", "retrying": "yellow"}.get(one.state, "")),
-                text(f"at {one.position}"),
-                text(behind, "yellow" if one.lag_ms > 1000 else ""),
-                text(one.error or f"view {one.view} of {one.host}", "red" if one.error else "bright_black"),
-            )
-        )
-    show(terminal(), columns(*rows))
-    return Exit.FAILED if broken else Exit.OK
+    behind = "up to date" if not one.lag else f"{one.lag} behind, {duration(one.lag_ms)}"
+    return (
+        text(one.name),
+        text(one.state, {"working": "green", "failed": "bold red", "retrying": "yellow"}.get(one.state, "")),
+        text(f"at {one.position}"),
+        text(behind, "yellow" if one.lag_ms > 1000 else ""),
+        text(one.error or f"view {one.view} of {one.host}", "red" if one.error else "bright_black"),
+    )
 
 
 async def rebuild(

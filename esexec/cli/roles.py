@@ -92,17 +92,18 @@ async def dev(
     ] = None,
     queue: QueueOption = None,
     concurrency: ConcurrencyOption = 10,
+    include: IncludeOption = None,
 ) -> None:
     """Run everything for development: the embedded server, an executor, projections, and a worker if there are --tasks."""
     from projections.role import Projector
 
     found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
-    others = _beside_tasks(tasks or ())
+    others, kinds = _beside_tasks(tasks or ()), included(include)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         decider = Executor(server.url, namespace=call.namespace)
         await _up(call, server, stack, decider)
-        keeper = Projector(server.url, namespace=call.namespace, store=call.views)
+        keeper = Projector(server.url, namespace=call.namespace, store=call.views, include=kinds)
         await _up(call, server, stack, keeper)
         roles: dict[str, Any] = {"executor": decider.name, "projections": list(keeper.runners)}
         if found or others["strategies"]:

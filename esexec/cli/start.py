@@ -23,6 +23,7 @@ from esexec.cli.given import (
     StartAtOption,
     WaitOption,
     read_input,
+    read_metadata,
     time_options,
 )
 from esexec.cli.notes import note_warnings
@@ -58,6 +59,10 @@ async def start(
     checkpoint_interval: CheckpointIntervalOption = None,
     checkpoint_every: CheckpointEveryOption = None,
     preset: PresetOption = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option("--meta", metavar="KEY=VALUE", help="Noted with it, to be found by: JSON, or text. Repeatable."),
+    ] = None,
     wait: WaitOption = False,
     wait_timeout: Annotated[
         float | None, typer.Option("--wait-timeout", metavar="SECONDS", min=0, help="How long to --wait; it goes on after that.")
@@ -70,6 +75,7 @@ async def start(
     what = _what(plan, task, plan_id)
     given = read_input(input)
     options: dict[str, Any] = {"idempotency_key": idempotency_key, "priority": priority, "execution_id": execution_id}
+    options["metadata"] = read_metadata(meta)
     options |= time_options(
         start_at,
         deadline,

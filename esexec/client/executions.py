@@ -7,7 +7,7 @@ from esexec.client.queries import Conditions, TaskConditions, executions_asked, 
 from esexec.domain.rollback import Undo
 from esexec.plans import Duration
 from esexec.results import ExecutionResult, ExecutionStatus, TaskResult
-from projections.asks import ExecutionsPage, TasksPage
+from projections.asks import Counted, CountExecutions, ExecutionsPage, TasksPage
 from projections.timeline import TimelineEntry, timeline
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Executions:
     async def by_plan(self, plan_id: str, limit: int = 20) -> ExecutionsPage:
         """The last executions of a plan. Raises as `list` does."""
         return await self.list(plan_id=plan_id, limit=limit)
+
+    async def counts(self, *, after: int = 0) -> dict[str, int]:
+        """How many executions there are, by status. Raises Unavailable as `list` does."""
+        return (await self._client.queries.ask("executions.count", CountExecutions(after=after), Counted)).counts
 
     async def cancel(self, execution_id: str, *, reason: str = "") -> bool:
         """See `Client.cancel`."""

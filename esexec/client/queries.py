@@ -7,7 +7,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from esexec.domain.errors import ErrorInfo, Unavailable, ValidationError, to_exception
-from esexec.nats.connection import Connection
+from esexec.nats.connection import Connection, Msg
 from esexec.nats.subjects import Subjects
 from projections.asks import Ask, ListAlerts, ListExecutions, ListTasks, Projections, Scalar
 from projections.statistics_asks import AskStatistics, AskTaskStatistics, By, TaskBy
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 ASK_S = 10.0
 """So long an answer is waited for: more than whoever answers waits for a position."""
-_NO_PROJECTIONS = "nobody answers questions about many executions"
+_NO_PROJECTIONS = "nobody answers questions that are asked of projections"
 
 
 class _Refusal(msgspec.Struct):
@@ -96,19 +96,32 @@ class Queries:
         try:
             message = await self._connection.request(self._subjects.query(question), msgspec.json.encode(ask), timeout)
         except Unavailable as error:
-            raise Unavailable(
-                f"{_NO_PROJECTIONS}: {error.message}",
-                code="no_projections",
-                hint="is a process of them running? (esexec projections)",
-            ) from None
-        if message.headers and "Nats-Service-Error-Code" in message.headers:
-            info = msgspec.json.decode(message.data, type=_Refusal).error
-            raise to_exception(info, otherwise=Unavailable if info.code == "not_yet" else None)
-        return msgspec.json.decode(message.data, type=answer)
+            raise _nobody(error) from None
+        return _answered(message, answer)
 
     async def projections(self) -> Projections:
-        """How the projections are, by one of the processes that keep them. Raises Unavailable (`no_projections`)."""
-        return await self.ask("projections", Ask(), Projections)
+        """How the projections are, by each process that keeps them, of each projection the one that works first.
+
+        Raises Unavailable (`no_projections`)."""
+        try:
+            messages = await self._connection.gather(self._subjects.query("projections"), b"{}", ASK_S)
+        except Unavailable as error:
+            raise _nobody(error) from None
+        found = [one for message in messages for one in _answered(message, Projections).projections]
+        found.sort(key=lambda one: (one.name, one.state == "standby", one.host))
+        return Projections(projections=found)
+
+
+def _nobody(error: Unavailable) -> Unavailable:
+    hint = "is a process of them running? (esexec projections)"
+    return Unavailable(f"{_NO_PROJECTIONS}: {error.message}", code="no_projections", hint=hint)
+
+
+def _answered(message: Msg, answer: type[T]) -> T:
+    if message.headers and "Nats-Service-Error-Code" in message.headers:
+        info = msgspec.json.decode(message.data, type=_Refusal).error
+        raise to_exception(info, otherwise=Unavailable if info.code == "not_yet" else None)
+    return msgspec.json.decode(message.data, type=answer)
 
 
 def executions_asked(conditions: Conditions) -> ListExecutions:

@@ -168,6 +168,28 @@ class Connection:
         except (errors.Error, TimeoutError):
             raise self._unavailable(f"did not answer on {subject} within {timeout:g} s") from None
 
+    async def gather(self, subject: str, data: bytes, timeout: float = 5.0, quiet_s: float = 0.25) -> list[Msg]:
+        """One question, the answers of all who give one, until no more came for `quiet_s`. Raises Unavailable if none does in
+        `timeout` seconds."""
+        answers: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = self.client.new_inbox()
+        subscription = await self.subscribe(inbox, answers.put)
+        found: list[Msg] = []
+        try:
+            await self.publish(subject, data, reply=inbox)
+            while True:
+                answer = await asyncio.wait_for(answers.get(), quiet_s if found else timeout)
+                if not answer.data and (answer.headers or {}).get("Status") == "503":
+                    raise Unavailable(f"nobody answers on {subject}")
+                found.append(answer)
+        except TimeoutError:
+            if not found:
+                raise self._unavailable(f"did not answer on {subject} within {timeout:g} s") from None
+            return found
+        finally:
+            if not self.is_closed:
+                await subscription.unsubscribe()
+
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until the server has read everything published so far; False if it did not in `timeout` seconds."""
         # The task is left alone when time is over: nats-py's reader dies of a pong for a future that was cancelled.

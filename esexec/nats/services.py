@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from nats.micro import add_service
@@ -30,11 +31,13 @@ class Services:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def serve(self, prefix: str, endpoints: Mapping[str, Answerer]) -> None:
-        """Answer requests on `<prefix>.<name>`."""
-        group = self._service.add_group(name=prefix)
+    async def serve(self, prefix: str, endpoints: Mapping[str, Answerer], by_each: Collection[str] = ()) -> None:
+        """Answer requests on `<prefix>.<name>`: one of all processes does. `by_each`: to these names every one answers."""
+        group, own = self._service.add_group(name=prefix), uuid4().hex
         for name, answer in endpoints.items():
-            await group.add_endpoint(name=name.replace(".", "-"), subject=name, handler=self._handler(answer))
+            queue = own if name in by_each else None
+            handler = self._handler(answer)
+            await group.add_endpoint(name=name.replace(".", "-"), subject=name, handler=handler, queue_group=queue)
 
     def _handler(self, answer: Answerer) -> Callable[[Request], Awaitable[None]]:
         async def handle(request: Request) -> None:

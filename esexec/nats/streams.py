@@ -13,6 +13,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from esexec.domain import limits
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection
@@ -223,17 +225,9 @@ async def ensure_webhooks(connection: Connection, subjects: Subjects) -> str:
 async def lanes_waiting(connection: Connection, subjects: Subjects) -> dict[str, int]:
     """By queue, how many attempts wait for a worker, on all its lanes."""
     waiting: dict[str, int] = {}
-    seen = 0
-    while True:
-        answer = await connection.api(f"CONSUMER.LIST.{subjects.tasks_stream}", {"offset": seen})
-        page = answer.get("consumers") or []
-        seen += len(page)
-        for one in page:
-            lane = subjects.parse_lane(one["name"])
-            if lane is not None:
-                waiting[lane[0]] = waiting.get(lane[0], 0) + int(one["num_pending"])
-        if not page or seen >= answer["total"]:
-            return waiting
+    for lane in await lane_depths(connection, subjects):
+        waiting[lane.queue] = waiting.get(lane.queue, 0) + lane.waiting
+    return waiting
 
 
 async def lane_names(connection: Connection, subjects: Subjects) -> list[tuple[str, int]]:
@@ -256,6 +250,35 @@ async def ensure_stored(connection: Connection, subjects: Subjects, purpose: str
         "allow_atomic": True,
     }
     await _create_stream(connection, config)
+
+
+class LaneDepth(msgspec.Struct, frozen=True):
+    """A lane: how many attempts wait on it for a worker, and how many workers have in hand."""
+
+    queue: str
+    priority: int
+    waiting: int
+    in_flight: int
+
+
+async def lane_depths(connection: Connection, subjects: Subjects) -> list[LaneDepth]:
+    """The lanes that exist, by queue, the highest priority first."""
+    found: list[LaneDepth] = []
+    seen = 0
+    while True:
+        answer = await connection.api(f"CONSUMER.LIST.{subjects.tasks_stream}", {"offset": seen})
+        page = answer.get("consumers") or []
+        seen += len(page)
+        for one in page:
+            if (lane := subjects.parse_lane(one["name"])) is not None:
+                found.append(LaneDepth(*lane, waiting=int(one["num_pending"]), in_flight=int(one["num_ack_pending"])))
+        if not page or seen >= answer["total"]:
+            return sorted(found, key=lambda one: (one.queue, -one.priority))
+
+
+async def waiting_in(connection: Connection, stream: str) -> int:
+    """How many messages a stream holds."""
+    return int((await connection.api(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
 
 async def delete_streams(connection: Connection, subjects: Subjects) -> None:

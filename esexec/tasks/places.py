@@ -1,4 +1,7 @@
-"""The place of tasks on the command line → the module, or what of it is meant. Imports what has not been imported yet."""
+"""The place of tasks, or of projections, on the command line → the module, or what of it is meant.
+
+Imports what has not been imported yet.
+"""
 
 import hashlib
 import importlib
@@ -12,21 +15,21 @@ from typing import Any
 from esexec.domain.errors import ValidationError
 
 
-def at_place(place: str) -> Any:
+def at_place(place: str, code: str = "tasks_not_found") -> Any:
     """What stands at `pkg.mod` or `path/file.py`: the module, or with `:attribute` behind it that attribute.
 
-    Raises ValidationError (`tasks_not_found`). What a module raises while it is imported is not touched.
+    Raises ValidationError (`code`). What a module raises while it is imported is not touched.
     """
     where, _, attribute = place.partition(":")
-    module = _module_of_file(where) if where.endswith(".py") else _module_of_name(where)
+    module = _module_of_file(where, code) if where.endswith(".py") else _module_of_name(where, code)
     if not attribute:
         return module
     if not hasattr(module, attribute):
-        raise ValidationError(f"module {module.__name__} has no `{attribute}`", code="tasks_not_found")
+        raise ValidationError(f"module {module.__name__} has no `{attribute}`", code=code)
     return getattr(module, attribute)
 
 
-def _module_of_name(name: str) -> ModuleType:
+def _module_of_name(name: str, code: str) -> ModuleType:
     # A console script does not have the working directory on its path, `python -m` does: both shall find the same.
     _make_findable(os.getcwd())
     try:
@@ -35,14 +38,14 @@ def _module_of_name(name: str) -> ModuleType:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise  # The module is there; what it imports is not.
         raise ValidationError(
-            f"there is no module `{name}`", code="tasks_not_found", hint="give pkg.module, pkg.module:attribute or path/file.py"
+            f"there is no module `{name}`", code=code, hint="give pkg.module, pkg.module:attribute or path/file.py"
         ) from error
 
 
-def _module_of_file(place: str) -> ModuleType:
+def _module_of_file(place: str, code: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
-        raise ValidationError(f"there is no file {place}", code="tasks_not_found")
+        raise ValidationError(f"there is no file {place}", code=code)
     root, names = path.parent, [path.stem]
     while (root / "__init__.py").is_file():
         root, names = root.parent, [root.name, *names]

@@ -39,6 +39,10 @@ _VARIES = [
     (re.compile(r"\b\d+ ms|\b\d+\.\d+ s\b"), "DURATION"),
     (re.compile(r"\b\d+ commits, \d+ events"), "COUNTS"),
     (re.compile(r"\b(\d+ of )?\d+ commits\b"), "COMMITS"),
+    (re.compile(r"\d+ events up to position \d+"), "COUNTS"),
+    (re.compile(r"\d+ behind\b"), "LAG"),
+    (re.compile(r"\(position \d+\)|\bat \d+\b"), "POSITION"),
+    (re.compile(r"\bof \S+/\d+$"), "of HOST"),
     (re.compile(r"^ *\d+ %"), "PERCENT"),
     (re.compile(r":\d{5}\b"), ":PORT"),
     (re.compile(r" +"), " "),
@@ -155,7 +159,11 @@ class Stage:
             await self._try(line, command.output, block)
 
     async def _publish(self, subject: str, body: str) -> None:
-        """A command as any NATS client would send it, until it is answered."""
+        """A command or a question as any NATS client would send it, until it is answered."""
+        if ".query." in subject:
+            async with await connect(self.url, name="docs") as connection:
+                self.answer = json.loads((await connection.request(subject, body.encode())).data)
+            return
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         async def on_answer(message: Msg) -> None:

@@ -2,15 +2,17 @@
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 import esexec
+import projections
 from docs import generate
 from esexec.cloudevents import _Stored
-from esexec.domain import aliases, commands, events, messages, reports
+from esexec.domain import aliases, commands, messages, reports
 from esexec.domain.alerts import Alert
 from esexec.domain.cached import CachedResult
 from esexec.domain.commit import Commit
@@ -19,6 +21,9 @@ from esexec.domain.retry import FINAL_CODES
 from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
 from esexec.views import Durations
+from projections.asks import ExecutionsPage
+from projections.role import BUILT_IN
+from projections.service import Questions
 from projections.statistics_asks import AskDurations, AskStatistics, ExecutionStatistics, TaskStatistics
 from tests.docs.pages import ROOT, blocks
 
@@ -46,7 +51,7 @@ MESSAGES: dict[str, Any] = {
 QUERIES = [block for block in blocks(REFERENCE / "queries.md") if block.language == "json"]
 ASKED: dict[str, Any] = {
     kind.__name__: kind for kind in (AskStatistics, ExecutionStatistics, TaskStatistics, AskDurations, Durations)
-}
+} | {"ExecutionsPage": ExecutionsPage}
 _CODE = re.compile(
     r"""(?:\bcode|\bdefault_code)\s*=\s*"([A-Za-z_]+)"|_wrong\([^\n]*"([a-z]+_[a-z0-9_]+)"|bury\(\w+, "(\w+)"|"""
     r"""\b(?:not_now|_timed_out)\(\s*"(\w+)\""""
@@ -64,13 +69,16 @@ def test_generated_pages_are_current(path: Any) -> None:
 
 
 def test_every_public_name_has_its_place() -> None:
-    """Every name of `esexec.__all__` has a heading in the Python reference."""
+    """Every name of `esexec.__all__` has a heading in the Python reference; what read models are made with is told there too."""
     assert [name for name in esexec.__all__ if f"### `{name}`\n" not in _text("python.md")] == []
+    assert [name for name in projections.__all__ if f"`{name}`" not in _text("python.md").partition("\n## Read models")[2]] == []
 
 
-def test_every_event_type_is_told() -> None:
-    """Every type of the closed union has a heading in the reference of events."""
-    assert [name for name in events.TYPES if f"### `{name}`\n" not in _text("events.md")] == []
+def test_every_question_is_told() -> None:
+    """Every question that is answered has its heading."""
+    runners: Any = {kind.name: SimpleNamespace(projection=kind) for kind in BUILT_IN}
+    served = Questions(runners).endpoints()
+    assert [name for name in served if f"### `{name}`\n" not in _text("queries.md")] == []
 
 
 @pytest.mark.parametrize("block", PROTOCOL, ids=lambda block: f"{block.title}:{block.line}")
@@ -96,7 +104,7 @@ def test_every_message_has_an_example() -> None:
 def test_every_code_is_explained() -> None:
     """Every error code that stands in the source is in the reference of errors or of plans."""
     found = {kind.default_code for kind in _all_errors(EsexecError)}
-    for path in (ROOT / "esexec").rglob("*.py"):
+    for path in [*(ROOT / "esexec").rglob("*.py"), *(ROOT / "projections").rglob("*.py")]:
         for groups in _CODE.findall(path.read_text(encoding="utf-8")):
             found |= {code for code in groups if code}
     told = _text("errors.md") + _text("plan.md")

@@ -44,10 +44,10 @@ def program(command: list[str]) -> list[str]:
 
 
 @contextmanager
-def run(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def run(command: list[str], environment: dict[str, str], directory: Path = ROOT) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         program(command),
-        cwd=ROOT,
+        cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -98,15 +98,18 @@ def test_mounted_files_exist() -> None:
     declared = YAML(typ="safe").load(ROOT / "docker-compose.yml")["volumes"]
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
+            source, target = volume.split(":")[:2]
+            if service.get("build"):
+                made = next(rest for name, rest in instructions() if name == "RUN" and "mkdir" in rest)
+                assert f"chown esexec {target}" in made, "else who runs there may not write"
             assert (ROOT / source).exists() if source.startswith(".") else source in declared
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
 
 
 def test_services_fit_together() -> None:
-    """Executors and workers wait for the server and are told its address; whatever ends is started again."""
-    assert set(SERVICES) == {"nats", "executor", "worker"}
+    """All roles wait for the server and are told its address; whatever ends is started again."""
+    assert set(SERVICES) == {"nats", "executor", "projections", "worker"}
     for name, service in SERVICES.items():
         assert service["restart"] == "unless-stopped"
         if name != "nats":
@@ -143,9 +146,9 @@ async def test_the_server_runs_as_composed(tmp_path: Path) -> None:
 
 @NEEDS_CLI
 @pytest.mark.parametrize("name", [name for name in SERVICES if name != "nats"])
-def test_a_role_runs_as_composed(name: str, own_server: NatsServer) -> None:
+def test_a_role_runs_as_composed(name: str, own_server: NatsServer, tmp_path: Path) -> None:
     """Each role's command becomes ready with nothing but `NATS_URL`, and SIGTERM ends it in order."""
-    with run(SERVICES[name]["command"], {"NATS_URL": own_server.url}) as process:
+    with run(SERVICES[name]["command"], {"NATS_URL": own_server.url}, tmp_path) as process:
         wait_for(process, r"\bready\b")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
