@@ -82,7 +82,7 @@ class Asker:
             case "cursor":
                 return await self._cursor(request["pages"])
             case "ask":
-                return await self._ask(request["model"], request["conditions"], request["times"])
+                return await self._ask(request["model"], request["each"], request["times"])
 
     async def _cursor(self, pages: int) -> str | None:
         """That of so many full pages on."""
