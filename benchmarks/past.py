@@ -147,5 +147,3 @@ class _Writing:
         while self._in_flight:
             self._fewer.clear()
             await self._fewer.wait()
-
-

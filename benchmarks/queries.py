@@ -65,7 +65,7 @@ def _questions(asker: Process, executions: int) -> dict[str, Question]:
         "deep cursor": ("executions", [{"cursor": deep}]),
         "status+metadata+deep cursor": ("executions", [one | {"cursor": deep} for one in filtered]),
         "page": ("executions", [{"limit": 1000}, {"limit": 1000, "cursor": deep}]),
-        "tasks": ("tasks", [{"status": "failed"}, {"name": "flaky"}, {"status": "completed", "name": "noop", "cursor": f"{deep}.0"}]),
+        "tasks": ("tasks", [{"status": "failed"}, {"name": "flaky"}, {"status": "completed", "cursor": f"{deep}.0"}]),
         "tasks of one": ("tasks", [{"execution_id": f"past-{number}"} for number in range(0, executions, 97)]),
         "get": ("get", [{"execution_id": f"past-{number}"} for number in range(0, executions, 97)]),
     }

@@ -31,6 +31,10 @@ class Keeper:
             case "catch up":
                 await self._projector.caught_up()
                 return self._caught_up(time.perf_counter() - self._opened)
+            case "reach":
+                begun = time.perf_counter()
+                await self._projector.caught_up()
+                return time.perf_counter() - begun
             case "watch":
                 self._lags = []
                 self._watching = asyncio.create_task(self._watch())

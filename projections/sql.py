@@ -11,6 +11,8 @@ from eventsourcing.persistence import Tracking
 from projections.tables import Column, Row, Table, Where, ordered
 from projections.view import View, Witness, check_position
 
+_KEYS_AT_ONCE = 500
+
 
 class SqlView(View):
     """See `View`. Each thread has its own transaction.
@@ -168,10 +170,20 @@ class SqlView(View):
             row = cursor.fetchone()
             return table.row(*self._values(row)) if row is not None else None
 
+    def get_all(self, table: Table, keys: Sequence[Sequence[str | int]]) -> list[Row]:
+        found: list[Row] = []
+        different = list(dict.fromkeys(map(tuple, keys)))
+        for begin in range(0, len(different), _KEYS_AT_ONCE):
+            some = different[begin : begin + _KEYS_AT_ONCE]
+            one = f"({', '.join(self._marker for _ in table.key)})"
+            key = ", ".join(f'"{column}"' for column in table.key)
+            statement = f" WHERE ({key}) IN (VALUES {', '.join(one for _ in some)})"
+            found += self._selected(table, statement, [value for each in some for value in each])
+        return found
+
     def select(
         self, table: Table, where: Sequence[Where] = (), *, order: Sequence[str] = (), limit: int | None = None
     ) -> list[Row]:
-        columns = ", ".join(f'"{column}"' for column in table.columns)
         statement, values = self._conditions(table, where)
         by = ordered(order)
         table.check([column for column, _ in by])
@@ -179,6 +191,10 @@ class SqlView(View):
             statement += " ORDER BY " + ", ".join(f'"{column}" {"DESC" if down else "ASC"}' for column, down in by)
         if limit is not None:
             statement += f" LIMIT {int(limit)}"
+        return self._selected(table, statement, values)
+
+    def _selected(self, table: Table, statement: str, values: Sequence[Any]) -> list[Row]:
+        columns = ", ".join(f'"{column}"' for column in table.columns)
         with self._checked(table), self._reading() as cursor:
             cursor.execute(f"SELECT {columns} FROM {self._quoted(table)}{statement}", values)
             return [table.row(*self._values(row)) for row in cursor.fetchall()]
