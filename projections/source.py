@@ -25,6 +25,7 @@ EVENTS_PER_POSITION = 1000
 _KEPT = 20_000
 """So many commits that were heard last are kept."""
 _PAGE_BYTES = 8_000_000
+_ALL_THERE_IS = ">"
 _GATHER_S = 0.02
 """News are waited for that long after the first, so that many come at once."""
 _LOOK_AGAIN_S = 2.0
@@ -147,8 +148,9 @@ class JetStreamSource:
             raise Rewound(f"the log ends at {head}, and {after} was read")
         if head == after:
             return None
+        # Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew.
         found = await self._reader.from_first(
-            self._subjects.log_stream, self._subjects.logs_all, most, first=after + 1, most_bytes=_PAGE_BYTES
+            self._subjects.log_stream, _ALL_THERE_IS, most, first=after + 1, most_bytes=_PAGE_BYTES
         )
         if not found:
             return Page([], head)  # what was there is compacted
