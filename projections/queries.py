@@ -20,6 +20,8 @@ from projections.tables import Row, Table, Where
 from projections.view import View
 
 _BATCH = 200
+_PROBE = 50
+"""So many of the last that have a value show how rare it is."""
 
 
 def as_of(view: View) -> AsOf:
@@ -91,8 +93,8 @@ def _rarest_first(view: View, tags: list[str], cursor: list[Any] | None) -> list
 
     def reach(tag: str) -> int:
         where = [Where("tag", "=", tag)] + ([Where("rank", "<=", cursor[0])] if cursor is not None else [])
-        rows = view.select(TAGS, where, order=["-rank"], limit=_BATCH)
-        return int(rows[-1].rank) if len(rows) == _BATCH else -1
+        rows = view.select(TAGS, where, order=["-rank"], limit=_PROBE)
+        return int(rows[-1].rank) if len(rows) == _PROBE else -1
 
     return sorted(tags, key=reach)
 

@@ -171,14 +171,17 @@ class SqlView(View):
             return table.row(*self._values(row)) if row is not None else None
 
     def get_all(self, table: Table, keys: Sequence[Sequence[str | int]]) -> list[Row]:
+        lasts: dict[tuple[Any, ...], dict[Any, None]] = {}
+        for *first, last in keys:
+            lasts.setdefault(tuple(first), {})[last] = None
         found: list[Row] = []
-        different = list(dict.fromkeys(map(tuple, keys)))
-        for begin in range(0, len(different), _KEYS_AT_ONCE):
-            some = different[begin : begin + _KEYS_AT_ONCE]
-            one = f"({', '.join(self._marker for _ in table.key)})"
-            key = ", ".join(f'"{column}"' for column in table.key)
-            statement = f" WHERE ({key}) IN (VALUES {', '.join(one for _ in some)})"
-            found += self._selected(table, statement, [value for each in some for value in each])
+        for before, some in lasts.items():  # SQLite looks through the whole table for pairs, not for the last of them alone
+            for begin in range(0, len(some), _KEYS_AT_ONCE):
+                values = [*some][begin : begin + _KEYS_AT_ONCE]
+                *equal, one_of = (f'"{column}"' for column in table.key)
+                said = [f"{column} = {self._marker}" for column in equal]
+                said.append(f"{one_of} IN ({', '.join(self._marker for _ in values)})")
+                found += self._selected(table, f" WHERE {' AND '.join(said)}", [*before, *values])
         return found
 
     def select(
