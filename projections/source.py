@@ -78,6 +78,11 @@ class Source(Protocol):
         """The last position that is known of."""
         ...
 
+    @property
+    def losses(self) -> int:
+        """How often the server was lost. What is read after one more may be of another log."""
+        ...
+
 
 class JetStreamSource:
     """See `Source`. `start` before use; it ends with the connection."""
@@ -86,15 +91,25 @@ class JetStreamSource:
         self._connection, self._subjects, self._reader = connection, subjects, reader
         self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
         self._heard, self._news = 0, asyncio.Event()
+        self._losses = 0
 
     async def start(self) -> "JetStreamSource":
         await self._connection.listen(self._subjects.commits_all, self._hear)
+        self._connection.on_disconnect(self._lost)
         self._connection.on_reconnect(self._tell)
         return self
 
     @property
     def heard(self) -> int:
         return self._heard
+
+    @property
+    def losses(self) -> int:
+        return self._losses
+
+    def _lost(self) -> None:
+        self._losses += 1
+        self._kept.clear()
 
     async def _hear(self, message: Heard) -> None:
         position = int(message.header(b"Nats-Sequence") or 0)
