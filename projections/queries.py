@@ -65,7 +65,7 @@ def list_alerts(view: View, ask: ListAlerts) -> Listed[msgspec.Raw]:
     where = _given(state=ask.state, alert_id=ask.alert_id, execution_id=ask.execution_id) + _between(ask.since, ask.until)
     place = ("rank", "id")
     with view.snapshot():
-        rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place))
+        rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place), ask.limit + 1)
         return _page(view, rows, ask.limit, place)
 
 
