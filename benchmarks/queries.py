@@ -36,7 +36,7 @@ def queries(options: Options) -> dict[str, Any]:
         asyncio.run(past.write(stack.server.url, samples, executions))
         keeper, asker = stack.reader("projector"), stack.reader("asker")
         begun = time.monotonic()
-        keeper.ask("open", where=str(folder / "views"), only=["executions"])
+        keeper.ask("open", where=str(folder / "views"), only=["executions", "statistics"])
         keeper.ask("catch up")
         seconds = time.monotonic() - begun
         asked = {name: _asked(asker, *question) for name, question in _questions(asker, executions).items()}
@@ -67,6 +67,7 @@ def _questions(asker: Process, executions: int) -> dict[str, Question]:
         "page": ("executions", [{"limit": 1000}, {"limit": 1000, "cursor": deep}]),
         "tasks": ("tasks", [{"status": "failed"}, {"name": "flaky"}, {"status": "completed", "cursor": f"{deep}.0"}]),
         "tasks of one": ("tasks", [{"execution_id": f"past-{number}"} for number in range(0, executions, 97)]),
+        "stats": ("stats", [{}, {"name": "noop"}, {"name": "order"}]),
         "get": ("get", [{"execution_id": f"past-{number}"} for number in range(0, executions, 97)]),
     }
 

@@ -46,7 +46,7 @@ class Keeper:
 
     def _caught_up(self, seconds: float) -> dict[str, Any]:
         found = [runner.status() for runner in self._projector.runners.values()]
-        assert all(one.state == "working" for one in found), found
+        assert all(one.state in ("starting", "working") for one in found), found
         return {"seconds": seconds, "events": {one.name: one.events for one in found}}
 
     async def _watch(self) -> None:
@@ -119,4 +119,8 @@ async def _get(client: Client, conditions: dict[str, Any]) -> int:
     return int(await client.executions.get(**conditions) is not None)
 
 
-ASKED = {"executions": _executions, "tasks": _tasks, "get": _get}
+async def _stats(client: Client, conditions: dict[str, Any]) -> int:
+    return (await client.stats(**conditions)).total
+
+
+ASKED = {"executions": _executions, "tasks": _tasks, "get": _get, "stats": _stats}
