@@ -1,7 +1,6 @@
 """`load`: what projections cost those whose executions they follow: ms of executions offered at a steady pace, and throughput at
-saturation, without and with all projections in a process beside; how far these lag behind, and how long they take to catch up.
-
-Without and with take turns, on one engine.
+saturation, without projections, with those of read models in a process beside, and with the feed of events in it as well; how far
+these lag behind, and how long they take to catch up. The three take turns, on one engine.
 """
 
 import tempfile
@@ -9,25 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from benchmarks.catchup import ALL
 from benchmarks.processes import Process, cpu_s
 from benchmarks.rounds import Options, percentile
 from benchmarks.stack import Stack
+from projections.role import BUILT_IN
 
 PER_S = 1_000
 _IN_FLIGHT = 200
 
 
 T = TypeVar("T")
-
-
-class _Both(NamedTuple, Generic[T]):
-    """What was measured without projections, and with them there."""
-
-    without: T
-    there: T
+VIEWS: Final = [kind.name for kind in BUILT_IN]
+KINDS: Final[dict[str, list[str] | None]] = {"without": None, "views": VIEWS, "all": ALL}
+"""What is beside the executions: nothing; the projections that keep read models; these and the feed of events."""
 
 
 class _Paced(NamedTuple):
@@ -45,44 +41,40 @@ class _Flooded(NamedTuple):
 
 def load(options: Options) -> dict[str, Any]:
     rounds = options.rounds or 3
-    paced_each = max((options.executions or 24_000) // 2 // rounds, 100)
-    flooded_each = max((options.executions or 24_000) // 2 // rounds, 100)
+    each = max((options.executions or 36_000) // 2 // rounds // len(KINDS), 100)
     with ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="esexec-bench-")))
         stack = Stack("engine", "w1", options.sync, 100, None, exits)
         keeper = stack.reader("projector")
         stack.client.ask("flood", executions=400, concurrency=100)
         where = str(folder / "views")
-        with _projecting(keeper, where):
-            keeper.ask("catch up")
-        paced = [_by_turns(number, stack, keeper, where, _paced, paced_each) for number in range(rounds)]
-        flooded = [_by_turns(number, stack, keeper, where, _flooded, flooded_each) for number in range(rounds)]
+        paced = [_in_turn(number, stack, keeper, where, _paced, each) for number in range(rounds)]
+        flooded = [_in_turn(number, stack, keeper, where, _flooded, each) for number in range(rounds)]
     return _figures(options, rounds, paced, flooded)
 
 
-def _by_turns(
+def _in_turn(
     number: int, stack: Stack, keeper: Process, where: str, measure: Callable[[Stack, Process | None, int], T], executions: int
-) -> _Both[T]:
-    """Without and with, or the other way round."""
-
-    def with_them() -> T:
-        with _projecting(keeper, where):
-            return measure(stack, keeper, executions)
-
-    if number % 2:
-        there = with_them()
-        return _Both(measure(stack, None, executions), there)
-    without = measure(stack, None, executions)
-    return _Both(without, with_them())
+) -> dict[str, T]:
+    """Each kind once; each round begins with another."""
+    found = {}
+    order = [*KINDS]
+    for kind in order[number % len(order) :] + order[: number % len(order)]:
+        with _projecting(keeper, where, KINDS[kind]) as there:
+            found[kind] = measure(stack, there, executions)
+    return found
 
 
 @contextmanager
-def _projecting(keeper: Process, where: str) -> Iterator[None]:
-    """All projections work, and are up to date at the beginning."""
-    keeper.ask("open", where=where, only=ALL)
+def _projecting(keeper: Process, where: str, only: list[str] | None) -> Iterator[Process | None]:
+    """These work, and are up to date at the beginning."""
+    if only is None:
+        yield None
+        return
+    keeper.ask("open", where=where, only=only)
     keeper.ask("catch up")
     try:
-        yield
+        yield keeper
     finally:
         keeper.ask("close")
 
@@ -108,29 +100,27 @@ def _flooded(stack: Stack, keeper: Process | None, executions: int) -> _Flooded:
     return _Flooded(executions / seconds, max(lag[1] for lag in lags), caught_up)
 
 
-def _figures(options: Options, rounds: int, paced: list[_Both[_Paced]], flooded: list[_Both[_Flooded]]) -> dict[str, Any]:
-    without = [ms for both in paced for ms in both.without.ms]
-    there = [ms for both in paced for ms in both.there.ms]
-    waits_s = [lag[0] for both in paced for lag in both.there.lags]
-    ratios = [median(both.there.ms) / median(both.without.ms) for both in paced]
+def _figures(options: Options, rounds: int, paced: list[dict[str, _Paced]], flooded: list[dict[str, _Flooded]]) -> dict[str, Any]:
+    ms = {kind: [one for each in paced for one in each[kind].ms] for kind in KINDS}
+    waits_s = [lag[0] for each in paced for lag in each["all"].lags]
+    ratios = {kind: [median(each[kind].ms) / median(each["without"].ms) for each in paced] for kind in KINDS}
     return {
         "w": "load",
         "sync": options.sync,
         "offered_per_s": PER_S,
-        "ms_p50": round(median(there), 2),
-        "ms_p99": round(percentile(there, 0.99), 2),
-        "without_ms_p50": round(median(without), 2),
-        "without_ms_p99": round(percentile(without, 0.99), 2),
-        "ratio": round(median(ratios), 3),
-        "ratios": [round(ratio, 2) for ratio in ratios],
+        **{f"{kind}_ms_p50": round(median(ms[kind]), 2) for kind in KINDS},
+        **{f"{kind}_ms_p99": round(percentile(ms[kind], 0.99), 2) for kind in KINDS},
+        "ratio": round(median(ratios["all"]), 3),
+        "ratios": [round(ratio, 2) for ratio in ratios["all"]],
+        "views_ratio": round(median(ratios["views"]), 3),
         "lag_s_p50": round(median(waits_s), 3),
         "lag_s_max": round(max(waits_s), 3),
-        "cpu_us": round(median(both.there.cpu_us for both in paced)),
-        "per_s": round(median(both.there.per_s for both in flooded)),
-        "without_per_s": round(median(both.without.per_s for both in flooded)),
-        "saturated_ratio": round(median(both.there.per_s / both.without.per_s for both in flooded), 3),
-        "commits_behind": max(both.there.lag for both in flooded),
-        "catch_up_s": round(max(both.there.catch_up_s for both in flooded), 2),
-        "executions": len(there) + len(without),
+        "cpu_us": round(median(each["all"].cpu_us for each in paced)),
+        "views_cpu_us": round(median(each["views"].cpu_us for each in paced)),
+        **{f"{kind}_per_s": round(median(each[kind].per_s for each in flooded)) for kind in KINDS},
+        "saturated_ratio": round(median(each["all"].per_s / each["without"].per_s for each in flooded), 3),
+        "commits_behind": max(each["all"].lag for each in flooded),
+        "catch_up_s": round(max(each["all"].catch_up_s for each in flooded), 2),
+        "executions": sum(map(len, ms.values())),
         "rounds": rounds,
     }

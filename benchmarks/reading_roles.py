@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import esexec
 from esexec.client.client import Client
+from projections.feed import EventFeed
 from projections.role import Projector
 from projections.runner import Runner
 
@@ -52,7 +53,9 @@ class Keeper:
     async def _watch(self) -> None:
         """Looks, again and again, for how long the slowest projection has not had in it what is in the log."""
         heads: list[tuple[float, int]] = []
-        runners: list[Runner] = [*self._projector.runners.values()]
+        runners: list[Runner | EventFeed] = [*self._projector.runners.values()]
+        if self._projector.feed is not None:
+            runners.append(self._projector.feed)
         while True:
             heads.append((time.perf_counter(), await runners[0].head()))
             slowest = min(runner.position for runner in runners)

@@ -28,6 +28,9 @@ _PAGE_BYTES = 8_000_000
 _ALL_THERE_IS = ">"
 _GATHER_S = 0.02
 """News are waited for that long after the first, so that many come at once."""
+_GATHER_MORE_S = 0.08
+_BUSY = 30
+"""Where so many came meanwhile more are waited for: each transaction costs the same, and what began and ended is written once."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
 
@@ -134,6 +137,8 @@ class JetStreamSource:
             if after + 1 in self._kept:
                 if after + most // 4 not in self._kept:
                     await asyncio.sleep(_GATHER_S)
+                    if after + _BUSY in self._kept:
+                        await asyncio.sleep(_GATHER_MORE_S)
                 return self._of_kept(after, most)
             if not looked or self._heard > after:
                 looked = True
