@@ -80,15 +80,16 @@ def line(found: Figures) -> str:
 
 
 def _beside(found: Figures) -> str:
+    kinds = {"all": "with all projections", "views": "but for the feed", "without": "without"}
+    paced = "; ".join(f"{found[f'{kind}_ms_p50']:.2f} / {found[f'{kind}_ms_p99']:.2f} {said}" for kind, said in kinds.items())
+    saturated = ", ".join(f"{found[f'{kind}_per_s']} {said}" for kind, said in kinds.items())
     return (
-        f"at {found['offered_per_s']}/s "
-        f"{found['all_ms_p50']:.2f} / {found['all_ms_p99']:.2f} ms (p50 / p99) with all projections, ratio {found['ratio']:.2f}; {found['views_ms_p50']:.2f} / {found['views_ms_p99']:.2f} but for the feed, "
-        f"ratio {found['views_ratio']:.2f}; {found['without_ms_p50']:.2f} / {found['without_ms_p99']:.2f} without"
+        f"ms at {found['offered_per_s']}/s (p50 / p99): {paced}"
+        f"{_INDENT}ratio {found['ratio']:.2f}, but for the feed {found['views_ratio']:.2f}"
         f"{_INDENT}lag {found['lag_s_p50']:.3f} s (p50), at most {found['lag_s_max']:.3f} s; "
         f"{found['cpu_us']} µs of processor per execution, {found['views_cpu_us']} but for the feed"
-        f"{_INDENT}saturated: {found['all_per_s']} executions/s with all, {found['views_per_s']} but for the feed, "
-        f"{found['without_per_s']} without, ratio {found['saturated_ratio']:.2f}; "
-        f"at most {found['commits_behind']} commits behind, caught up {found['catch_up_s']:.2f} s later"
+        f"{_INDENT}saturated: executions/s {saturated}; ratio {found['saturated_ratio']:.2f}"
+        f"{_INDENT}at most {found['commits_behind']} commits behind, caught up {found['catch_up_s']:.2f} s later"
     )
 
 
