@@ -1,4 +1,4 @@
-"""`python -m benchmarks [w1 … w6] [--sync default|always|both] [--json] [--check]`: see docs/explanation/benchmarks.md."""
+"""`python -m benchmarks [WORKLOAD …] [--sync default|always|both] [--json] [--check]`: see docs/explanation/benchmarks.md."""
 
 import argparse
 import json
@@ -7,19 +7,38 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from benchmarks.beside import load
+from benchmarks.catchup import catchup
 from benchmarks.footprint import w6
+from benchmarks.gated import gated
 from benchmarks.latency import w2, w3, w4
+from benchmarks.queries import queries
 from benchmarks.recovery import w5
 from benchmarks.report import line, passes, verdict
 from benchmarks.rounds import Options
 from benchmarks.throughput import w1
 
-WORKLOADS: Final[dict[str, Callable[[Options], dict[str, Any]]]] = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
+WORKLOADS: Final[dict[str, Callable[[Options], dict[str, Any]]]] = {
+    "w1": w1,
+    "w2": w2,
+    "w3": w3,
+    "w4": w4,
+    "w5": w5,
+    "w6": w6,
+    "catchup": catchup,
+    "queries": queries,
+    "load": load,
+    "gated": gated,
+}
+WORDS: Final = """\
+w1 to w6: the engine, against raw messages. catchup: how fast projections catch up with a log. queries: how long questions to read
+models take. load: what projections cost the executions that they follow. gated: what rate limits, keys and resources cost.
+"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The six workloads, against raw messages.")
-    parser.add_argument("workloads", nargs="*", metavar="w1 … w6", help="which (default: all)")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=WORDS)
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{', '.join(WORKLOADS)} (default: all)")
     parser.add_argument("--sync", choices=("default", "always", "both"), default="default", help="the server's sync_interval")
     parser.add_argument("--executions", type=int, help="of the engine, over all rounds")
     parser.add_argument("--rounds", type=int, help="of engine and raw, by turns")

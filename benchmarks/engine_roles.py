@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +11,7 @@ import esexec
 from benchmarks import script, tasks
 from benchmarks.capture import capture
 from benchmarks.load import Load
-from benchmarks.workloads import startable
+from benchmarks.workloads import POOL, SPREAD, gated, startable
 from esexec.nats.connection import connect
 from esexec.nats.streams import ensure_lane, ensure_streams
 from esexec.nats.subjects import Subjects
@@ -36,6 +38,7 @@ class EngineClient:
     def __init__(self, url: str, workload: str) -> None:
         self._url, self._what = url, startable(workload)
         self._client = esexec.connect(url, patience=10)
+        self._input: Iterator[Any] = repeat(None)
         self._load = Load(self._run)
         self._stamps: dict[str, int] = {}
         self._seconds: list[asyncio.Task[bool]] = []
@@ -46,7 +49,7 @@ class EngineClient:
 
     async def _run(self) -> tuple[str, int]:
         submitted = time.monotonic_ns()
-        result = await self._client.execute(self._what)
+        result = await self._client.execute(self._what, next(self._input))
         output = result.unwrap()
         if isinstance(output, int):
             self._stamps[result.execution_id] = output
@@ -61,6 +64,11 @@ class EngineClient:
                 return None
             case "stamps":
                 return self._stamps
+            case "gate":
+                await self._client.resources.declare(POOL)
+                self._what = gated()[request["kind"]]
+                self._input = cycle([{"key": f"key-{number}"} for number in range(SPREAD)])
+                return None
             case "start seconds":
                 return await self._start_seconds(request["executions"], request["file"])
             case "wait for seconds":

@@ -1,10 +1,11 @@
-"""How executions are started: so many side by side, or one after the other. The same for the engine and for raw."""
+"""How executions are started: so many side by side, one after the other, or so many a second. For the engine and for raw."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+_PACE_S = 0.001
 Run = Callable[[], Awaitable[tuple[str, int]]]
 """One execution to its end; returns its id and when it was submitted (monotonic, ns)."""
 
@@ -21,6 +22,8 @@ class Load:
                 return await self._flood(request["executions"], request["concurrency"])
             case "single":
                 return await self._single(request["executions"], request["pause_s"])
+            case "paced":
+                return await self._paced(request["executions"], request["per_s"])
         raise ValueError(request)
 
     async def _flood(self, executions: int, concurrency: int) -> float:
@@ -43,3 +46,19 @@ class Load:
             execution, submitted = await self._run()
             done.append((execution, submitted, time.monotonic_ns()))
         return done
+
+    async def _paced(self, executions: int, per_s: int) -> list[float]:
+        """The ms of executions that are offered at this pace, whatever becomes of those before: from when each was due to its
+        known end."""
+        begin = time.perf_counter() + 0.01
+
+        async def one(number: int) -> float:
+            await self._run()
+            return (time.perf_counter() - (begin + number / per_s)) * 1000
+
+        going: list[asyncio.Task[float]] = []
+        while len(going) < executions:
+            due = min(executions, int((time.perf_counter() - begin) * per_s) + 1)
+            going += [asyncio.create_task(one(number)) for number in range(len(going), due)]
+            await asyncio.sleep(_PACE_S)
+        return await asyncio.gather(*going)

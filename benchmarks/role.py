@@ -17,6 +17,7 @@ import uvloop
 from benchmarks.engine_roles import EngineClient, engine_executor, engine_streams, engine_worker
 from benchmarks.load import Load
 from benchmarks.raw_roles import raw_client, raw_executor, raw_worker
+from benchmarks.reading_roles import Asker, Keeper
 from benchmarks.role_settings import Settings
 from benchmarks.script import load
 from esexec import process
@@ -37,6 +38,10 @@ async def _begin(settings: Settings) -> Answer:
                 await engine_worker(settings.url, settings.slots)
             case "streams":
                 await engine_streams(settings.url)
+            case "projector":
+                return Keeper(settings.url).answer
+            case "asker":
+                return (await Asker(settings.url).start()).answer
             case _:
                 return (await EngineClient(settings.url, settings.workload).start()).answer
         return _nothing
@@ -76,4 +81,4 @@ if __name__ == "__main__":
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     # A client is the user's program; the others run as `esexec executor` and `esexec worker` do. The same for raw.
     with contextlib.suppress(BrokenPipeError):  # whoever started it has ended
-        (uvloop.run if settings.role == "client" else process.run)(_main(settings))
+        (uvloop.run if settings.role in ("client", "asker") else process.run)(_main(settings))

@@ -38,6 +38,15 @@ class Stack:
         self.worker = self._run("worker")
         self.client = self._run("client")
 
+    def reader(self, role: str) -> Process:
+        """One more process, that reads: `projector` or `asker`."""
+        return self._run(role)
+
+    def end(self, *roles: str) -> None:
+        """Let these processes go: what is measured next does without them."""
+        for role in roles:
+            getattr(self, role).close()
+
     def _run(self, role: str) -> Process:
         process = Process(msgspec.structs.replace(self._settings, role=role))
         self._stack.callback(process.close)

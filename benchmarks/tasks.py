@@ -28,4 +28,18 @@ async def second(ctx: esexec.Context, file: str) -> None:
     await asyncio.sleep(1)
 
 
-ALL: Final[list[esexec.Task[..., Any]]] = [noop, stamp, second]
+@esexec.task
+async def broken() -> None:
+    """Fails, and would again."""
+    raise esexec.ExecutionError("this is what it is for", code="broken", retry=False)
+
+
+@esexec.task
+async def flaky(ctx: esexec.Context) -> dict[str, int]:
+    """Fails once."""
+    if ctx.attempt == 1:
+        raise ConnectionError("not at the first attempt")
+    return {"ok": ctx.attempt}
+
+
+ALL: Final[list[esexec.Task[..., Any]]] = [noop, stamp, second, broken, flaky]

@@ -71,6 +71,9 @@ class MemoryView(POPOTrackingRecorder, View):
         with self._checked(table):
             return self._rows[table.name].get(key)
 
+    def get_all(self, table: Table, keys: Sequence[Sequence[str | int]]) -> list[Row]:
+        return [row for key in dict.fromkeys(map(tuple, keys)) if (row := self.get(table, *key)) is not None]
+
     def select(
         self, table: Table, where: Sequence[Where] = (), *, order: Sequence[str] = (), limit: int | None = None
     ) -> list[Row]:

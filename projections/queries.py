@@ -21,6 +21,8 @@ from projections.tables import Row, Table, Where
 from projections.view import View
 
 _BATCH = 200
+_PROBE = 50
+"""So many of the last that have a value show how rare it is."""
 
 
 def as_of(view: View) -> AsOf:
@@ -35,14 +37,16 @@ def list_executions(view: View, ask: ListExecutions) -> Listed[msgspec.Raw]:
     _check_limit(ask.limit)
     tags = [tag_of(name, value) for name, value in ask.metadata.items()]
     where = _given(name=ask.name, plan_id=ask.plan_id) + _between(ask.since, ask.until)
-    table, place = EXECUTIONS, ("rank", "id")
-    if tags:
-        table, where = TAGS, [Where("tag", "=", tags[0]), *where]
+    place = ("rank", "id")
+    cursor = _read_cursor(ask.cursor, place)
     with view.snapshot():
-        rows = _newest(view, table, where, ask.status, place, _read_cursor(ask.cursor, place))
-        if tags:
-            found = (row for row in rows if all(view.get(TAGS, tag, row.id) is not None for tag in tags[1:]))
-            rows = (view.get(EXECUTIONS, row.id) for row in found)
+        if not tags:
+            rows = _newest(view, EXECUTIONS, where, ask.status, place, cursor, ask.limit + 1)
+        else:
+            first, *others = _rarest_first(view, tags, cursor)
+            batch = _BATCH if others else ask.limit + 1
+            tagged = _newest(view, TAGS, [Where("tag", "=", first), *where], ask.status, place, cursor, batch)
+            rows = _executions_of(view, _with_tags(view, tagged, others), ask.limit + 1)
         return _page(view, rows, ask.limit, place)
 
 
@@ -52,7 +56,7 @@ def list_tasks(view: View, ask: ListTasks) -> Listed[msgspec.Raw]:
     where = _given(id=ask.execution_id, name=ask.name, plan_id=ask.plan_id) + _between(ask.since, ask.until)
     place = ("rank", "id", "step")
     with view.snapshot():
-        rows = _newest(view, TASKS, where, ask.status, place, _read_cursor(ask.cursor, place))
+        rows = _newest(view, TASKS, where, ask.status, place, _read_cursor(ask.cursor, place), ask.limit + 1)
         return _page(view, rows, ask.limit, place)
 
 
@@ -62,7 +66,7 @@ def list_alerts(view: View, ask: ListAlerts) -> Listed[msgspec.Raw]:
     where = _given(state=ask.state, alert_id=ask.alert_id, execution_id=ask.execution_id) + _between(ask.since, ask.until)
     place = ("rank", "id")
     with view.snapshot():
-        rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place))
+        rows = _newest(view, OCCURRENCES, where, (), place, _read_cursor(ask.cursor, place), ask.limit + 1)
         return _page(view, rows, ask.limit, place)
 
 
@@ -87,27 +91,76 @@ def _check_limit(limit: int) -> None:
         raise ValidationError(f"limit {limit} is out of range", code="bad_limit", hint=f"1 to {MOST}; more by the cursor")
 
 
+# By metadata -----------------------------------------------------------------------------------------------------------
+
+
+def _rarest_first(view: View, tags: list[str], cursor: list[Any] | None) -> list[str]:
+    """So that few are looked at in vain: the tag of whose last executions the oldest is oldest."""
+    if len(tags) == 1:
+        return tags
+
+    def reach(tag: str) -> int:
+        where = [Where("tag", "=", tag)] + ([Where("rank", "<=", cursor[0])] if cursor is not None else [])
+        rows = view.select(TAGS, where, order=["-rank"], limit=_PROBE)
+        return int(rows[-1].rank) if len(rows) == _PROBE else -1
+
+    return sorted(tags, key=reach)
+
+
+def _with_tags(view: View, rows: Iterator[Row], tags: Sequence[str]) -> Iterator[Row]:
+    """Those of the rows whose executions have all of these tags too."""
+    if not tags:
+        yield from rows
+        return
+    for some in _by(rows, _BATCH):
+        ids = {row.id for row in some}
+        for tag in tags:
+            ids &= {row.id for row in view.get_all(TAGS, [(tag, id_) for id_ in ids])}
+        yield from (row for row in some if row.id in ids)
+
+
+def _executions_of(view: View, rows: Iterator[Row], batch: int) -> Iterator[Row]:
+    for some in _by(rows, batch):
+        found = {row.id: row for row in view.get_all(EXECUTIONS, [(row.id,) for row in some])}
+        yield from (found[row.id] for row in some)
+
+
+def _by(rows: Iterator[Row], count: int) -> Iterator[list[Row]]:
+    """So many at a time."""
+    while some := list(islice(rows, count)):
+        yield some
+
+
 # In order, from a place on ---------------------------------------------------------------------------------------------
 
 
 def _newest(
-    view: View, table: Table, where: list[Where], statuses: Sequence[str], place: tuple[str, ...], cursor: list[Any] | None
+    view: View,
+    table: Table,
+    where: list[Where],
+    statuses: Sequence[str],
+    place: tuple[str, ...],
+    cursor: list[Any] | None,
+    batch: int,
 ) -> Iterator[Row]:
-    """The rows from the newest on, behind the cursor; by each status on its own, so that an index has them in order."""
+    """The rows from the newest on, behind the cursor; by each status on its own, so that an index has them in order. So many are
+    had at a time."""
     ways = [[*where, Where("status", "=", str(status))] for status in dict.fromkeys(statuses)] or [where]
-    rows = [_down(view, table, way, place, cursor) for way in ways]
+    rows = [_down(view, table, way, place, cursor, batch) for way in ways]
     return rows[0] if len(rows) == 1 else merge(*rows, key=lambda row: _place_of(row, place), reverse=True)
 
 
-def _down(view: View, table: Table, where: list[Where], place: tuple[str, ...], cursor: list[Any] | None) -> Iterator[Row]:
+def _down(
+    view: View, table: Table, where: list[Where], place: tuple[str, ...], cursor: list[Any] | None, batch: int
+) -> Iterator[Row]:
     order = [f"-{column}" for column in place]
     while True:
         rows: list[Row] = []
         for condition in _behind(place, cursor):
-            if len(rows) < _BATCH:
-                rows += view.select(table, [*where, *condition], order=order, limit=_BATCH - len(rows))
+            if len(rows) < batch:
+                rows += view.select(table, [*where, *condition], order=order, limit=batch - len(rows))
         yield from rows
-        if len(rows) < _BATCH:
+        if len(rows) < batch:
             return
         cursor = _place_of(rows[-1], place)
 

@@ -62,7 +62,7 @@ class Runner:
         self._outside = outside
         self.projection = self._opened()
         self.state: State = "starting"
-        self.position, self._events, self._error = 0, 0, ""
+        self.position, self._events, self._error, self._losses = 0, 0, "", 0
         self._moved, self._swap_looked_for = asyncio.Event(), 0.0
         self._stands_at, self._tick_at = 0, 0.0
         self._coming: asyncio.Task[Page] | None = None
@@ -171,6 +171,7 @@ class Runner:
 
     async def _checked(self) -> None:
         """Where to go on; and whether this is still the log that the view was made from."""
+        self._losses = self._source.losses
         self._stands_at = await asyncio.to_thread(lambda: self.view.position)
         self._come_to(self._stands_at // EVENTS_PER_POSITION)
         witness = await asyncio.to_thread(lambda: self.view.witness)
@@ -182,6 +183,10 @@ class Runner:
 
     async def _step(self) -> None:
         page = await self._next_page()
+        if self._source.losses != self._losses:  # a server that went and came may have another log, and be beyond us in it
+            self._let_go()
+            await self._checked()
+            return
         await self._follow_swap()
         if page is not None:
             await self._take(page)

@@ -25,8 +25,12 @@ EVENTS_PER_POSITION = 1000
 _KEPT = 20_000
 """So many commits that were heard last are kept."""
 _PAGE_BYTES = 8_000_000
+_ALL_THERE_IS = ">"
 _GATHER_S = 0.02
 """News are waited for that long after the first, so that many come at once."""
+_GATHER_MORE_S = 0.08
+_BUSY = 30
+"""Where so many came meanwhile more are waited for: each transaction costs the same, and what began and ended is written once."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
 
@@ -77,6 +81,11 @@ class Source(Protocol):
         """The last position that is known of."""
         ...
 
+    @property
+    def losses(self) -> int:
+        """How often the server was lost. What is read after one more may be of another log."""
+        ...
+
 
 class JetStreamSource:
     """See `Source`. `start` before use; it ends with the connection."""
@@ -85,15 +94,25 @@ class JetStreamSource:
         self._connection, self._subjects, self._reader = connection, subjects, reader
         self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
         self._heard, self._head, self._news = 0, 0, asyncio.Event()
+        self._losses = 0
 
     async def start(self) -> "JetStreamSource":
         await self._connection.listen(self._subjects.commits_all, self._hear)
+        self._connection.on_disconnect(self._lost)
         self._connection.on_reconnect(self._tell)
         return self
 
     @property
     def heard(self) -> int:
         return max(self._heard, self._head)
+
+    @property
+    def losses(self) -> int:
+        return self._losses
+
+    def _lost(self) -> None:
+        self._losses += 1
+        self._kept.clear()
 
     async def _hear(self, message: Heard) -> None:
         position = int(message.header(b"Nats-Sequence") or 0)
@@ -118,6 +137,8 @@ class JetStreamSource:
             if after + 1 in self._kept:
                 if after + most // 4 not in self._kept:
                     await asyncio.sleep(_GATHER_S)
+                    if after + _BUSY in self._kept:
+                        await asyncio.sleep(_GATHER_MORE_S)
                 return self._of_kept(after, most)
             if not looked or self._heard > after:
                 looked = True
@@ -147,8 +168,9 @@ class JetStreamSource:
             raise Rewound(f"the log ends at {head}, and {after} was read")
         if head == after:
             return None
+        # Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew.
         found = await self._reader.from_first(
-            self._subjects.log_stream, self._subjects.logs_all, most, first=after + 1, most_bytes=_PAGE_BYTES
+            self._subjects.log_stream, _ALL_THERE_IS, most, first=after + 1, most_bytes=_PAGE_BYTES
         )
         if not found:
             return Page([], head)  # what was there is compacted

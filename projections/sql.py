@@ -11,6 +11,8 @@ from eventsourcing.persistence import Tracking
 from projections.tables import Column, Row, Table, Where, ordered
 from projections.view import View, Witness, check_position
 
+_KEYS_AT_ONCE = 500
+
 
 class SqlView(View):
     """See `View`. Each thread has its own transaction.
@@ -168,10 +170,23 @@ class SqlView(View):
             row = cursor.fetchone()
             return table.row(*self._values(row)) if row is not None else None
 
+    def get_all(self, table: Table, keys: Sequence[Sequence[str | int]]) -> list[Row]:
+        lasts: dict[tuple[Any, ...], dict[Any, None]] = {}
+        for *first, last in keys:
+            lasts.setdefault(tuple(first), {})[last] = None
+        found: list[Row] = []
+        for before, some in lasts.items():  # SQLite looks through the whole table for pairs, not for the last of them alone
+            for begin in range(0, len(some), _KEYS_AT_ONCE):
+                values = [*some][begin : begin + _KEYS_AT_ONCE]
+                *equal, one_of = (f'"{column}"' for column in table.key)
+                said = [f"{column} = {self._marker}" for column in equal]
+                said.append(f"{one_of} IN ({', '.join(self._marker for _ in values)})")
+                found += self._selected(table, f" WHERE {' AND '.join(said)}", [*before, *values])
+        return found
+
     def select(
         self, table: Table, where: Sequence[Where] = (), *, order: Sequence[str] = (), limit: int | None = None
     ) -> list[Row]:
-        columns = ", ".join(f'"{column}"' for column in table.columns)
         statement, values = self._conditions(table, where)
         by = ordered(order)
         table.check([column for column, _ in by])
@@ -179,6 +194,10 @@ class SqlView(View):
             statement += " ORDER BY " + ", ".join(f'"{column}" {"DESC" if down else "ASC"}' for column, down in by)
         if limit is not None:
             statement += f" LIMIT {int(limit)}"
+        return self._selected(table, statement, values)
+
+    def _selected(self, table: Table, statement: str, values: Sequence[Any]) -> list[Row]:
+        columns = ", ".join(f'"{column}"' for column in table.columns)
         with self._checked(table), self._reading() as cursor:
             cursor.execute(f"SELECT {columns} FROM {self._quoted(table)}{statement}", values)
             return [table.row(*self._values(row)) for row in cursor.fetchall()]

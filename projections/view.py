@@ -74,6 +74,10 @@ class View(TrackingRecorder, ABC):
         """The row with this key; within `change` as it is by now."""
 
     @abstractmethod
+    def get_all(self, table: Table, keys: Sequence[Sequence[str | int]]) -> list[Row]:
+        """The rows with these keys that there are, in any order: for many of them quicker than one `get` after the other."""
+
+    @abstractmethod
     def select(
         self, table: Table, where: Sequence[Where] = (), *, order: Sequence[str] = (), limit: int | None = None
     ) -> list[Row]:

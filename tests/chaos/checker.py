@@ -161,8 +161,11 @@ def _by_entity(stored: list[Stored]) -> dict[str, list[Stored]]:
 
 def _tale(entity: str, messages: list[Stored], report: Report) -> Tale:
     """Check the chain of one entity, and follow its events."""
-    tale, previous, version = Tale(entity), "", 1
-    for n, message in enumerate(messages, 1):
+    tale, previous, version, first = Tale(entity), "", 1, 1
+    begin: dict[str, Any] = json.loads(messages[0].data)
+    if entity.startswith("_") and begin["events"][:1] and begin["events"][0]["type"] == "compacted":
+        previous, version, first = begin.get("prev", ""), begin["version"], begin["n"]  # what was before may be gone
+    for n, message in enumerate(messages, first):
         where = f"{entity} commit {n} (at {message.sequence})"
         commit: dict[str, Any] = json.loads(message.data)
         if message.subject.rsplit(".", 1)[1] != str(n) or commit["n"] != n or commit["execution_id"] != entity:
@@ -180,7 +183,7 @@ def _tale(entity: str, messages: list[Stored], report: Report) -> Tale:
         if (problem := tale.caused_by(command["id"] for command in commit.get("commands", ()))) is not None:
             report.problems.append(f"{where}: {problem}")
         previous = hashlib.sha256(message.data).hexdigest()
-    report.events += version - 1
+    report.events += tale.version
     return tale
 
 

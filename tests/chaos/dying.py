@@ -2,13 +2,16 @@
 
 Points of an executor: `loaded` a history, `decided` a commit, `appended` it (sent, perhaps not stored), about to `dispatch`
 (stored, no effect), about to `ack` (all effects stand). Of a worker: about to `begin` a handler, about to `report` its
-outcome, about to `ack` its dispatch (the report is stored). `POINT:N` dies at the N-th time.
+outcome, about to `ack` its dispatch (the report is stored). Of projections: once a page is `read`, once its rows are
+`processed` and once its position is `tracked`, both in the open transaction, and once that is `committed`, before anything
+else. `POINT:N` dies at the N-th time.
 
 `effects/TYPE/K`: at the first commit that holds an event of this type, before its effect K (from 0) is carried out, those before
 it having been sent; with K `last` when all of them stand, before any message is let go.
 """
 
 import asyncio
+import inspect
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -22,9 +25,13 @@ from esexec.executor.outbox import NatsOutbox
 from esexec.log.jetstream import JetStreamLog
 from esexec.worker.running import Runner
 from esexec.worker.worker import Worker
+from projections import runner as projecting
+from projections.source import JetStreamSource
+from projections.sqlite import SqliteView
 
 EXECUTOR_POINTS = ("loaded", "decided", "appended", "dispatch", "ack")
 WORKER_POINTS = ("begin", "report", "ack_dispatch")
+PROJECTION_POINTS = ("read", "processed", "tracked", "committed")
 
 
 def arm(point: str) -> None:
@@ -43,8 +50,13 @@ def arm(point: str) -> None:
         "begin": (Runner, "begin", False),
         "report": (Worker, "_report", False),
         "ack_dispatch": (Worker, "_acknowledge", False),
+        "read": (JetStreamSource, "page", True),
+        "processed": (SqliteView, "see", False),
+        "tracked": (SqliteView, "_track", True),
+        "committed": (projecting.Runner, "_apply", True),
     }[name]
-    _patch(owner, method, after=after, at=int(number or 1))
+    patch = _patch if inspect.iscoroutinefunction(getattr(owner, method)) else _patch_plain
+    patch(owner, method, after=after, at=int(number or 1))
 
 
 def _patch(owner: Any, method: str, *, after: bool, at: int) -> None:
@@ -62,6 +74,23 @@ def _patch(owner: Any, method: str, *, after: bool, at: int) -> None:
         if times >= at:
             if owner is JetStreamLog and method == "append":
                 await die_once_sent()
+            die()
+        return result
+
+    setattr(owner, method, deadly)
+
+
+def _patch_plain(owner: Any, method: str, *, after: bool, at: int) -> None:
+    original: Callable[..., Any] = getattr(owner, method)
+    times = 0
+
+    def deadly(self: Any, *arguments: Any, **more: Any) -> Any:
+        nonlocal times
+        times += 1
+        if times >= at and not after:
+            die()
+        result = original(self, *arguments, **more)
+        if times >= at:
             die()
         return result
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from tests.chaos.tale_of_grants import OF_SHARED
 from tests.chaos.tale_of_steps import WORK, Rollback, StepTale, TaleOfSteps
 
 _REFERENCE = re.compile(r"\$\{steps\.([\w-]+)")
@@ -20,6 +21,8 @@ SHARED = frozenset(
         "plan_listed",
         "alert_set",
         "alert_removed",
+        "compacted",
+        *OF_SHARED,
     }
 )
 

@@ -66,6 +66,9 @@ def test_what_was_put_is_there_with_its_position(view: View) -> None:
     assert view.get(CITIES, "no", "Bergen") == BERGEN
     assert view.get(CITIES, "it", "Roma") == ROME
     assert view.get(CITIES, "no", "Roma") is None
+    keys = [("no", "Oslo"), ("it", "Roma"), ("no", "Roma"), *(("xx", str(number)) for number in range(1_200)), ("no", "Oslo")]
+    assert sorted(view.get_all(CITIES, keys)) == sorted([OSLO, ROME])
+    assert view.get_all(CITIES, []) == []
 
 
 def test_a_put_with_the_same_key_replaces(view: View) -> None:
