@@ -1,5 +1,6 @@
 """What many tests share: a real server, a namespace of one's own, a connection."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -10,6 +11,9 @@ from esexec.nats.streams import delete_streams
 from esexec.nats.subjects import Subjects
 from tests.postgres import postgres_server
 from tests.server import NatsServer
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""So that the many processes that tests start need not compile everything anew, each half a second."""
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,26 @@
 """How well it is told how long an execution will take still: the logistics example, after twenty real runs of it."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import pytest
 
 import esexec
 from esexec import ExecutionUpdate
-from esexec.nats.connection import Connection
+from esexec.views import Durations
 from examples.logistics import __main__ as program
 from examples.logistics import tasks
+from projections.statistics_asks import AskDurations
 from tests.integration.engine import Engine
 from tests.past import durations_of
 
 PAST = 20
 
 
-async def test_at_half_time_the_rest_is_known(engine: Engine, connection: Connection, tmp_path: Path) -> None:
+@pytest.mark.chaos  # it takes 50 s: the example waits for its carrier, twenty times
+async def test_at_half_time_the_rest_is_known(engine: Engine, tmp_path: Path) -> None:
     """Within a quarter, as the example waits for a carrier that is busy twice, and books, inspects and reports meanwhile."""
     await engine.worker(*esexec.collect(tasks).values())
     plan = esexec.Plan.from_file(program.HERE / "plan.yaml")
@@ -31,14 +34,15 @@ async def test_at_half_time_the_rest_is_known(engine: Engine, connection: Connec
         return result.id
 
     past = [await run(number) for number in range(PAST)]  # one after the other, as the one that is watched runs alone
+    projector = await engine.projector()
+    await asyncio.wait_for(projector.caught_up(), 10)
     durations = durations_of([await engine.client.history(execution_id) for execution_id in past])
-    assert durations.runs == PAST
-
-    async def respond(message: Any) -> None:
-        await message.respond(msgspec.json.encode(durations))
-
-    await connection.subscribe(f"esexec.{engine.namespace}.query.durations", respond)
-    await connection.flush()
+    asked = AskDurations(plan_id=(await engine.client.get_or_raise(past[0])).plan_id)
+    told_by_service = await engine.client.queries.ask("durations", asked, Durations)
+    assert told_by_service.runs == durations.runs == PAST
+    assert told_by_service.steps.keys() == durations.steps.keys()
+    for step, mean_ms in durations.steps.items():
+        assert abs(told_by_service.steps[step] - mean_ms) <= 1
     handle = await engine.client.start(plan, input_of(PAST))
     updates: list[ExecutionUpdate] = [update async for update in handle.monitor()]
     result = await handle.snapshot()
