@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint chaos bench install clean
+.PHONY: help demo test slow lint chaos bench install clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,10 @@ test: $(VENV)/.installed-dev ## Check style, types and floors, then run the test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not chaos"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not slow"
+
+slow: $(VENV)/.installed-dev ## Run the tests of the command line that need a process for every line
+	$(BIN)/pytest -n 3 --dist loadgroup -m slow
 
 lint: $(VENV)/.installed-dev ## Check style, format, types and floors
 	$(BIN)/ruff check

@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.cli import TASKS, Cli, Running, plan
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.xdist_group("cli")
 
 GREET = {"task": "greet", "params": {"name": "x"}, "compensate": "ungreet"}

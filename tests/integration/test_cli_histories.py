@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.cli import TASKS, Cli, plan
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.xdist_group("cli")
 
 GREETING = plan(

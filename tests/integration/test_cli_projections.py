@@ -18,6 +18,8 @@ from esexec.nats.subjects import Subjects
 from tests.integration.cli import COMMAND, TASKS, Cli, plan
 from tests.server import NatsServer
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """A command line on a server and namespace, with an executor and a worker beside it."""

@@ -9,6 +9,8 @@ from esexec.nats.connection import connect
 from tests.integration.cli import TASKS, Cli, plan
 from tests.server import NatsServer
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "nats://127.0.0.1:1"
 
 
