@@ -7,9 +7,7 @@ import pytest
 
 from tests.integration.cli import TASKS, Cli, Running, plan
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 GREET = {"task": "greet", "params": {"name": "x"}, "compensate": "ungreet"}
 HOLD = {"id": "hold", "task": "hold", "params": {"until": "${input}"}, "depends_on": ["first"]}

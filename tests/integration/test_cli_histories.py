@@ -9,9 +9,7 @@ import pytest
 
 from tests.integration.cli import TASKS, Cli, plan
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 GREETING = plan(
     {"id": "first", "task": "greet", "params": {"name": "x"}},

@@ -8,9 +8,7 @@ import pytest
 
 from tests.integration.cli import TASKS, Cli, plan
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 GREETING = plan(
     {"id": "hello", "task": "greet", "params": {"name": "${input.name}"}},
