@@ -40,6 +40,8 @@ _LOOK_FOR_LOCK_S, _AFTER_ANOTHER_S = 1.0, 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
 _MARKS = 100
 """So many positions are left behind before the old ones are removed."""
+_BUSY, _REST_S = 30, 0.25
+"""After a page of more commits than that, with which it is up to date, so long others may gather."""
 _TELLERS = 10_000
 """Of so many executions at once it is remembered when their attempts began."""
 _ENDS = {"execution_completed", "execution_failed", "execution_cancelled", "execution_rolled_back"}
@@ -152,6 +154,8 @@ class EventFeed:
             await self._store_events(*batch)
         self.position = page.end
         self._is("working")
+        if len(page.commits) > _BUSY and page.end >= self._source.heard:
+            await asyncio.sleep(_REST_S)  # a batch costs the server the same whatever is in it
 
     # Where to go on --------------------------------------------------------------------------------------------------------
 
