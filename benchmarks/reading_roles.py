@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import esexec
 from esexec.client.client import Client
+from esexec.process import yield_to_others
 from projections.feed import EventFeed
 from projections.role import Projector
 from projections.runner import Runner
@@ -27,6 +28,7 @@ class Keeper:
         match request["op"]:
             case "open":
                 self._opened = time.perf_counter()
+                yield_to_others()
                 self._projector = Projector(self._url, store=request["where"], only=request["only"])
                 await self._projector.start()
             case "catch up":

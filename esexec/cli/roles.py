@@ -18,6 +18,7 @@ from esexec.cli.projection import DatabaseOption, IncludeOption, included
 from esexec.cli.verb import verb
 from esexec.executor import Executor
 from esexec.nats.connection import connect
+from esexec.process import yield_to_others
 from esexec.role import Role
 from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
@@ -70,6 +71,8 @@ async def projections(
 ) -> None:
     """Keep the read models: lists, statistics, alerts. As many as you like: one works, the others stand by; all answer."""
     from projections.role import Projector
+
+    yield_to_others()  # read models can wait a moment
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
