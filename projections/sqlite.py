@@ -3,17 +3,21 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from eventsourcing.persistence import Tracking
-from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore, SQLiteTrackingRecorder
+from eventsourcing.persistence import OperationalError, Tracking
+from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteCursor, SQLiteDatastore, SQLiteTrackingRecorder
 
 from projections.sql import SqlView
 from projections.tables import Table
 from projections.view import Store, View
+
+_AT_IT_S = 30.0
+"""So long a statement may go on when the database is closed."""
 
 
 class _Pool(SQLiteConnectionPool):
@@ -27,10 +31,35 @@ class _Pool(SQLiteConnectionPool):
 
 
 class _Datastore(SQLiteDatastore):
+    """Closed once nobody is at it any more: a connection that is closed under a statement ends the process."""
+
     def __init__(self, file: str) -> None:
+        self._at_it, self._is_closed = 0, False
+        self._changed = threading.Condition()
         super().__init__(file, originator_id_type="text")
         self.pool.close()
         self.pool = _Pool(db_name=file, lock_timeout=30, pool_size=5, max_overflow=20)
+
+    @contextmanager
+    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
+        with self._changed:
+            if self._is_closed:
+                raise OperationalError("the database was closed")
+            self._at_it += 1
+        try:
+            with super().transaction(commit=commit) as cursor:
+                yield cursor
+        finally:
+            with self._changed:
+                self._at_it -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            if not self._changed.wait_for(lambda: not self._at_it, _AT_IT_S):
+                return  # who is at it keeps it: the process ends sooner or later
+        super().close()
 
 
 class SqliteView(SqlView, SQLiteTrackingRecorder):

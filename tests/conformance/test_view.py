@@ -1,12 +1,13 @@
 """What every view does, in memory, in SQLite and in PostgreSQL alike: `projections.view.View` as a list of promises."""
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from eventsourcing.persistence import IntegrityError, Tracking
+from eventsourcing.persistence import IntegrityError, OperationalError, Tracking
 
 from projections.memory import MemoryStore
 from projections.postgres import PostgresStore
@@ -219,6 +220,32 @@ def test_a_view_takes_the_place_of_another(store: Store) -> None:
     assert store.view("places_2", [CITIES, SEEN]).count(CITIES) == 3
     again = store.view("places", [CITIES, SEEN])
     assert (again.count(CITIES), again.position) == (0, 0)
+
+
+def test_a_store_is_closed_once_nobody_is_at_it(tmp_path: Path) -> None:
+    """A thread that reads when it is closed reads to the end; closed under it, the database would take the process with it."""
+    store = SqliteStore(tmp_path / "views.sqlite")
+    view, began, go_on = filled(store.view("one", [CITIES, SEEN])), threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def read() -> None:
+        with view.snapshot():
+            began.set()
+            go_on.wait(10)
+            found.append(view.count(CITIES))
+
+    reading, closing = threading.Thread(target=read), threading.Thread(target=store.close)
+    reading.start()
+    began.wait(10)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    reading.join(10)
+    closing.join(10)
+    assert (found, closing.is_alive()) == ([3], False)
+    with pytest.raises(OperationalError):
+        view.count(CITIES)
 
 
 def test_a_lock_is_had_by_one(store: Store, tmp_path: Path) -> None:
