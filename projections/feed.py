@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from eventsourcing.persistence import PersistenceError
@@ -25,7 +25,7 @@ from esexec.nats.publisher import WRONG_SEQUENCE
 from esexec.nats.subjects import Subjects
 from esexec.world import now
 from projections.asks import ProjectionStatus
-from projections.runner import HOST, PAGE, State
+from projections.runner import HOST, PAGE, State, lag_of
 from projections.source import Recorded, Rewound, Source
 from projections.timeline import Teller
 from projections.view import Store
@@ -82,8 +82,7 @@ class EventFeed:
 
     def status(self) -> ProjectionStatus:
         """How it is now."""
-        lag = max(0, self._source.heard - self.position)
-        ago = datetime.now(UTC) - self._time if self._time is not None and lag else None
+        lag, lag_ms = lag_of(self._source, self.position, self._time)
         return ProjectionStatus(
             name=self.name,
             view=self._subjects.events_stream,
@@ -91,7 +90,7 @@ class EventFeed:
             position=self.position,
             time=self._time,
             lag=lag,
-            lag_ms=max(0, round(ago.total_seconds() * 1000)) if ago is not None else 0,
+            lag_ms=lag_ms,
             events=self._events,
             error=self._error,
             host=HOST,
@@ -138,6 +137,7 @@ class EventFeed:
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
             except Exception as error:
                 self._error = repr(error)
+                logger.exception("the feed has failed")
                 self._is("failed")
                 raise
 

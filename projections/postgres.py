@@ -1,8 +1,8 @@
 """Views in PostgreSQL, in a schema of the namespace's own. Needs the extra `esexec[postgres]`."""
 
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -42,10 +42,7 @@ class PostgresView(SqlView, PostgresTrackingRecorder):
         return its_own or super().is_failure(error)
 
     def _transaction(self, *, commit: bool) -> AbstractContextManager[Any]:
-        return self.datastore.transaction(commit=commit) if commit else self._snapshot_of_now()
-
-    def _snapshot_of_now(self) -> AbstractContextManager[Any]:
-        return _Snapshot(self.datastore)
+        return self.datastore.transaction(commit=True) if commit else _of_one_moment(self.datastore)
 
     def _track(self, cursor: Any, tracking: Tracking) -> None:
         self._insert_tracking(cursor, tracking)
@@ -55,19 +52,12 @@ class PostgresView(SqlView, PostgresTrackingRecorder):
         return tuple(row.values())
 
 
-class _Snapshot:
+@contextmanager
+def _of_one_moment(datastore: PostgresDatastore) -> Iterator[Any]:
     """A transaction in which everything is read as of one moment."""
-
-    def __init__(self, datastore: PostgresDatastore) -> None:
-        self._transaction = datastore.transaction(commit=False)
-
-    def __enter__(self) -> Any:
-        cursor = self._transaction.__enter__()
+    with datastore.transaction(commit=False) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        return cursor
-
-    def __exit__(self, *error: Any) -> Any:
-        return self._transaction.__exit__(*error)
+        yield cursor
 
 
 class PostgresStore(Store):

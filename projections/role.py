@@ -31,7 +31,7 @@ from projections.feed import EventFeed
 from projections.including import check_projection
 from projections.nudging import SILENT_S, Nudger
 from projections.projection import Outside, Projection
-from projections.runner import HOST, ProjectionFailed, Runner, live_view
+from projections.runner import HOST, Runner, live_view
 from projections.service import STATUS, Questions
 from projections.source import JetStreamSource, Source
 from projections.statistics import StatisticsProjection
@@ -235,10 +235,8 @@ def _lags(runners: Mapping[str, Runner], source: Source) -> dict[str, int]:
 async def _run(runner: Runner | EventFeed) -> None:
     try:
         await runner.run()
-    except ProjectionFailed:
-        pass  # it is told; the others go on
-    except Exception:
-        logger.exception("%s has ended", runner.name)
+    except Exception as error:
+        logger.debug("%s has ended: %r", runner.name, error)  # it has told what and why; the others go on
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

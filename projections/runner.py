@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from eventsourcing.persistence import IntegrityError, PersistenceError, Tracking
@@ -86,8 +86,7 @@ class Runner:
         witness = self.view.witness
         position = self.view.position // EVENTS_PER_POSITION
         time = datetime.fromisoformat(witness.time) if witness is not None else None
-        lag = max(0, self._source.heard - position)
-        ago = datetime.now(UTC) - time if time is not None and lag else None
+        lag, lag_ms = lag_of(self._source, position, time)
         return ProjectionStatus(
             name=self.name,
             view=self.view.name,
@@ -95,7 +94,7 @@ class Runner:
             position=position,
             time=time,
             lag=lag,
-            lag_ms=max(0, round(ago.total_seconds() * 1000)) if ago is not None else 0,
+            lag_ms=lag_ms,
             events=self._events,
             error=self._error,
             host=HOST,
@@ -151,10 +150,10 @@ class Runner:
                 self._stumble("retrying")
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
-            except ProjectionFailed as error:
-                self.state, self._error = "failed", str(error)
-                self._moved.set()
-                logger.error("%s", error, exc_info=error.__cause__)
+            except Exception as error:
+                self._error = str(error) if isinstance(error, ProjectionFailed) else repr(error)
+                logger.error("%s: %s", self.name, self._error, exc_info=error.__cause__ or error)
+                self._stumble("failed")
                 raise
 
     def _stumble(self, state: State) -> None:
@@ -268,6 +267,13 @@ class Runner:
 
     def _live(self) -> str:
         return live_view(self._kind, self._store)
+
+
+def lag_of(source: Source, position: int, time: datetime | None) -> tuple[int, int]:
+    """How many positions the log is known to be ahead of one; and, if it is, how many milliseconds ago its commit's time was."""
+    lag = max(0, source.heard - position)
+    ago = datetime.now(UTC) - time if time is not None and lag else timedelta()
+    return lag, max(0, round(ago.total_seconds() * 1000))
 
 
 def live_view(kind: type[Projection], store: Store) -> str:

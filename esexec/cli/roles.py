@@ -73,7 +73,6 @@ async def projections(
     from projections.role import Projector
 
     yield_to_others()  # read models can wait a moment
-
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
         role = Projector(

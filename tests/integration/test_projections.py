@@ -227,6 +227,23 @@ async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypa
     assert told(again) == await counted(site)
 
 
+async def test_what_fails_outside_of_a_transaction_is_told_as_well(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projection whose preparation throws does not pass for one that works, and nobody waits for it."""
+    site.errors_expected = True
+
+    async def fails(*_: Any) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(Counting, "prepare", fails)
+    projector = await site.projector(include=[Counting])
+    runner = projector.runners["counting"]
+    result = await site.client.execute(TWO)
+    await asyncio.wait_for(runner.reached(result.position), 5)
+    status = runner.status()
+    assert (status.state, status.position) == ("failed", 0)
+    assert "on purpose" in status.error
+
+
 async def test_a_log_that_was_replaced_is_noticed(site: Engine, tmp_path: Path, connection: Connection) -> None:
     """Restored to before a position, or to another past: the view is made anew, and has nothing of what is no more."""
     file = tmp_path / "views.sqlite"
