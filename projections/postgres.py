@@ -17,6 +17,7 @@ from projections.tables import Column, Table
 from projections.view import Store, View
 
 _CONNECTIONS = 8
+_NAME_CHARS = 63
 
 
 class PostgresView(SqlView, PostgresTrackingRecorder):
@@ -60,11 +61,17 @@ def _of_one_moment(datastore: PostgresDatastore) -> Iterator[Any]:
         yield cursor
 
 
+def schema_of(namespace: str) -> str:
+    """The schema of a namespace: another one for each, though PostgreSQL takes no names as long as ours may be."""
+    name = f"esexec_{namespace}"
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 17]}_{sha256(name.encode()).hexdigest()[:16]}"
+
+
 class PostgresStore(Store):
-    """See `Store`. `url`: as libpq takes it. `namespace`: its schema is `esexec_<namespace>`, made if it is missing."""
+    """See `Store`. `url`: as libpq takes it. `namespace`: its schema is that of `schema_of`, made if it is missing."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self._url, self._schema = url, f"esexec_{namespace}"[:63]
+        self._url, self._schema = url, schema_of(namespace)
         given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
         self._make_schema()
         self._datastore = PostgresDatastore(

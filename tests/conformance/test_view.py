@@ -10,7 +10,7 @@ import pytest
 from eventsourcing.persistence import IntegrityError, OperationalError, Tracking
 
 from projections.memory import MemoryStore
-from projections.postgres import PostgresStore
+from projections.postgres import PostgresStore, schema_of
 from projections.sqlite import SqliteStore
 from projections.tables import Table, Where
 from projections.view import Store, View, Witness
@@ -220,6 +220,14 @@ def test_a_view_takes_the_place_of_another(store: Store) -> None:
     assert store.view("places_2", [CITIES, SEEN]).count(CITIES) == 3
     again = store.view("places", [CITIES, SEEN])
     assert (again.count(CITIES), again.position) == (0, 0)
+
+
+def test_each_namespace_has_a_schema_of_its_own() -> None:
+    """Also those with long names that begin alike."""
+    one, other = schema_of("n" * 63 + "a"), schema_of("n" * 63 + "b")
+    assert schema_of("shop") == "esexec_shop"
+    assert one != other
+    assert max(len(one), len(other)) <= 63
 
 
 def test_a_store_is_closed_once_nobody_is_at_it(tmp_path: Path) -> None:
