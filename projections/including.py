@@ -9,8 +9,8 @@ from esexec.domain.errors import ValidationError
 from esexec.tasks.places import at_place
 from projections.asks import Ask
 from projections.projection import Projection
+from projections.tables import NAMES, is_name
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _QUESTION = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39}){0,3}\Z")
 
 
@@ -38,8 +38,8 @@ def _is_projection(thing: Any) -> bool:
 def check_projection(kind: type[Projection]) -> None:
     """Raises ValidationError (`bad_projection`) for one that could not be kept, or asked."""
     wrong = None
-    if not _NAME.match(kind.name):
-        wrong = f"its name is {kind.name!r}: a to z first, then also 0 to 9 and _, at most 40"
+    if not is_name(kind.name):
+        wrong = f"its name is {kind.name!r}: {NAMES}"
     for name, (ask, _) in kind.questions.items():
         if not _QUESTION.match(name):
             wrong = f"{name!r} is no name for a question: words like those of a table, with dots between"

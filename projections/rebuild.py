@@ -13,6 +13,7 @@ from esexec.log.port import Log
 from projections.projection import Projection
 from projections.runner import PAGE, apply, live_view
 from projections.source import EVENTS_PER_POSITION, Source
+from projections.tables import NAMES, is_name
 from projections.view import Store, View
 
 Progress = Callable[[int, int], None]
@@ -45,10 +46,13 @@ async def rebuild(
     """Make it from the log's first commit on. Without `into` the new one answers if it is equal to the old one, or in any case
     with `swap`; with `into` it is kept under that name, and answers only with `swap`.
 
-    Raises `ProjectionFailed`, `Unavailable`, and ValidationError (`name_taken`) if `into` is the one that answers.
+    Raises `ProjectionFailed`, `Unavailable`, and ValidationError if `into` is the one that answers (`name_taken`), or no name
+    (`bad_name`).
     """
+    if into is not None and not is_name(into):
+        raise ValidationError(f"{into[:80]!r} is no name for a view", code="bad_name", hint=NAMES)
     old_name = live_view(kind, store)
-    name = into or (kind.view_name() if old_name != kind.view_name() else f"{kind.view_name()}_b")
+    name = into if into is not None else (kind.view_name() if old_name != kind.view_name() else f"{kind.view_name()}_b")
     if name == old_name:
         raise ValidationError(f"{name} is the one that answers", code="name_taken", hint="give another name, or none")
     old = await asyncio.to_thread(store.view, old_name, kind.tables)

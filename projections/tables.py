@@ -23,7 +23,15 @@ class Where(NamedTuple):
     value: str | int | float
 
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}\Z")
+NAMES = "a to z first, then also 0 to 9 and _, at most 24"
+"""What names of views, tables and columns are. PostgreSQL cuts longer ones than 63: a view's and its table's, and what is put
+to them, stay below that together."""
+
+
+def is_name(word: str) -> bool:
+    """Whether a view, a table or a column can be called that."""
+    return _NAME.match(word) is not None
 
 
 class Table:
@@ -41,8 +49,8 @@ class Table:
         self.name, self.key, self.columns = name, tuple(key), dict(columns)
         self.indexes = tuple(tuple(one) for one in indexes)
         for word in (name, *self.columns):
-            if not _NAME.match(word):
-                raise ValueError(f"{word!r} is no name for a table or a column: a to z first, then also 0 to 9 and _, at most 40")
+            if not is_name(word):
+                raise ValueError(f"{word!r} is no name for a table or a column: {NAMES}")
         for word in (*self.key, *(word for index in self.indexes for word in index)):
             if word not in self.columns:
                 raise ValueError(f"{word!r} is no column of {name}")

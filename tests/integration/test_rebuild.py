@@ -101,6 +101,10 @@ async def test_one_that_differs_takes_its_place_only_if_wanted(site: Engine, tmp
     with pytest.raises(ValidationError) as taken:
         await made(site, store, into="greeted")
     assert taken.value.code == "name_taken"
+    for odd in ('x" (y INT); --', "Trial", "t" * 25, ""):
+        with pytest.raises(ValidationError) as refused:
+            await made(site, store, into=odd)
+        assert refused.value.code == "bad_name"
     wanted = await made(site, store, swap=True)
     assert (wanted.equal, wanted.swapped) == (False, True)
     await until(lambda: told(projector) == {"Ada": 1})
