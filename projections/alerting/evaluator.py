@@ -185,7 +185,7 @@ class Evaluator:
         counted: set[str] = set()
         for news in measuring.count(active, event):
             if news.metric in self._scopes.reported:
-                active.reported[news.metric] = news.amount
+                active.reported[news.metric] = news.amount, self.state.version
             for alert in self._scopes.windows.get(news.metric, ()):
                 if self._scopes.covers(alert, active):
                     measuring.add(alert.buckets, alert.condition, news, at)
@@ -203,7 +203,7 @@ class Evaluator:
                     self._judge(alert, watch, 1.0, at, active.execution_id, detail=said(error) if error else "")
             else:
                 self._judge_execution(alert, active, at)
-            self._resolve(watch, at, measuring.value_of(active, alert.condition.metric, at), "it has ended")
+            self._resolve(watch, at, measuring.value_of(active, alert, at), "it has ended")
         active.ended, active.undoing_failure = True, False
         active.watches = {alert_id: watch for alert_id, watch in active.watches.items() if watch.last is not None}
 
@@ -217,7 +217,7 @@ class Evaluator:
         if watch is None:
             watch = active.watches[alert.alert_id] = Watch()
         self.touched_executions.add(active.execution_id)
-        self._judge(alert, watch, measuring.value_of(active, condition.metric, at), at, active.execution_id)
+        self._judge(alert, watch, measuring.value_of(active, alert, at), at, active.execution_id)
         if condition.metric == "execution_duration" and active.began_at is not None:
             self._logged.add(turn_of(condition, active.began_at, at), alert.alert_id, active.execution_id)
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from esexec.domain import events as e
 from esexec.domain.alerts import WINDOW_MS, AlertCondition
 from esexec.domain.measures import Measured
-from projections.alerting.state import BEGINNING, Active, Bucket
+from projections.alerting.state import BEGINNING, Active, Bucket, SetAlert
 
 PARTS = 60
 """A window moves on by this part of itself."""
@@ -83,9 +83,9 @@ def _measured(active: Active, measured: Measured) -> Iterator[Said]:
             yield Said(name, value)
 
 
-def value_of(active: Active, metric: str, at: datetime) -> float | None:
-    """The metric of one execution; None where nothing is known of it."""
-    match metric:
+def value_of(active: Active, alert: SetAlert, at: datetime) -> float | None:
+    """The metric of one execution; None where nothing is known of it. What handlers report is known since the alert was set."""
+    match alert.condition.metric:
         case "execution_duration":
             return None if active.began_at is None else float(max(0, (at - active.began_at) // _MS))
         case "error_rate":
@@ -99,7 +99,8 @@ def value_of(active: Active, metric: str, at: datetime) -> float | None:
         case "quality_score":
             return active.quality / active.qualities if active.qualities else None
         case _:
-            return active.reported.get(metric)
+            value, version = active.reported.get(alert.condition.metric, (None, 0))
+            return value if version >= alert.version else None
 
 
 # Windows ---------------------------------------------------------------------------------------------------------------

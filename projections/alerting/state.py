@@ -54,7 +54,8 @@ class SetAlert(msgspec.Struct, omit_defaults=True):
 
 
 class Active(msgspec.Struct, omit_defaults=True):
-    """What is counted of an execution, over all its runs; `began_at`: when this run did. `reported`: the last of each metric.
+    """What is counted of an execution, over all its runs; `began_at`: when this run did. `reported`: the last of each metric,
+    and the last version of `_alerts` before it: an alert that was set later knows nothing of it.
 
     Of one that has `ended` only the counts matter, should it be run again.
     """
@@ -73,7 +74,7 @@ class Active(msgspec.Struct, omit_defaults=True):
     cost: float = 0.0
     quality: float = 0.0
     qualities: int = 0
-    reported: dict[str, float] = {}
+    reported: dict[str, tuple[float, int]] = {}
     watches: dict[str, Watch] = {}
 
 
