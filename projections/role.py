@@ -105,7 +105,8 @@ async def reading(
         publisher = await stack.enter_async_context(Publisher(connection))
         reader = await DirectReader(connection).start()
         log = JetStreamLog(connection, subjects, publisher, reader)
-        source = await JetStreamSource(connection, subjects, reader).start()
+        hearing = await stack.enter_async_context(await connect(url, name="esexec-projections-hearing", **auth))
+        source = await JetStreamSource(connection, hearing, subjects, reader).start()
         if isinstance(where, Store):
             store = where
         else:

@@ -2,6 +2,9 @@
 
 What is new is heard on `commit.` and kept for a while; what is not among that is read from the log. So whoever is up to date
 costs the server one delivery, and whoever is behind reads pages. No consumer is made on the server.
+
+It is heard on a connection of its own, which rests after each time that something came: so much is heard at once when much happens,
+and little happens for each of it. Waking up for every commit would cost more than all that is done with it.
 """
 
 import asyncio
@@ -26,13 +29,20 @@ _KEPT = 20_000
 """So many commits that were heard last are kept."""
 _PAGE_BYTES = 8_000_000
 _ALL_THERE_IS = ">"
-_GATHER_S = 0.02
-"""News are waited for that long after the first, so that many come at once."""
-_GATHER_MORE_S = 0.08
-_BUSY = 30
-"""Where so many came meanwhile more are waited for: each transaction costs the same, and what began and ended is written once."""
+_GATHER_S = 0.003
+"""What comes comes in pieces: so long it is heard after the first."""
+_REST_S = 0.02
+"""So long nothing is heard then."""
+_MUCH, _LONGER_REST_S = 20, 0.1
+"""So long after more than so many at once: each transaction costs the same, and what began and ended is written once."""
+_FLOOD_BYTES = 200_000
+"""Where more came at once, more is there already."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Recorded(NamedTuple):
@@ -88,18 +98,23 @@ class Source(Protocol):
 
 
 class JetStreamSource:
-    """See `Source`. `start` before use; it ends with the connection."""
+    """See `Source`. `start` before use; it ends with the connections. `hearing`: another one than `connection`, for nothing else."""
 
-    def __init__(self, connection: Connection, subjects: Subjects, reader: DirectReader) -> None:
-        self._connection, self._subjects, self._reader = connection, subjects, reader
+    def __init__(self, connection: Connection, hearing: Connection, subjects: Subjects, reader: DirectReader) -> None:
+        self._connection, self._hearing, self._subjects, self._reader = connection, hearing, subjects, reader
         self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
         self._heard, self._head, self._news = 0, 0, asyncio.Event()
+        self._many = self._size = 0
+        """What was heard since it was told that there is something."""
+        self._rests_until = 0.0
         self._losses = 0
 
     async def start(self) -> "JetStreamSource":
-        await self._connection.listen(self._subjects.commits_all, self._hear)
-        self._connection.on_disconnect(self._lost)
-        self._connection.on_reconnect(self._tell)
+        await self._hearing.listen(self._subjects.commits_all, self._hear)
+        await self._hearing.flush()
+        for connection in (self._connection, self._hearing):
+            connection.on_disconnect(self._lost)
+            connection.on_reconnect(self._tell)
         return self
 
     @property
@@ -124,6 +139,18 @@ class JetStreamSource:
         self._kept[position] = Message(message.subject, position, message.data)
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
+        if not self._many:
+            asyncio.get_running_loop().call_later(_GATHER_S, self._heard_all)
+        self._many += 1
+        self._size += len(message.data)
+
+    def _heard_all(self) -> None:
+        """What was there has been heard."""
+        many, size, self._many, self._size = self._many, self._size, 0, 0
+        if _now() >= self._rests_until and size < _FLOOD_BYTES:
+            rest_s = _LONGER_REST_S if many > _MUCH else _REST_S
+            self._hearing.rest(rest_s)
+            self._rests_until = _now() + rest_s
         self._tell()
 
     def _tell(self) -> None:
@@ -131,24 +158,18 @@ class JetStreamSource:
         news.set()
 
     async def page(self, after: int, most: int) -> Page:
-        looked = False
+        look_at = _now() + _LOOK_AGAIN_S
         while True:
             news = self._news
             if after + 1 in self._kept:
-                if after + most // 4 not in self._kept:
-                    await asyncio.sleep(_GATHER_S)
-                    if after + _BUSY in self._kept:
-                        await asyncio.sleep(_GATHER_MORE_S)
                 return self._of_kept(after, most)
-            if not looked or self._heard > after:
-                looked = True
-                page = await self._read(after, most)
-                if page is not None:
-                    return page
+            if after < self.heard and (page := await self._read(after, most)) is not None:
+                return page
             try:
-                await asyncio.wait_for(news.wait(), _LOOK_AGAIN_S)
+                await asyncio.wait_for(news.wait(), look_at - _now())
             except TimeoutError:
-                looked = False
+                await self._look(after)
+                look_at = _now() + _LOOK_AGAIN_S
 
     def _of_kept(self, after: int, most: int) -> Page:
         commits, position = [], after
@@ -163,18 +184,25 @@ class JetStreamSource:
         return Page(commits, position)
 
     async def _read(self, after: int, most: int) -> Page | None:
-        head = await self.head()
-        if head < after:
-            raise Rewound(f"the log ends at {head}, and {after} was read")
-        if head == after:
-            return None
         # Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew.
         found = await self._reader.from_first(
             self._subjects.log_stream, _ALL_THERE_IS, most, first=after + 1, most_bytes=_PAGE_BYTES
         )
-        if not found:
-            return Page([], head)  # what was there is compacted
-        return Page([one for one in map(self._decoded, found) if one is not None], found[-1].sequence)
+        if found:
+            return Page([one for one in map(self._decoded, found) if one is not None], found[-1].sequence)
+        head = await self._look(after)
+        return Page([], head) if head > after else None  # what was there is compacted
+
+    async def _look(self, after: int) -> int:
+        """Where the log ends, which is not before `after`."""
+        heard = self._heard
+        head = await self.head()
+        if head < heard:  # the log goes on from an earlier place
+            self._kept.clear()
+            self._heard = head
+        if head < after:
+            raise Rewound(f"the log ends at {head}, and {after} was read")
+        return head
 
     def _decoded(self, message: Message) -> Recorded | None:
         try:

@@ -138,6 +138,11 @@ class Connection:
         except (errors.ConnectionClosedError, errors.ConnectionDrainingError):
             raise self._unavailable("is closed") from None
 
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long, answers to requests neither: what comes meanwhile is read at once then. For a connection that
+        only listens, to much, by who need not know at once: waking up costs more than most messages do."""
+        self.client.rest(seconds)
+
     async def api(self, subject: str, body: Mapping[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
         """One request to `$JS.API.<subject>` and its answer.
 

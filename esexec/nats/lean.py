@@ -68,6 +68,7 @@ class LeanClient(PatientClient):
         self.reading = False
         """Messages are being handed to listeners: what they post is written when the last has returned."""
         self._write_due = False
+        self._resting: asyncio.TimerHandle | None = None
 
     def post(self, subject: str, data: bytes, reply: str = "", headers: bytes | None = None) -> None:
         """Put a message into the buffer that is written next; `headers` as `header_block` makes them.
@@ -99,6 +100,16 @@ class LeanClient(PatientClient):
         self._pending_data_size = 0
         self._transport.writelines(posted)
 
+    def rest(self, seconds: float) -> None:
+        """Read nothing for so long; what comes waits in the socket. A new connection is not concerned."""
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        if writer is None or writer.transport.is_closing():
+            return
+        if self._resting is not None:
+            self._resting.cancel()
+        writer.transport.pause_reading()
+        self._resting = asyncio.get_running_loop().call_later(seconds, _resume, writer.transport)
+
     async def listen(self, subject: str, listener: Listener) -> Subscription:
         """Call `listener` for each message, in the reader."""
         subscription = await self.subscribe(subject, cb=listener, pending_msgs_limit=-1, pending_bytes_limit=-1)
@@ -129,6 +140,11 @@ class LeanClient(PatientClient):
     async def went_wrong(self, error: Exception) -> None:
         """A listener raised: one bad message must not stop the reader."""
         await self._error_cb(error)
+
+
+def _resume(transport: asyncio.Transport) -> None:
+    if not transport.is_closing():
+        transport.resume_reading()
 
 
 class LeanParser(Parser):
