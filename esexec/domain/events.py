@@ -653,10 +653,11 @@ SharedEvent = (
 Event = ExecutionEvent | SharedEvent
 
 
+_TYPE_OF = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
+TYPES: tuple[str, ...] = tuple(_TYPE_OF.values())
+"""Every event type."""
+
+
 def type_of(event: Event) -> str:
     """The event's name on the wire: `task_failed`."""
-    return str(event.__struct_config__.tag)
-
-
-TYPES: tuple[str, ...] = tuple(str(kind.__struct_config__.tag) for kind in get_args(Event))
-"""Every event type."""
+    return _TYPE_OF[type(event)]

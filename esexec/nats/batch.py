@@ -20,6 +20,7 @@ MOST: Final = 1000
 INCOMPLETE: Final = 10176
 """The server does not have all messages of a batch, and has dropped the others."""
 _ANSWER_S: Final = 10.0
+_FIRST_LINE: Final = "NATS/1.0\r\n"
 
 _decode = msgspec.json.Decoder(Ack).decode
 
@@ -40,8 +41,12 @@ async def store_batch(connection: Connection, parts: Sequence[Part]) -> Ack:
     """
     batch, last = new_id(), parts[-1]
     try:
+        post, head = connection.client.post, f"{_FIRST_LINE}Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: ".encode()
+        headers, rest = last.headers, b""
         for sequence, part in enumerate(parts[:-1], 1):
-            connection.client.post(part.subject, part.data, "", header_block(_headers(batch, sequence) | part.headers))
+            if not rest or part.headers is not headers:  # those of many parts are the same
+                headers, rest = part.headers, header_block(part.headers).removeprefix(_FIRST_LINE.encode())
+            post(part.subject, part.data, "", b"%b%d\r\n%b" % (head, sequence, rest))
     except OutboundBufferLimitError:
         raise Unavailable(f"the NATS server at {connection.shown_url} is away") from None
     headers = _headers(batch, len(parts)) | {"Nats-Batch-Commit": "1"} | last.headers
