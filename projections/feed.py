@@ -76,7 +76,7 @@ class EventFeed:
         self._time: datetime | None = None
         self._known = False
         """The position is one that this process has come to."""
-        self._sequence, self._marks = 0, _MARKS
+        self._sequence, self._marks, self._losses = 0, _MARKS, 0
         self._words = Words()
         self._changed = asyncio.Event()
 
@@ -150,6 +150,9 @@ class EventFeed:
     async def _step(self) -> None:
         self._is("working")
         page = await self._source.page(self.position, self._page)
+        if self._source.losses != self._losses:  # a server that went and came may have another log, and be beyond us in it
+            await self._find_place()
+            return
         for batch in self._batches(page.commits):
             await self._store_events(*batch)
         self.position = page.end
@@ -162,6 +165,7 @@ class EventFeed:
     async def _find_place(self) -> None:
         """Behind what the stream holds. Without any position in it: where this process was, or with what is no older than the
         stream keeps."""
+        self._losses = self._source.losses
         found = await read_leader(self._connection, self._subjects.events_stream, self._subjects.event_position)
         if found is None:
             self._sequence = 0

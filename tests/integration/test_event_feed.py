@@ -18,6 +18,7 @@ from esexec.nats.streams import Config, drift, ensure_streams, stream_configs
 from esexec.nats.subjects import Subjects
 from esexec.world import now
 from projections import feed as feed_module
+from projections.source import Page
 from tests.integration.engine import until
 from tests.integration.feeding import FeedStage
 from tests.server import NatsServer
@@ -344,4 +345,39 @@ async def test_a_server_that_dies_again_and_again(own_server: NatsServer, monkey
             await happening
         await stage.all_told()
         assert feed.state in ("working", "retrying")
+        await stage.close()
+
+
+async def test_a_server_that_comes_back_with_another_log(own_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running feed looks whether its place is in the log that is there now, though that is longer than it has read."""
+    monkeypatch.setattr(feed_module, "_FIRST_BACKOFF_S", 0.05)
+    async with await connect(own_server.url, name="test") as connection:
+        stage = await FeedStage(connection, Subjects("alone")).start()
+        really, held = stage.source.page, asyncio.Event()
+
+        async def late(after: int, most: int) -> Page:
+            page = await really(after, most)
+            await held.wait()
+            return page
+
+        monkeypatch.setattr(stage.source, "page", late)
+        held.set()
+        stage.feed()
+        await stage.happens(["retried"])
+        await stage.all_told()
+        told = await stage.told()
+        held.clear()
+        await asyncio.to_thread(own_server.restart)
+        await connection.wait_connected(10)
+        await connection.api(f"STREAM.DELETE.{stage.subjects.log_stream}")
+        await ensure_streams(connection, stage.subjects)
+        stage.number = 100
+        await stage.happens(["retried"], times=3)
+        new = await stage.happened()
+        held.set()
+
+        async def complete() -> bool:
+            return (await stage.told())[len(told) :] == new
+
+        await until(complete)
         await stage.close()
