@@ -400,11 +400,14 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
     )
 
 
+_RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name != "output")
+
+
 def record_of(state: ExecutionState, index: int) -> TaskRecord:
     """What lists say of one step: the same as its result, without the output."""
     step, created = state.graph.steps[index], state.created
     result = _task_result(index, step.id, step.task, state.steps[index])
-    said = {name: getattr(result, name) for name in result.__struct_fields__ if name != "output"}
+    said = {name: getattr(result, name) for name in _RECORDED}
     said["error"] = _without_stack(result.error)
     assert state.created_at is not None
     return TaskRecord(

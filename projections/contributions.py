@@ -11,6 +11,7 @@ from projections.following import Followed
 
 _ENDED_BY_ITSELF: Final = frozenset({"completed", "failed", "rolled_back"})
 _NAME_CHARS: Final = 200
+_HANDED_OUT: Final = frozenset({e.TaskScheduled, e.TaskGranted, e.ResourceAllocated, e.TaskHeld, e.TaskCompleted})
 
 
 class OfStep(NamedTuple):
@@ -67,6 +68,8 @@ class FollowedWithBefore(Followed):
 
     def hand_out(self, entity: str, event: e.Event, time: datetime) -> datetime | None:
         """Remember when an attempt was handed out; and say it, once the step has completed."""
+        if type(event) not in _HANDED_OUT:
+            return None
         match event:
             case e.TaskScheduled(attempt=1) | e.TaskGranted() | e.ResourceAllocated():
                 self._handed_out.setdefault(entity, {})[event.step] = time

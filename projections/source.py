@@ -3,8 +3,8 @@
 What is new is heard on `commit.` and kept for a while; what is not among that is read from the log. So whoever is up to date
 costs the server one delivery, and whoever is behind reads pages. No consumer is made on the server.
 
-It is heard on a connection of its own, which rests after each time that something came: so much is heard at once when much happens,
-and little happens for each of it. Waking up for every commit would cost more than all that is done with it.
+It is heard on a connection of its own, which rests for a while after something came: where much happens, much is heard at once.
+Waking up for every commit would cost more than most of what is done with it.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Source(Protocol):
 
 
 class JetStreamSource:
-    """See `Source`. `start` before use; it ends with the connections. `hearing`: another one than `connection`, for nothing else."""
+    """See `Source`. `start` before use; it ends with the connections. `hearing`: a connection for nothing else, as it rests."""
 
     def __init__(self, connection: Connection, hearing: Connection, subjects: Subjects, reader: DirectReader) -> None:
         self._connection, self._hearing, self._subjects, self._reader = connection, hearing, subjects, reader

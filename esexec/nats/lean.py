@@ -9,7 +9,7 @@ version no longer has them.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from nats.aio.subscription import Subscription
@@ -107,8 +107,9 @@ class LeanClient(PatientClient):
             return
         if self._resting is not None:
             self._resting.cancel()
-        writer.transport.pause_reading()
-        self._resting = asyncio.get_running_loop().call_later(seconds, _resume, writer.transport)
+        transport = cast(asyncio.Transport, writer.transport)
+        transport.pause_reading()
+        self._resting = asyncio.get_running_loop().call_later(seconds, _resume, transport)
 
     async def listen(self, subject: str, listener: Listener) -> Subscription:
         """Call `listener` for each message, in the reader."""

@@ -21,6 +21,7 @@ from projections.alerting.state import Active, AlertingState, Sampled, SetAlert,
 from projections.timeline import said
 
 _STALE = timedelta(milliseconds=STALE_MS)
+_ENDS = frozenset({e.ExecutionCompleted, e.ExecutionFailed, e.ExecutionCancelled, e.ExecutionRolledBack})
 
 
 class Evaluator:
@@ -171,8 +172,9 @@ class Evaluator:
                     active.undoing_failure = event.by == "failure"
                     active.began_at = commit.time if active.ended else active.began_at
                     active.ended = False
-            counted |= self._count(active, event, at)
-            if isinstance(event, e.ExecutionCompleted | e.ExecutionFailed | e.ExecutionCancelled | e.ExecutionRolledBack):
+            if type(event) in measuring.COUNTED:
+                counted |= self._count(active, event, at)
+            if type(event) in _ENDS:
                 self._end(active, event, at)
         if not active.ended:
             for alert in self._scopes.each_of(active):

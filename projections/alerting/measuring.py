@@ -15,7 +15,7 @@ A handler's metric is called by its name, and means its one value or the one cal
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from math import fsum
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from esexec.domain import events as e
 from esexec.domain.alerts import WINDOW_MS, AlertCondition
@@ -26,6 +26,24 @@ PARTS = 60
 """A window moves on by this part of itself."""
 _SUMS = frozenset({"retries", "cost"})
 _MS = timedelta(milliseconds=1)
+
+
+COUNTED = frozenset(
+    {
+        e.TaskCompleted,
+        e.TaskFailed,
+        e.TaskTimedOut,
+        e.RecoveryCompleted,
+        e.TaskRetryScheduled,
+        e.ResourceReleased,
+        e.ExecutionCompleted,
+        e.ExecutionFailed,
+        e.ExecutionCancelled,
+        e.ExecutionRolledBack,
+        *(kind for kind in get_args(e.Event) if "measured" in kind.__struct_fields__),
+    }
+)
+"""The types of events that `count` finds anything in: of most there is nothing to count."""
 
 
 class Said(NamedTuple):

@@ -49,9 +49,9 @@ def arm(point: str) -> None:
 async def main(url: str, namespace: str, page: str, point: str = "") -> None:
     if point:
         arm(point)
-    async with await connect(url, name="feeding", patience=60) as connection:
+    async with await connect(url, name="feeding", patience=60) as connection, await connect(url, name="hearing") as hearing:
         subjects, reader = Subjects(namespace), await DirectReader(connection).start()
-        source = await JetStreamSource(connection, subjects, reader).start()
+        source = await JetStreamSource(connection, hearing, subjects, reader).start()
         await EventFeed(connection, subjects, source, MemoryStore(), page=int(page)).run()
 
 

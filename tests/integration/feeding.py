@@ -12,7 +12,7 @@ from esexec.domain.commit import Commit
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
 from esexec.log.port import append_and_wait
-from esexec.nats.connection import Connection
+from esexec.nats.connection import Connection, connect
 from esexec.nats.direct import DirectReader, Message
 from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
@@ -40,7 +40,8 @@ class FeedStage:
         self.publisher = await Publisher(self.connection).start()
         self.reader = await DirectReader(self.connection).start()
         self.log = JetStreamLog(self.connection, self.subjects, self.publisher, self.reader)
-        self.source = await JetStreamSource(self.connection, self.subjects, self.reader).start()
+        self.hearing = await connect(self.connection.url, name="hearing", patience=60)
+        self.source = await JetStreamSource(self.connection, self.hearing, self.subjects, self.reader).start()
         return self
 
     async def close(self) -> None:
@@ -48,6 +49,7 @@ class FeedStage:
             task.cancel()
         await asyncio.gather(*self.feeds, return_exceptions=True)
         await self.publisher.close()
+        await self.hearing.close()
 
     async def happens(self, kinds: Sequence[str] = HISTORIES, times: int = 1) -> None:
         """Golden histories, side by side, each of an entity of its own."""

@@ -31,3 +31,32 @@ async def assert_posts_leave_at_once(connection: Connection) -> None:
         connection.client.post(subject, b"%d" % number)
         assert await asyncio.wait_for(heard.get(), 5) == b"%d" % number
         assert time.monotonic() - began < 0.5
+
+
+async def test_a_connection_that_rests_reads_all_of_it_afterwards(own_server: NatsServer) -> None:
+    """Nothing is heard meanwhile; then everything, in order; and a rest that is asked for again lasts as long as the last one."""
+    async with await connect(own_server.url, name="test") as connection, await connect(own_server.url, name="other") as other:
+        heard: list[tuple[float, bytes]] = []
+
+        async def listener(message: object) -> None:
+            heard.append((time.monotonic(), message.data))  # type: ignore[attr-defined]
+
+        await connection.listen("told", listener)
+        await connection.flush()
+        began = time.monotonic()
+        connection.rest(0.05)
+        connection.rest(0.4)
+        for number in range(100):
+            other.client.post("told", b"%d" % number)
+        await connection.flush()
+        assert [data for _, data in heard] == [b"%d" % number for number in range(100)]
+        assert heard[0][0] - began >= 0.4
+
+
+async def test_a_rest_ends_with_the_connection(own_server: NatsServer) -> None:
+    """A server that comes back is heard at once."""
+    async with await connect(own_server.url, name="test") as connection:
+        connection.rest(0.3)
+        await asyncio.to_thread(own_server.restart)
+        await connection.wait_connected(10)
+        await assert_posts_leave_at_once(connection)
