@@ -18,7 +18,7 @@ import esexec  # noqa: E402  # this very clone, not what may be installed
 import projections  # noqa: E402
 from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tree_of  # noqa: E402
-from esexec import cloudevents  # noqa: E402
+from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
@@ -36,6 +36,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "python.md": python_page(),
         questions.PAGE: questions.queries_page(),
         lives.PAGE: lives.lifecycle_page(),
+        **{REFERENCE / "schemas" / name: text for name, text in protocol.files(esexec.__version__).items()},
     }
 
 

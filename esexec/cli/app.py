@@ -18,6 +18,7 @@ from esexec.cli import (
     look,
     plans,
     projection,
+    protocol,
     roles,
     run,
     start,
@@ -56,6 +57,7 @@ for verbs in (
     alerts,
     configure,
     projection,
+    protocol,
     roles,
 ):
     verbs.register(app)
