@@ -96,6 +96,7 @@ async function within(promise, milliseconds) {
 
 const PARCEL = {
   name: 'parcel',
+  config: { queue: 'parcels' },
   steps: [
     { id: 'weigh', task: 'weigh', params: { items: '${input.items}' } },
     { id: 'quote', task: 'quote', params: { grams: '${steps.weigh.output.grams}' }, initial_retry_delay_ms: 200 },
@@ -117,7 +118,7 @@ async function main(...given) {
     let last;
     for await (const commit of client.commits(execution)) {
       for (const event of commit.events) {
-        console.log(`${commit.n}`.padStart(3), ...described(event));
+        console.log(...described(event));
         last = event.type;
       }
     }

@@ -2,7 +2,7 @@
 //
 //     node worker.mjs
 //
-// NATS_URL and ESEXEC_NAMESPACE say where, ESEXEC_QUEUE from which queue. SIGINT and SIGTERM end it: what runs may end.
+// NATS_URL and ESEXEC_NAMESPACE say where. SIGINT and SIGTERM end it: what runs may come to its end.
 
 import { pathToFileURL } from 'node:url';
 import { connect } from '@nats-io/transport-node';
@@ -12,17 +12,19 @@ const LEASE_MS = 5000;
 const STARTED_AFTER_MS = 50; // what runs longer is told to have started
 const TIMEOUT_GRACE_MS = 1000; // so long a handler may take to end once it was told to
 const LOST_TOO_OFTEN = 10;
+const REMEMBERED_MS = 30_000; // a word to stop may overtake its dispatch
 const LANES_EVERY_MS = 2000;
 const CONSUMER_EXISTS = 10148;
 
 export class Worker {
-  constructor(nc, jsm, tasks, { namespace = 'default', queue = 'default', slots = 4 } = {}) {
+  constructor(nc, jsm, tasks, { namespace = 'default', queue = 'parcels', slots = 4 } = {}) {
     Object.assign(this, { nc, jsm, tasks, queue, slots });
     this.js = jetstream(nc);
     this.prefix = `esexec.${namespace}`;
     this.stream = `ESEXEC_${namespace}_TASKS`;
     this.name = `node-${crypto.randomUUID().slice(0, 8)}`;
     this.inHand = new Map(); // attempts, by `<execution>/<step>/<run>-<attempt>`
+    this.told = new Set(); // attempts that were told to stop and are not here (yet)
     this.lanes = new Map(); // the loops that take from a lane, by its consumer's name
     this.stopped = new AbortController();
   }
@@ -103,6 +105,7 @@ export class Worker {
     this.inHand.set(key, held);
     const beating = setInterval(() => held.message.working(), lease / 3); // keeps the lease
     try {
+      if (this.told.delete(key)) held.stop.abort('stopped');
       const losses = message.info.deliveryCount - 1;
       if (losses > 0) await this.store(report, { type: 'lost', losses });
       if (losses < LOST_TOO_OFTEN) await this.store(report, await this.run(message.json(), held, report));
@@ -116,6 +119,7 @@ export class Worker {
   // Run the handler; gives the report of how it ended.
   async run(dispatch, { stop }, report) {
     const { task, params = {}, timeout_ms = 30_000 } = dispatch;
+    if (stop.signal.aborted) return { type: 'stopped' };
     const handler = Object.hasOwn(this.tasks, task) ? this.tasks[task] : undefined;
     if (!handler) return failed({ code: 'unknown_task', message: `there is no task ${task} here`, retryable: false });
     const started_at = new Date().toISOString();
@@ -158,7 +162,10 @@ export class Worker {
   }
 
   onCancel({ execution_id, step, attempt, run = 1 }) {
-    this.inHand.get(`${execution_id}/${step}/${run}-${attempt}`)?.stop.abort('stopped');
+    const key = `${execution_id}/${step}/${run}-${attempt}`;
+    if (this.inHand.has(key)) return this.inHand.get(key).stop.abort('stopped');
+    this.told.add(key);
+    setTimeout(() => this.told.delete(key), REMEMBERED_MS).unref();
   }
 
   onWhoHas(message) {
@@ -183,8 +190,8 @@ function failed({ code, message, retryable, stack, name }) {
 async function main() {
   const servers = process.env.NATS_URL ?? 'nats://127.0.0.1:4222';
   const nc = await connect({ servers, name: 'esexec-node-worker', maxReconnectAttempts: -1 });
-  const options = { namespace: process.env.ESEXEC_NAMESPACE, queue: process.env.ESEXEC_QUEUE };
-  const worker = new Worker(nc, await jetstreamManager(nc), { ...(await import('./tasks.mjs')) }, options);
+  const tasks = { ...(await import('./tasks.mjs')) };
+  const worker = new Worker(nc, await jetstreamManager(nc), tasks, { namespace: process.env.ESEXEC_NAMESPACE });
   await worker.start();
   console.log(`worker ${worker.name} ready`);
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => worker.stop());
