@@ -99,6 +99,7 @@ def _patterns(part: Any) -> list[str]:
     return own + [text for one in part.values() for text in _patterns(one)]
 
 
+@pytest.mark.timeout(300)  # it installs the parser
 def test_the_asyncapi_document_is_one() -> None:
     """The AsyncAPI document is valid by the parser of the AsyncAPI initiative, every reference and parameter included."""
     directory = installed(ROOT / "tests/asyncapi")

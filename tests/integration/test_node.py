@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 
-from esexec.domain.messages import WhoHas
+from esexec.domain.messages import CancelSignal, WhoHas
 from esexec.nats.connection import Connection
 from esexec.nats.streams import ensure_lane, ensure_streams
 from tests.integration.engine import Engine, until
@@ -20,6 +20,7 @@ from tests.node import NODE, ROOT, installed
 QUEUE = "parcels"
 LEASE_MS = 900
 """Short, so that a lost worker is noticed within a test."""
+pytestmark = pytest.mark.timeout(300)  # the first one installs what the others need
 Run = Callable[..., Awaitable[Process]]
 
 
@@ -153,6 +154,15 @@ async def test_it_says_what_it_has(worker: Process, engine: Engine, connection: 
     answer = await connection.request(engine.subjects.live(handle.id, "held"), asked)
     assert answer.data == b"+"
     await handle.cancel()
+
+
+async def test_a_word_to_stop_that_overtakes_its_dispatch_counts(worker: Process, engine: Engine, connection: Connection) -> None:
+    """Told to stop what it does not have yet, the worker of Node does not begin it."""
+    signal_ = msgspec.json.encode(CancelSignal(execution_id="early-1", step="pack", attempt=1))
+    await connection.publish(engine.subjects.live("early-1", "cancel"), signal_)
+    result = await engine.execute("pack", packing(60), queue=QUEUE, execution_id="early-1", max_retries=0)
+    assert (result.status, result.error.code) == ("failed", "stopped")
+    assert "task_started" not in await engine.types("early-1")
 
 
 async def test_a_timeout_ends_the_handler(worker: Process, engine: Engine) -> None:
