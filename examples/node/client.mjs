@@ -107,9 +107,10 @@ const PARCEL = {
 async function main(...given) {
   const watchOnly = given[0] === '--watch' && given.shift();
   const [execution = `parcel-${Date.now()}`, grams = 900] = given;
-  const client = await Client.connect(process.env.NATS_URL, process.env.ESEXEC_NAMESPACE);
-  client.live(execution, 'progress', ({ step, fraction, text }) => console.log(`  ${step}: ${Math.round(fraction * 100)} % ${text}`));
+  let client;
   try {
+    client = await Client.connect(process.env.NATS_URL, process.env.ESEXEC_NAMESPACE);
+    client.live(execution, 'progress', ({ step, fraction, text }) => console.log(`  ${step}: ${Math.round(fraction * 100)} % ${text}`));
     if (!watchOnly) {
       const input = { items: [{ name: 'lamp', grams: Number(grams) }, { name: 'cable', grams: 150 }] };
       const answer = await client.start(execution, { plan: PARCEL, input, actor: 'node' });
@@ -127,7 +128,7 @@ async function main(...given) {
     console.error(error.message);
     process.exitCode = 1;
   } finally {
-    await client.close();
+    await client?.close();
   }
 }
 

@@ -4,6 +4,7 @@
 //
 // NATS_URL and ESEXEC_NAMESPACE say where. SIGINT and SIGTERM end it: what runs may come to its end.
 
+import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { connect } from '@nats-io/transport-node';
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream';
@@ -14,6 +15,7 @@ const TIMEOUT_GRACE_MS = 1000; // so long a handler may take to end once it was 
 const LOST_TOO_OFTEN = 10;
 const REMEMBERED_MS = 30_000; // a word to stop may overtake its dispatch
 const LANES_EVERY_MS = 2000;
+const AGAIN_MS = 500;
 const CONSUMER_EXISTS = 10148;
 
 export class Worker {
@@ -85,7 +87,7 @@ export class Worker {
     const consumer = await this.js.consumers.get(this.stream, lane);
     const lease = (await consumer.info(true)).config.ack_wait / 1e6;
     while (!this.stopped.signal.aborted) {
-      const message = await consumer.next({ expires: 1000 }).catch(() => null);
+      const message = await consumer.next({ expires: 1000 }).catch(() => pause(AGAIN_MS)); // no server: it comes back
       if (message) await this.take(message, lease).catch((error) => console.error(`${message.subject}: ${error}`));
     }
   }
@@ -156,7 +158,7 @@ export class Worker {
         return await this.js.publish(subject, data);
       } catch (error) {
         if (this.nc.isClosed()) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await pause(AGAIN_MS);
       }
     }
   }
@@ -197,4 +199,9 @@ async function main() {
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => worker.stop());
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) await main();
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await main().catch((error) => {
+    console.error(`${error.message}: is a NATS server there, and an executor?`);
+    process.exit(1);
+  });
+}
