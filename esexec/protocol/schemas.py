@@ -18,7 +18,10 @@ Schema = dict[str, Any]
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 ID: Final = "esexec.schema.json"
 _TOKEN: Final = rf"^[A-Za-z0-9_-]{{1,{limits.id_chars}}}$"
-_PLAN_FILE: Final = {"type": "object", "description": "A plan as in a plan file, with any of the keys that may be written there."}
+_PLAN_FILE: Final = {
+    "type": "object",
+    "description": "A plan as in a plan file, with any of the keys that may be written there. In its canonical form it is a `Plan`.",
+}
 
 
 def messages() -> dict[str, Message]:
