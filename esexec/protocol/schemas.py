@@ -20,7 +20,7 @@ ID: Final = "esexec.schema.json"
 _TOKEN: Final = rf"^[A-Za-z0-9_-]{{1,{limits.id_chars}}}$"
 _PLAN_FILE: Final = {
     "type": "object",
-    "description": "A plan as in a plan file, with any of the keys that may be written there. In its canonical form it is a `Plan`.",
+    "description": "A plan as in a plan file, with any key that may be written there. Its canonical form is `Plan`.",
 }
 
 

@@ -10,17 +10,17 @@ import pytest
 
 import esexec
 from esexec import AlertCondition, Plan, Step
+from esexec.domain import limits
 from esexec.domain.strategies import Strategy
+from esexec.executor import outbox
 from esexec.nats.connection import Connection
 from esexec.protocol import CHANNELS, questions
 from tests.integration.engine import Engine, until
+from tests.integration.raw import RawClient
 from tests.integration.told import Told
 from tests.schemas import problems
 
 NOT_HERE = {
-    "alert",  # takes its time
-    "in.continue",  # takes a decision of hundreds of events
-    "live.held",  # takes a pause in the very moment of a dispatch
     "due",  # the server moves a timer that fired without publishing it
     "dead",  # any bytes
 }
@@ -68,7 +68,7 @@ async def told(engine: Engine, connection: Connection) -> Told:
     return await Told().listen(connection, engine.namespace)
 
 
-async def everything(engine: Engine, connection: Connection, told: Told) -> None:
+async def everything(engine: Engine, connection: Connection, raw: RawClient, told: Told) -> None:
     """Each verb once, and work of every kind."""
     client = engine.client
     await client.configure(max_retries=2, queues={"slow": {"timeout_ms": 1000}})
@@ -80,6 +80,7 @@ async def everything(engine: Engine, connection: Connection, told: Told) -> None
     await client.plans.put(SITE)
     await client.alerts.set(AlertCondition("error_rate", "gt", 0.9), id="hot")
     await client.alerts.remove("hot")
+    await client.alerts.set(AlertCondition("execution_failed", "gte", 1), id="failed")
     built = await client.start(SITE, idempotency_key="key-1", metadata={"ticket": 17})
     done = await built.wait()
     assert done.status == "completed", done.error
@@ -99,6 +100,15 @@ async def everything(engine: Engine, connection: Connection, told: Told) -> None
     await client.retry(failed.id, new_id="forked-1")
     await client.start(fail, start_at=datetime.now(UTC) + timedelta(seconds=0.2), deadline=datetime.now(UTC) + timedelta(hours=1))
     await client.resources.remove("crane-1")
+    many = await client.start(
+        Plan("many", [Step(wait, id=f"s{n}") for n in range(limits.events_per_commit + 50)], config={"queue": "nobody"})
+    )
+    await client.cancel(many.id)
+    held = await client.start(wait, queue="raw")
+    dispatch = await raw.pull("raw")
+    await client.pause(held.id)
+    await connection.api(f"STREAM.PURGE.{engine.subjects.tasks_stream}", {"filter": dispatch.subject})
+    await client.resume(held.id)
     await connection.publish(engine.subjects.nudge_in(failed.id), b"")
 
 
@@ -112,11 +122,14 @@ async def _is(engine: Engine, execution_id: str, status: str) -> bool:
     return (await engine.client.status(execution_id)) == status
 
 
-async def test_every_message_is_as_the_schemas_say(engine: Engine, connection: Connection, told: Told) -> None:
+async def test_every_message_is_as_the_schemas_say(
+    engine: Engine, connection: Connection, raw: RawClient, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every command, report, dispatch, commit, signal, grant and event of a busy engine is valid, with no field beyond."""
+    monkeypatch.setattr(outbox, "_ANSWER_S", 0.1)
     await engine.projector()
     await engine.worker(build, demolish, lift, wait, fail, sample_ms=50)
-    await everything(engine, connection, told)
+    await everything(engine, connection, raw, told)
     stored = {one.name for one in CHANNELS if one.address is not None and not one.name.startswith("query.")}
     with suppress(AssertionError):
         await until(lambda: stored - told.channels <= NOT_HERE)

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from esexec.nats.connection import Connection, Msg
-from tests.schemas import check
+from esexec.protocol import Channel
+from tests.schemas import channel_of, problems_of
 
 
 class Heard(NamedTuple):
-    channel: str
-    subject: str
+    channel: Channel
     data: bytes
 
 
 class Told:
-    """What was heard; `None` of it may be something else than the protocol says."""
+    """What was heard; it is held against the schemas at the end, for that takes longer than hearing it."""
 
     def __init__(self) -> None:
         self.messages: list[Heard] = []
-        self._wrong: list[str] = []
+        self._strays: list[str] = []
 
     async def listen(self, connection: Connection, namespace: str) -> "Told":
         await connection.subscribe(f"esexec.{namespace}.>", self._on_message)
@@ -27,20 +27,22 @@ class Told:
 
     async def _on_message(self, message: Msg) -> None:
         try:
-            channel = check(message.subject, message.data)
+            self.messages.append(Heard(channel_of(message.subject), message.data))
         except AssertionError as error:
-            self._wrong.append(str(error))
-        else:
-            self.messages.append(Heard(channel.name, message.subject, message.data))
+            self._strays.append(str(error))
 
     def of(self, channel: str) -> Iterator[bytes]:
-        return (one.data for one in self.messages if one.channel == channel)
+        return (one.data for one in self.messages if one.channel.name == channel)
 
     @property
     def channels(self) -> set[str]:
-        return {one.channel for one in self.messages}
+        return {one.channel.name for one in self.messages}
 
     def verify(self) -> None:
         """Fails where a message was none of the protocol's."""
-        assert not self._wrong, "\n\n".join(self._wrong[:5])
+        wrong = [*self._strays]
+        once = {(one.channel.messages[0].name, one.data): one.channel for one in self.messages}  # commits come twice
+        for (_, data), channel in once.items():
+            wrong += problems_of(channel, data)
+        assert not wrong, "\n\n".join(wrong[:5])
         assert self.messages
