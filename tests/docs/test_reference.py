@@ -99,6 +99,19 @@ def _patterns(part: Any) -> list[str]:
     return own + [text for one in part.values() for text in _patterns(one)]
 
 
+@pytest.mark.timeout(300)  # it may be the first to install the validator
+def test_another_language_reads_the_schemas_alike() -> None:
+    """Every schema compiles, strictly, in JavaScript, and every example of the protocol is valid there as well."""
+    directory = installed(ROOT / "tests/asyncapi")
+    examples = [{"name": block.title, "data": json.loads(block.text)} for block in PROTOCOL]
+    checked = subprocess.run(
+        [NODE, "schemas.mjs", str(REFERENCE / "schemas/esexec.schema.json")],
+        input="\n".join(map(json.dumps, examples)), cwd=directory, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(schemas()['$defs'])} schemas, {len(examples)} messages, 0 wrong" in checked.stdout
+
+
 @pytest.mark.timeout(300)  # it installs the parser
 def test_the_asyncapi_document_is_one() -> None:
     """The AsyncAPI document is valid by the parser of the AsyncAPI initiative, every reference and parameter included."""
