@@ -17,7 +17,7 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 import esexec  # noqa: E402  # this very clone, not what may be installed
 import projections  # noqa: E402
 from docs import lives, questions  # noqa: E402
-from docs.source import cell, definition, markdown, said, table, tree_of  # noqa: E402
+from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
 from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
@@ -98,7 +98,7 @@ def events_page() -> str:
     for title, prefixes in SECTIONS.items():
         lines += ["", f"## {title}"]
         for kind in event_types():
-            name = events.type_of(kind)
+            name = tag_of(kind)
             if name in told or not name.startswith(prefixes):
                 continue
             told.add(name)
@@ -123,7 +123,7 @@ def events_page() -> str:
 def event_types() -> list[Any]:
     """The classes of all events, in the order of their file."""
     kinds: list[Any] = [kind for kind in vars(events).values() if inspect.isclass(kind) and issubclass(kind, events._Event)]
-    return sorted((kind for kind in kinds if kind.__name__[0] != "_"), key=lambda kind: events.TYPES.index(events.type_of(kind)))
+    return sorted((kind for kind in kinds if kind.__name__[0] != "_"), key=lambda kind: events.TYPES.index(tag_of(kind)))
 
 
 def _event(name: str, kind: Any) -> list[str]:
