@@ -1,5 +1,6 @@
 """The protocol as a document for programs: complete, and what `esexec protocol export` writes."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -82,3 +83,24 @@ def test_export_refuses_what_is_no_directory(tmp_path: Path) -> None:
 def test_what_is_no_message_is_invalid(name: str, document: object) -> None:
     """The schemas say no to what the engine would refuse."""
     assert problems(name, document) != []
+
+
+_ONE_BY_ONE = {"command", "live", "query", "queries", "log_prefix"}
+"""What is made with these has its kinds one by one."""
+_NOBODY_S = {"archive", "stored"}
+"""Nothing is there as yet; and what a library keeps for itself."""
+
+
+def test_every_subject_that_is_made_has_its_channel() -> None:
+    """Whatever subject the engine can make, to publish on it, is of a channel."""
+    names, made = Subjects("ns"), {}
+    for name, builder in inspect.getmembers(Subjects, lambda one: isinstance(one, property) or inspect.isfunction(one)):
+        if name.startswith(("_", "parse_")) or name in _ONE_BY_ONE | _NOBODY_S:
+            continue
+        made[name] = getattr(names, name)
+        if not isinstance(builder, property):
+            made[name] = made[name](*(["1-1"] * len(inspect.signature(made[name]).parameters)))
+    subjects = {name: one for name, one in made.items() if isinstance(one, str) and one.startswith("esexec.ns.")}
+    plain = {name: one for name, one in subjects.items() if not re.search(r"[*>{]", one)}
+    assert "report" in plain
+    assert {name: one for name, one in plain.items() if not any(channel.holds(one) for channel in CHANNELS)} == {}
