@@ -16,6 +16,7 @@ const LOST_TOO_OFTEN = 10;
 const REMEMBERED_MS = 30_000; // a word to stop may overtake its dispatch
 const LANES_EVERY_MS = 2000;
 const AGAIN_MS = 500;
+const OUTPUT_CHARS = 250_000;
 const CONSUMER_EXISTS = 10148;
 
 export class Worker {
@@ -32,8 +33,8 @@ export class Worker {
   }
 
   async start() {
-    this.nc.subscribe(`${this.prefix}.live.*.cancel`, { callback: (_, message) => this.onCancel(message.json()) });
-    this.nc.subscribe(`${this.prefix}.live.*.held`, { callback: (_, message) => this.onWhoHas(message) });
+    this.nc.subscribe(`${this.prefix}.live.*.cancel`, { callback: readable((signal) => this.onCancel(signal)) });
+    this.nc.subscribe(`${this.prefix}.live.*.held`, { callback: readable((asked, message) => this.onWhoHas(asked, message)) });
     await this.announce();
     await this.ensureLane(5);
     await this.findLanes();
@@ -110,7 +111,7 @@ export class Worker {
       if (this.told.delete(key)) held.stop.abort('stopped');
       const losses = message.info.deliveryCount - 1;
       if (losses > 0) await this.store(report, { type: 'lost', losses });
-      if (losses < LOST_TOO_OFTEN) await this.store(report, await this.run(message.json(), held, report));
+      if (losses < LOST_TOO_OFTEN) await this.store(report, await this.run(message, held, report));
       held.message.ack(); // not before the report is stored
     } finally {
       clearInterval(beating);
@@ -119,7 +120,9 @@ export class Worker {
   }
 
   // Run the handler; gives the report of how it ended.
-  async run(dispatch, { stop }, report) {
+  async run(message, { stop }, report) {
+    const dispatch = parsed(message);
+    if (!dispatch) return failed({ code: 'bad_dispatch', message: 'the dispatch cannot be read', retryable: false });
     const { task, params = {}, timeout_ms = 30_000 } = dispatch;
     if (stop.signal.aborted) return { type: 'stopped' };
     const handler = Object.hasOwn(this.tasks, task) ? this.tasks[task] : undefined;
@@ -131,6 +134,7 @@ export class Worker {
     const work = (async () => handler(params, this.context(dispatch, stop.signal)))();
     try {
       const output = await Promise.race([work, abandoned(stop.signal)]);
+      if ((JSON.stringify(output) ?? '').length > OUTPUT_CHARS) throw new TooLarge('the output is too large');
       return ended({ type: 'completed', output });
     } catch (error) {
       const why = stop.signal.reason; // it was told to end: by a cancel (`stopped`), or by its timeout
@@ -170,10 +174,30 @@ export class Worker {
     setTimeout(() => this.told.delete(key), REMEMBERED_MS).unref();
   }
 
-  onWhoHas(message) {
-    const { execution_id, step, attempt, run } = message.json();
+  onWhoHas({ execution_id, step, attempt, run }, message) {
     if (this.inHand.has(`${execution_id}/${step}/${run}-${attempt}`)) message.respond('+');
   }
+}
+
+class TooLarge extends Error {
+  code = 'output_too_large';
+  retryable = false;
+}
+
+// Anybody may publish anything: what is no JSON is no message of the protocol.
+function parsed(message) {
+  try {
+    return message.json();
+  } catch {
+    return null;
+  }
+}
+
+function readable(callback) {
+  return (_, message) => {
+    const body = parsed(message);
+    if (body) callback(body, message);
+  };
 }
 
 const ABANDONED = Symbol('abandoned');

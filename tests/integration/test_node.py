@@ -191,6 +191,23 @@ async def test_a_worker_that_is_told_to_end_lets_its_handlers_end(worker: Proces
     assert await asyncio.wait_for(worker.wait(), 5) == 0
 
 
+async def test_nonsense_does_no_harm(worker: Process, engine: Engine, connection: Connection, told: Told) -> None:
+    """Bytes that are no message, on every subject that the worker of Node hears: it goes on."""
+    for data in (b"", b"\xff", b"[", b"null", b"7", b'{"step": {}}'):
+        for kind in ("cancel", "held"):
+            await connection.publish(engine.subjects.live("any", kind), data)
+    await connection.publish(engine.subjects.task(QUEUE, 5, "any", "pack", 1, 1), b"nonsense")
+    assert (await engine.execute("weigh", packing(0), queue=QUEUE)).result == {"grams": 1}
+    assert worker.returncode is None
+    told.forget()
+
+
+async def test_an_output_that_cannot_be_sent_is_a_failure(worker: Process, engine: Engine) -> None:
+    """What is too large for a report is said to be, and not tried again."""
+    result = await engine.execute("pack", packing(0, *["x" * 84_000] * 3), queue=QUEUE)
+    assert (result.status, result.error.code) == ("failed", "output_too_large")
+
+
 async def test_what_it_does_not_know_fails_for_good(worker: Process, engine: Engine) -> None:
     """A task that a worker of Node has not is refused, and not tried again."""
     result = await engine.execute("juggle", {}, queue=QUEUE)
