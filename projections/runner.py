@@ -164,8 +164,8 @@ class Runner:
 
     async def _locked(self) -> None:
         while not await asyncio.to_thread(self._store.lock, self._kind.view_name()):
-            self.state = "standby"
             await self._follow_swap()
+            self.state, self._error = "standby", ""
             await asyncio.sleep(_LOOK_FOR_LOCK_S)
 
     async def _checked(self) -> None:

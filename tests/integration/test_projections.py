@@ -269,13 +269,33 @@ async def test_a_log_that_becomes_shorter_meanwhile_is_noticed(site: Engine, con
     for number in range(3):
         result = await site.client.execute(TWO, execution_id=f"old-{number}")
     await site.client.executions.list(after=result.position)
+    before = projector.runners["executions"].position
     await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
     await ensure_streams(connection, site.subjects)
     result = await site.client.execute(TWO, execution_id="new")
-    assert result.position < projector.runners["executions"].position
+    assert result.position < before
 
     async def is_new() -> bool:
         return [one.id for one in await site.client.executions.recent()] == ["new"]
+
+    await until(is_new)
+    await until(lambda: all(one.status().lag == 0 for one in projector.runners.values()))
+
+
+async def test_a_log_that_is_replaced_meanwhile_and_has_grown_is_noticed(site: Engine, connection: Connection) -> None:
+    """By what is heard: a position that there was already is one of another log."""
+    projector = await site.projector()
+    result = await site.client.execute(TWO, execution_id="old")
+    await site.client.executions.list(after=result.position)
+    before = projector.runners["executions"].position
+    await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
+    await ensure_streams(connection, site.subjects)
+    for number in range(5):
+        result = await site.client.execute(TWO, execution_id=f"new-{number}")
+    assert result.position > before
+
+    async def is_new() -> bool:
+        return [one.id for one in await site.client.executions.recent()] == [f"new-{number}" for number in reversed(range(5))]
 
     await until(is_new)
 
