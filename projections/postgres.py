@@ -147,6 +147,16 @@ class PostgresStore(Store):
             raise OperationalError(error) from error
         return bool(row is not None and row[0])
 
+    def unlock(self, name: str) -> None:
+        try:
+            with self._holding:
+                while self._holder is not None and not self._holder.closed:  # it is held as often as it was taken
+                    row = self._holder.execute("SELECT pg_advisory_unlock(%s)", (self._number_of(name),)).fetchone()
+                    if row is None or not row[0]:
+                        break
+        except psycopg.Error as error:
+            raise OperationalError(error) from error
+
     def close(self) -> None:
         if self._holder is not None:
             self._holder.close()

@@ -105,14 +105,16 @@ class Runner:
         return await self._source.head()
 
     async def reached(self, position: int) -> None:
-        """Returns once the view has this position in it, or never will: it has failed."""
-        while self.position < position and self.state != "failed":
+        """Returns once the view has this position in it; or where it has failed, and no other process works who has come there."""
+        while self.position < position:
             if self.state == "working":
                 await self._moved.wait()
                 continue
             await asyncio.sleep(_LOOK_FOR_POSITION_S)
             with suppress(PersistenceError):  # another process may work
                 self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
+            if self.state == "failed":
+                return
 
     # The loop --------------------------------------------------------------------------------------------------------------
 
@@ -154,6 +156,8 @@ class Runner:
                 self._error = str(error) if isinstance(error, ProjectionFailed) else repr(error)
                 logger.error("%s: %s", self.name, self._error, exc_info=error.__cause__ or error)
                 self._stumble("failed")
+                with suppress(PersistenceError):
+                    await asyncio.to_thread(self._store.unlock, self._kind.view_name())  # perhaps another has better code
                 raise
 
     def _stumble(self, state: State) -> None:

@@ -227,6 +227,23 @@ async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypa
     assert told(again) == await counted(site)
 
 
+async def test_another_process_goes_on_with_better_code(site: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that has failed keeps nobody else from the work, though it stays up: a mended process takes over, and both answer."""
+    site.errors_expected = True
+    file = tmp_path / "views.sqlite"
+    monkeypatch.setattr(Counting, "fails_on", lambda _, event: event.execution_id == "evil")
+    old = await site.projector(include=[Counting], store=file)
+    await site.client.execute(TWO, execution_id="evil")
+    await until(lambda: old.runners["counting"].state == "failed")
+    monkeypatch.setattr(Counting, "fails_on", None)
+    new = await site.projector(include=[Counting], store=file)
+    result = await site.client.execute(TWO)
+    await asyncio.wait_for(new.runners["counting"].reached(result.position), 5)
+    assert [one.runners["counting"].state for one in (old, new)] == ["failed", "working"]
+    await old.runners["counting"].reached(result.position)
+    assert told(old) == told(new) == await counted(site)
+
+
 async def test_what_fails_outside_of_a_transaction_is_told_as_well(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A projection whose preparation throws does not pass for one that works, and nobody waits for it."""
     site.errors_expected = True
