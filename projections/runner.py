@@ -105,7 +105,7 @@ class Runner:
         return await self._source.head()
 
     async def reached(self, position: int) -> None:
-        """Returns once the view has this position in it; or where it has failed, and no other process works who has come there."""
+        """Returns once the view has this position in it; or where it has failed, and no other process has come there."""
         while self.position < position:
             if self.state == "working":
                 await self._moved.wait()

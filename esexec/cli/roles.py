@@ -83,7 +83,7 @@ async def projections(
             only=only or (),
         )
         await _up(call, server, stack, role)
-        _ready(call, server, {"projector": role.name, "projections": list(role.runners)})
+        _ready(call, server, {"projector": role.name, "projections": role.kept})
         await asyncio.Event().wait()
 
 
@@ -107,7 +107,7 @@ async def dev(
         await _up(call, server, stack, decider)
         keeper = Projector(server.url, namespace=call.namespace, store=call.views, include=kinds)
         await _up(call, server, stack, keeper)
-        roles: dict[str, Any] = {"executor": decider.name, "projections": list(keeper.runners)}
+        roles: dict[str, Any] = {"executor": decider.name, "projections": keeper.kept}
         if found or others["strategies"]:
             role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
             await _up(call, server, stack, role)

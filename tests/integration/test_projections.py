@@ -366,6 +366,15 @@ async def test_who_waits_is_told_where_nothing_is_new(site: Engine, tmp_path: Pa
             assert projector.runners["executions"].status().lag == 0
 
 
+async def test_the_feed_is_one_that_can_be_named(site: Engine) -> None:
+    """It is among what a process keeps, alone or beside others, and among what there is for whoever mistypes a name."""
+    assert (await site.projector()).kept == ["executions", "statistics", "alerts", "feed"]
+    assert (await site.projector(only=["feed"])).kept == ["feed"]
+    with pytest.raises(esexec.ValidationError) as refused:
+        await site.projector(only=["fed"])
+    assert refused.value.hint == "there are executions, statistics, alerts, feed"
+
+
 async def test_two_namespaces_keep_apart(site: Engine, connection: Connection) -> None:
     """Questions about one are not answered by the projections of the other."""
     await site.projector()
