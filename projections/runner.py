@@ -66,6 +66,8 @@ class Runner:
         self._moved, self._swap_looked_for = asyncio.Event(), 0.0
         self._stands_at, self._tick_at = 0, 0.0
         self._coming: asyncio.Task[Page] | None = None
+        self._rewound = False
+        """The view is of another log, and to be emptied."""
 
     def _opened(self) -> Projection:
         projection = self._kind(self._store.view(self._live(), self._kind.tables))
@@ -132,6 +134,9 @@ class Runner:
             self._let_go()
             try:
                 await self._locked()
+                if self._rewound:
+                    await _whole(asyncio.to_thread(self.view.clear))
+                    self._rewound = False
                 await self._checked()
                 await self.projection.begin()
                 while True:
@@ -140,7 +145,7 @@ class Runner:
             except Rewound as error:
                 logger.warning("%s is made anew: %s", self.name, error)
                 self.projection.forget()
-                await _whole(asyncio.to_thread(self.view.clear))
+                self._rewound = True
             except Swapped:
                 pass
             except IntegrityError:

@@ -15,7 +15,7 @@ from esexec.log import codec
 from esexec.nats.connection import Connection
 from esexec.nats.streams import delete_streams, ensure_streams
 from projections.asks import ListExecutions
-from projections.memory import MemoryStore
+from projections.memory import MemoryStore, MemoryView
 from projections.projection import Projection, RecordedEvent
 from projections.role import Projector
 from projections.sqlite import SqliteStore
@@ -315,6 +315,36 @@ async def test_a_log_that_is_replaced_meanwhile_and_has_grown_is_noticed(site: E
         return [one.id for one in await site.client.executions.recent()] == [f"new-{number}" for number in reversed(range(5))]
 
     await until(is_new)
+
+
+async def test_a_database_that_fails_while_a_view_is_emptied_is_waited_for(
+    site: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that is restored the database starts again, too: what is to be made anew is emptied once it can be."""
+    site.errors_expected = True
+    projector = await site.projector()
+    runner = projector.runners["executions"]
+    for number in range(3):
+        result = await site.client.execute(TWO, execution_id=f"old-{number}")
+    await site.client.executions.list(after=result.position)
+    clear, failed = MemoryView.clear, list[str]()
+
+    def fails_once(view: MemoryView) -> None:
+        if view.name == runner.view.name and not failed:
+            failed.append(view.name)
+            raise OperationalError("the database is starting")
+        clear(view)
+
+    monkeypatch.setattr(MemoryView, "clear", fails_once)
+    await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
+    await ensure_streams(connection, site.subjects)
+    await site.client.execute(TWO, execution_id="new")
+
+    async def is_new() -> bool:
+        return [one.id for one in await site.client.executions.recent()] == ["new"]
+
+    await until(is_new)
+    assert failed
 
 
 async def test_another_view_can_take_its_place(site: Engine, tmp_path: Path) -> None:
