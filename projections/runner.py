@@ -66,6 +66,8 @@ class Runner:
         self._moved, self._swap_looked_for = asyncio.Event(), 0.0
         self._stands_at, self._tick_at = 0, 0.0
         self._coming: asyncio.Task[Page] | None = None
+        self._seen: tuple[int, datetime | None] = (0, None)
+        """The position that was told last, and its time."""
         self._rewound = False
         """The view is of another log, and to be emptied."""
 
@@ -84,10 +86,13 @@ class Runner:
         return self.projection.view
 
     def status(self) -> ProjectionStatus:
-        """How it is now. In `standby` the position is what the view says."""
-        witness = self.view.witness
-        position = self.view.position // EVENTS_PER_POSITION
-        time = datetime.fromisoformat(witness.time) if witness is not None else None
+        """How it is now, by what the view says; where its database does not answer, by what that said last."""
+        if self.state != "retrying":
+            with suppress(PersistenceError):
+                witness = self.view.witness
+                time = datetime.fromisoformat(witness.time) if witness is not None else None
+                self._seen = self.view.position // EVENTS_PER_POSITION, time
+        position, time = self._seen
         lag, lag_ms = lag_of(self._source, position, time)
         return ProjectionStatus(
             name=self.name,

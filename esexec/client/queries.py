@@ -20,6 +20,7 @@ T = TypeVar("T")
 ASK_S = 10.0
 """So long an answer is waited for: more than whoever answers waits for a position."""
 _UNKNOWN, _AT = re.compile("unknown field `([^`]*)`"), re.compile(r"at `\$\.(\w+)")
+_UNAVAILABLE = frozenset({"not_yet", "no_database"})
 _NO_PROJECTIONS = "nobody answers questions that are asked of projections"
 
 
@@ -124,7 +125,7 @@ def _nobody(error: Unavailable) -> Unavailable:
 def _answered(message: Msg, answer: type[T]) -> T:
     if message.headers and "Nats-Service-Error-Code" in message.headers:
         info = msgspec.json.decode(message.data, type=_Refusal).error
-        raise to_exception(info, otherwise=Unavailable if info.code == "not_yet" else None)
+        raise to_exception(info, otherwise=Unavailable if info.code in _UNAVAILABLE else None)
     return msgspec.json.decode(message.data, type=answer)
 
 

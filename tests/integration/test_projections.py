@@ -205,6 +205,34 @@ async def test_a_failing_database_is_waited_for(site: Engine, monkeypatch: pytes
     assert {one.state for one in (await site.client.queries.projections()).projections} == {"working"}
 
 
+async def test_a_database_that_is_away_is_told(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the projections are can be asked all the same, with what was known last; a list is unavailable, which is no fault."""
+    site.errors_expected = True
+    projector = await site.projector()
+    result = await site.client.execute(TWO)
+    await site.client.executions.list(after=result.position)
+    assert projector.runners["executions"].status().position == result.position
+
+    def is_away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("the database is away")
+
+    for name in ("position", "witness"):
+        monkeypatch.setattr(MemoryView, name, property(is_away))
+    for name in ("select", "change", "amend"):
+        monkeypatch.setattr(MemoryView, name, is_away)
+    await site.client.execute(TWO)
+
+    async def told_so() -> bool:
+        found = (await site.client.queries.projections()).projections
+        [one] = [one for one in found if one.name == "executions"]
+        return (one.state, one.position, one.error) == ("retrying", result.position, "the database is away")
+
+    await until(told_so)
+    with pytest.raises(Unavailable) as refused:
+        await site.client.executions.recent()
+    assert refused.value.code == "no_database"
+
+
 async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says which one, nothing of its page is kept, the others go on; mended, it goes on there."""
     site.errors_expected = True
