@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 def connect(
     url: str | None = None,
     *,
-    namespace: str = "default",
+    namespace: str | None = None,
     actor: str | None = None,
     owner: str | None = None,
     patience: float = 0.0,
     planner: Planner | None = None,
     **auth: Unpack[Auth],
 ) -> Client:
-    """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
+    """A client of the server at `url`. Use with `async with`.
+
+    Without a `url` whatever is not given here is what `esexec config show` tells: from `ESEXEC_*`, `NATS_URL` and `NATS_CREDS`, from
+    `esexec.toml` or `[tool.esexec]` in `pyproject.toml` in the working directory or above, from the selected context of the `nats`
+    program; else nats://127.0.0.1:4222. Raises ValidationError for what is wrong there (`bad_setting`, `unknown_setting`,
+    `bad_settings_file`, `unknown_context`, `bad_context`).
+    """
     return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
 
 
@@ -48,11 +54,12 @@ async def local(
     planner: Planner | None = None,
     projections: bool = True,
     include: "Iterable[type[Projection]]" = (),
+    **auth: Unpack[Auth],
 ) -> AsyncIterator[Client]:
     """A client beside an embedded server, an executor, projections, and a worker with `tasks`, `strategies` and `resources`, all
     ended with the block.
 
-    `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead.
+    `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead; the rest says who we are to it.
     `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
     kept, in the store's directory, so that lists and statistics can be asked for. `include`: read models of your own besides.
     """
@@ -60,13 +67,15 @@ async def local(
         if url is None:
             server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))
             url = server.url
-        await stack.enter_async_context(Executor(url, namespace=namespace))
+        await stack.enter_async_context(Executor(url, namespace=namespace, **auth))
         if projections:
             from projections.role import Projector  # not needed by whoever only imports this module
 
             views = Path(store) / "projections" / f"{namespace}.sqlite"
-            await stack.enter_async_context(Projector(url, namespace=namespace, store=views, include=include))
+            await stack.enter_async_context(Projector(url, namespace=namespace, store=views, include=include, **auth))
         if tasks or strategies:
-            worker = Worker(url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace)
+            worker = Worker(
+                url, tasks=tasks, strategies=strategies, resources=resources, queues=queues, namespace=namespace, **auth
+            )
             await stack.enter_async_context(worker)
-        yield await stack.enter_async_context(Client(url, namespace=namespace, actor=actor, planner=planner))
+        yield await stack.enter_async_context(Client(url, namespace=namespace, actor=actor, planner=planner, **auth))

@@ -10,6 +10,7 @@ from esexec.cli import (
     alerts,
     analyze,
     checkpoint,
+    config,
     configure,
     control,
     events,
@@ -27,7 +28,7 @@ from esexec.cli import (
     top,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
-from esexec.cli.verb import ActorOption, JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
+from esexec.cli.verb import ActorOption, ContextOption, JsonOption, NamespaceOption, ServerOption, StoreOption, VerboseOption
 
 _EPILOG = "\b\nExit codes\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANING.items())
 
@@ -55,6 +56,7 @@ for verbs in (
     plans,
     strategies,
     alerts,
+    config,
     configure,
     projection,
     protocol,
@@ -75,6 +77,7 @@ def _version(wanted: bool) -> None:
 def _shared(
     ctx: typer.Context,
     server: ServerOption = None,
+    context: ContextOption = None,
     namespace: NamespaceOption = None,
     store: StoreOption = None,
     actor: ActorOption = None,
@@ -84,7 +87,15 @@ def _shared(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    ctx.obj = {"server": server, "namespace": namespace, "store": store, "actor": actor, "json": json, "verbose": verbose}
+    ctx.obj = {
+        "server": server,
+        "context": context,
+        "namespace": namespace,
+        "store": store,
+        "actor": actor,
+        "json": json,
+        "verbose": verbose,
+    }
 
 
 def main() -> Never:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import msgspec
 from esexec.cli.text import clean
 from esexec.client import Client
 from esexec.client.actor import actor_of
+from esexec.configuration import ARGUMENT, FILE, Configuration
 from esexec.domain.errors import NotFound, Unavailable
 from esexec.executor import Executor
-from esexec.nats.address import redacted
+from esexec.nats.address import Auth, redacted
 from esexec.nats.embedded import EmbeddedServer
 
 DEFAULT_STORE = Path(".esexec")
@@ -29,11 +30,13 @@ DEFAULT_NAMESPACE = "default"
 
 @dataclass(frozen=True)
 class Server:
-    """Where to connect. `is_ours`: started by this verb, so nobody else works on it yet; `store` None: it was named."""
+    """Where to connect. `is_ours`: started by this verb, so nobody else works on it yet; `store` None: it was named. `auth`: who
+    we are to it."""
 
     url: str
     store: Path | None = None
     is_ours: bool = False
+    auth: Auth = field(default_factory=Auth)
 
     @property
     def shown_url(self) -> str:
@@ -52,22 +55,44 @@ class Server:
 class Call:
     """See the module. `server` None: the embedded one. `actor` None: whoever is at the keyboard."""
 
-    server: str | None
-    namespace: str
-    store: Path
-    actor: str | None
+    configuration: Configuration
     json: bool
     verbose: bool
 
     @property
+    def server(self) -> str | None:
+        return None if self.configuration.embeds else self.configuration["server"]
+
+    @property
+    def namespace(self) -> str:
+        return str(self.configuration["namespace"])
+
+    @property
+    def store(self) -> Path:
+        return Path(self.configuration["store"])
+
+    @property
+    def actor(self) -> str | None:
+        said: str | None = self.configuration["actor"]
+        return said
+
+    @property
+    def tasks(self) -> list[str]:
+        """The modules with tasks that the project's settings name."""
+        return list(self.configuration["tasks"])
+
+    @property
     def esexec(self) -> str:
-        """How a command that is advised begins: with what leads to this server and namespace."""
+        """How a command that is advised begins: with what leads to this server and namespace from another terminal here."""
         words = ["esexec"]
-        if self.server is not None:
+        settings = self.configuration.settings
+        if settings["context"].level == ARGUMENT:
+            words += ["--context", settings["context"].value]
+        elif self.server is not None and settings["server"].level < FILE:
             words += ["--server", Server(self.server).shown_url]
-        elif self.store != DEFAULT_STORE:
+        elif self.server is None and settings["store"].level < FILE and self.store != DEFAULT_STORE:
             words += ["--store", str(self.store)]
-        if self.namespace != DEFAULT_NAMESPACE:
+        if settings["namespace"].level < FILE and self.namespace != DEFAULT_NAMESPACE:
             words += ["--namespace", self.namespace]
         return shlex.join(words)
 
@@ -104,7 +129,7 @@ class Call:
     async def reach(self, *, new_store: bool = True) -> AsyncIterator[Server]:
         """The server. Raises `NotFound` if its store would have to be made and that makes no sense (`new_store` False)."""
         if self.server is not None:
-            yield Server(self.server)
+            yield Server(self.server, auth=self.configuration.auth)
             return
         if not new_store and not (self.store / "jetstream").is_dir():
             hint = "run a plan here first (esexec run), or name a server (--server) or the store (--store)"
@@ -126,18 +151,19 @@ class Call:
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(self.reach(new_store=new_store))
             if decides and server.is_ours:
-                await stack.enter_async_context(Executor(server.url, namespace=self.namespace))
+                await stack.enter_async_context(Executor(server.url, namespace=self.namespace, **server.auth))
             if asks and server.is_ours:
                 from projections.role import Projector  # it takes its time, and few verbs need it
 
-                projector = await stack.enter_async_context(Projector(server.url, namespace=self.namespace, store=self.views))
+                role = Projector(server.url, namespace=self.namespace, store=self.views, **server.auth)
+                projector = await stack.enter_async_context(role)
                 await projector.caught_up()
-            client = Client(server.url, namespace=self.namespace, actor=self.actor_at(server))
+            client = Client(server.url, namespace=self.namespace, actor=self.actor_at(server), **server.auth)
             yield await stack.enter_async_context(client), server
 
     def actor_at(self, server: Server) -> str | None:
         """Who gives the commands. Raises `ValidationError` (`bad_actor`)."""
-        return actor_of(self.actor, server.url, {}) or _at_the_keyboard()
+        return actor_of(self.actor, server.url, server.auth) or _at_the_keyboard()
 
 
 def _at_the_keyboard() -> str | None:

@@ -20,7 +20,10 @@ from esexec.plans import Plan
 from esexec.tasks import Task, collect
 
 TasksOption = Annotated[
-    list[str], typer.Option("--tasks", metavar="MODULE", help="Module or file with the tasks: pkg.mod, file.py. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--tasks", metavar="MODULE", help="Module or file with tasks: pkg.mod, file.py; else `tasks` of the settings. Repeatable."
+    ),
 ]
 InputOption = Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE", help="The input; @- reads stdin.")]
 QueueOption = Annotated[
@@ -161,6 +164,15 @@ def _text_of(name: str) -> tuple[str, str]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def needed(tasks: Sequence[str] | None, settings: Sequence[str]) -> list[str]:
+    """The modules with tasks: as given, else by the settings. Raises `ValidationError` (`no_tasks`) if there are none."""
+    places = [*(tasks or settings)]
+    if not places:
+        hint = "name a module or a file with --tasks, or in `tasks` of esexec.toml"
+        raise ValidationError("no tasks are named", code="no_tasks", hint=hint)
+    return places
 
 
 def load_tasks(places: Sequence[str]) -> dict[str, Task[..., Any]]:

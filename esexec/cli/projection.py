@@ -96,7 +96,7 @@ async def rebuild(
     began = datetime.now(UTC)
     async with (
         call.reach(new_store=False) as server,
-        reading(server.url, Subjects(call.namespace), database or call.views) as room,
+        reading(server.url, Subjects(call.namespace), database or call.views, **server.auth) as room,
     ):
         console = terminal()
         bar = Progress(

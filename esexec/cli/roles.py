@@ -13,7 +13,7 @@ import typer
 
 from esexec.cli.call import Call, Server
 from esexec.cli.exits import Exit
-from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, read_queues
+from esexec.cli.given import ConcurrencyOption, QueueOption, TasksOption, load_tasks, needed, read_queues
 from esexec.cli.projection import DatabaseOption, IncludeOption, included
 from esexec.cli.verb import verb
 from esexec.executor import Executor
@@ -45,19 +45,20 @@ async def executor(call: Call) -> None:
     """Run an executor: it decides what comes next. As many as you like; SIGTERM drains it."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Executor(server.url, namespace=call.namespace)
+        role = Executor(server.url, namespace=call.namespace, **server.auth)
         await _up(call, server, stack, role)
         _ready(call, server, {"executor": role.name})
         await asyncio.Event().wait()
 
 
-async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
+async def worker(call: Call, tasks: TasksOption = None, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
     """Run a worker: it runs the tasks and recovery strategies of a module. As many as you like; SIGTERM drains it."""
+    tasks = needed(tasks, call.tasks)
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
     others = _beside_tasks(tasks)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
+        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others, **server.auth)
         await _up(call, server, stack, role)
         _ready(call, server, _said_of(role, found, queues))
         await asyncio.Event().wait()
@@ -81,6 +82,7 @@ async def projections(
             store=database or call.views,
             include=included(include),
             only=only or (),
+            **server.auth,
         )
         await _up(call, server, stack, role, "the database of read models")
         _ready(call, server, {"projector": role.name, "projections": role.kept})
@@ -89,27 +91,26 @@ async def projections(
 
 async def dev(
     call: Call,
-    tasks: Annotated[
-        list[str] | None, typer.Option("--tasks", metavar="MODULE", help="Tasks for a worker: pkg.mod, file.py. Repeatable.")
-    ] = None,
+    tasks: TasksOption = None,
     queue: QueueOption = None,
     concurrency: ConcurrencyOption = 10,
     include: IncludeOption = None,
 ) -> None:
-    """Run everything for development: the embedded server, an executor, projections, and a worker if there are --tasks."""
+    """Run everything for development: the embedded server, an executor, projections, and a worker if there are tasks."""
     from projections.role import Projector
 
-    found, queues = load_tasks(tasks or ()), read_queues(queue, concurrency)
-    others, kinds = _beside_tasks(tasks or ()), included(include)
+    tasks = tasks or call.tasks
+    found, queues = load_tasks(tasks), read_queues(queue, concurrency)
+    others, kinds = _beside_tasks(tasks), included(include)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        decider = Executor(server.url, namespace=call.namespace)
+        decider = Executor(server.url, namespace=call.namespace, **server.auth)
         await _up(call, server, stack, decider)
-        keeper = Projector(server.url, namespace=call.namespace, store=call.views, include=kinds)
+        keeper = Projector(server.url, namespace=call.namespace, store=call.views, include=kinds, **server.auth)
         await _up(call, server, stack, keeper, "the database of read models")
         roles: dict[str, Any] = {"executor": decider.name, "projections": keeper.kept}
         if found or others["strategies"]:
-            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
+            role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others, **server.auth)
             await _up(call, server, stack, role)
             roles |= _said_of(role, found, queues)
         _ready(call, server, roles)
@@ -125,7 +126,7 @@ def _beside_tasks(places: Iterable[str]) -> _BesideTasks:
 async def _up(call: Call, server: Server, stack: AsyncExitStack, role: Role, waits_for: str = "an executor") -> None:
     """Start a role, and drain it with the stack. Waits for the server and says what else it waits for, each once."""
     if server.store is None:
-        probe = connect(server.url, name="esexec-cli", patience=_FOR_EVER_S)
+        probe = connect(server.url, name="esexec-cli", patience=_FOR_EVER_S, **server.auth)
         connection = await _telling(call, f"waiting for the NATS server at {server.place}", probe)
         await connection.close()
     await _telling(call, f"waiting for {waits_for}", stack.enter_async_context(role))

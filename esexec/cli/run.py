@@ -25,6 +25,7 @@ from esexec.cli.given import (
     TasksOption,
     check_tasks,
     load_tasks,
+    needed,
     queues_of,
     read_input,
     time_options,
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
 async def run(
     call: Call,
     plan: PlanArgument,
-    tasks: TasksOption,
+    tasks: TasksOption = None,
     input: InputOption = None,
     execution_id: ExecutionIdOption = None,
     concurrency: ConcurrencyOption = 10,
@@ -61,6 +62,7 @@ async def run(
     """
     from esexec.local import local
 
+    tasks = needed(tasks, call.tasks)
     what, found, given = Plan.from_file(plan), load_tasks(tasks), read_input(input)
     check_tasks(what, found)
     say_warnings(call, what.lint(found.values()))
@@ -83,6 +85,7 @@ async def run(
             namespace=call.namespace,
             url=server.url,
             actor=call.actor_at(server),
+            **server.auth,
         )
         client = await stack.enter_async_context(opened)
         handle = await client.start(what, given, execution_id=execution_id, **options)

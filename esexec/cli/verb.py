@@ -6,7 +6,6 @@ may stand before the verb or behind it.
 
 import inspect
 import logging
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -15,9 +14,11 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
-from esexec.cli.call import DEFAULT_NAMESPACE, DEFAULT_STORE, Call
+from esexec.cli.call import Call
 from esexec.cli.exits import Exit, tell
 from esexec.cli.signals import run
+from esexec.configuration import configuration
+from esexec.domain.errors import EsexecError
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Call, P], Coroutine[Any, Any, Exit | None]]
@@ -27,7 +28,16 @@ _PANEL = "Where and how"
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        "--server", metavar="URL", help="NATS server; else $NATS_URL, else the embedded one on the store.", rich_help_panel=_PANEL
+        "--server",
+        metavar="URL",
+        help="NATS server; else what `esexec config show` tells, else the embedded one on the store.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--context", metavar="NAME", help="Context of the nats program: server and credentials.", rich_help_panel=_PANEL
     ),
 ]
 NamespaceOption = Annotated[
@@ -51,6 +61,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say more; errors
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "server": (ServerOption, None),
+    "context": (ContextOption, None),
     "namespace": (NamespaceOption, None),
     "store": (StoreOption, None),
     "actor": (ActorOption, None),
@@ -77,7 +88,7 @@ def verb(
     def register(body: Body[P]) -> Body[P]:
         def command(ctx: typer.Context, **given: Any) -> None:
             shared = {name: given.pop(name) for name in _SHARED}
-            call = _call(ctx.obj or {}, shared)
+            call = _called(ctx.obj or {}, shared)
             _log(call.verbose)
             told = (lambda: call.note("draining… (once more ends it at once)")) if drains else (lambda: None)
             raise typer.Exit(_ended(call, partial(body, call, **given), told, interrupted))
@@ -105,17 +116,14 @@ def shared_parameters() -> list[inspect.Parameter]:
     ]
 
 
-def _call(before: dict[str, Any], behind: dict[str, Any]) -> Call:
+def _called(before: dict[str, Any], behind: dict[str, Any]) -> Call:
     """What stands behind the verb wins over what stands before it."""
     said = {name: behind[name] or before.get(name) for name in _SHARED}
-    return Call(
-        server=said["server"] or os.environ.get("NATS_URL") or None,
-        namespace=said["namespace"] or DEFAULT_NAMESPACE,
-        store=said["store"] or DEFAULT_STORE,
-        actor=said["actor"],
-        json=bool(said["json"]),
-        verbose=bool(said["verbose"]),
-    )
+    as_json, verbose = bool(said.pop("json")), bool(said.pop("verbose"))
+    try:
+        return Call(configuration(said), as_json, verbose)
+    except EsexecError as error:
+        raise typer.Exit(tell(error, as_json=as_json, verbose=verbose)) from None
 
 
 def _log(verbose: bool) -> None:

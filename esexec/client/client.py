@@ -5,7 +5,6 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -78,6 +77,9 @@ CONFIRM_S = 5.0
 class Client:
     """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
 
+    Without a `url` the environment, the project's file and contexts of the `nats` program say whatever is not given (see
+    `esexec.connect`); with one nothing but the arguments holds, and the namespace is `default` unless named.
+
     `actor`: who gives the commands, for the history (`owner` is another name for it); else `$ESEXEC_ACTOR`, else the NATS user,
     else nobody is named. `planner`: makes plans from queries (`plans.create`).
 
@@ -88,7 +90,7 @@ class Client:
         self,
         url: str | None = None,
         *,
-        namespace: str = "default",
+        namespace: str | None = None,
         actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
@@ -96,13 +98,18 @@ class Client:
         planner: Planner | None = None,
         **auth: Unpack[Auth],
     ) -> None:
-        self.url = url or os.environ.get("NATS_URL") or "nats://127.0.0.1:4222"
+        if not url:
+            from esexec.configuration import configuration  # reads files: not needed by whoever says where
+
+            settled = configuration({"namespace": namespace, "actor": actor or owner, **auth})
+            url, namespace, actor, auth = settled.url, settled["namespace"], settled["actor"], settled.auth
+        self.url = url
         self.actor = actor_of(actor or owner, self.url, auth)
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects("default" if namespace is None else namespace)
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:

@@ -66,7 +66,7 @@ def _user_in(credentials: str) -> str | None:
 
 def _public_key(seed: bytes) -> str | None:
     try:
-        import nkeys  # type: ignore[import-not-found]
+        import nkeys  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         return None
     return str(nkeys.from_seed(bytearray(seed)).public_key.decode())

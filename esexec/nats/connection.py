@@ -308,7 +308,7 @@ class Connection:
         except (errors.Error, OSError, ValueError) as error:
             raise cannot_connect(self.url, error) from None
         except ImportError:
-            raise Unavailable("credentials files need the package nkeys", hint="pip install 'nats-py[nkeys]'") from None
+            raise Unavailable("credentials files need the package nkeys", hint="pip install 'esexec[nkeys]'") from None
 
     def _unavailable(self, what: str) -> Unavailable:
         return Unavailable(f"the NATS server at {self.shown_url} {what}")
