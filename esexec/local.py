@@ -31,9 +31,9 @@ def connect(
 ) -> Client:
     """A client of the server at `url`. Use with `async with`.
 
-    Without a `url` whatever is not given here is what `esexec config show` tells: from `ESEXEC_*`, `NATS_URL` and `NATS_CREDS`, from
-    `esexec.toml` or `[tool.esexec]` in `pyproject.toml` in the working directory or above, from the selected context of the `nats`
-    program; else nats://127.0.0.1:4222. Raises ValidationError for what is wrong there (`bad_setting`, `unknown_setting`,
+    Without a `url` whatever is not given here is what `esexec config show` tells: from `ESEXEC_*`, `NATS_URL` and `NATS_CREDS`,
+    from `esexec.toml` or `[tool.esexec]` in `pyproject.toml` in the working directory or above, from the selected context of the
+    `nats` program; else nats://127.0.0.1:4222. Raises ValidationError for what is wrong there (`bad_setting`, `unknown_setting`,
     `bad_settings_file`, `unknown_context`, `bad_context`).
     """
     return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
@@ -59,8 +59,8 @@ async def local(
     """A client beside an embedded server, an executor, projections, and a worker with `tasks`, `strategies` and `resources`, all
     ended with the block.
 
-    `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead; the rest says who we are to it.
-    `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
+    `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead,
+    `auth` says who we are to it. `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
     kept, in the store's directory, so that lists and statistics can be asked for. `include`: read models of your own besides.
     """
     async with AsyncExitStack() as stack:

@@ -1,8 +1,8 @@
 """Who wins: arguments, `ESEXEC_*`, variables of the `nats` program, the file of the project, the selected context, the defaults.
 
-Key by key, but for two things. Ways to prove who we are exclude each other: the strongest level that names one decides which. And a
-context is taken as a whole, at the level that names it: where a server is named more strongly, nothing of it is used, so no password
-is sent to a server that it is not for.
+Key by key, but for two things. Ways to prove who we are exclude each other: the strongest level that names one decides which. And
+a context is taken as a whole, at the level that names it: where a server is named more strongly, nothing of it is used, so that
+no password is sent to a server that it is not for.
 """
 
 import os
@@ -114,7 +114,7 @@ def configuration(
 
 
 def mistaken(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variables that look like ours and are none, and which are probably meant. No error: an orchestrator may set what it likes."""
+    """Variables that look like ours and are none, and which are meant. No error: an orchestrator may set what it likes."""
     import difflib
 
     known = [key.variable for key in KEYS.values()]
