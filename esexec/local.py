@@ -60,8 +60,9 @@ async def local(
     ended with the block.
 
     `store`: where the server keeps its files; a server that runs on them already is used. `url`: use that server instead,
-    `auth` says who we are to it. `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
-    kept, in the store's directory, so that lists and statistics can be asked for. `include`: read models of your own besides.
+    `auth` says who we are to it. `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`).
+    `projections`: whether read models are kept, in the store's directory, so that lists and statistics can be asked for.
+    `include`: read models of your own besides.
     """
     async with AsyncExitStack() as stack:
         if url is None:
