@@ -1,4 +1,4 @@
-"""Who we are, said in variables, files and contexts, to real servers that ask: a password, a token, an nkey, a creds file, TLS."""
+"""Who we are, said in variables, files and contexts, to servers that ask: a password, a token, an nkey, a creds file, TLS."""
 
 import base64
 import hashlib
@@ -144,7 +144,7 @@ async def test_a_creds_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TLS with our own authority, and a certificate of ours that the server asks for; without it, or unchecked, nothing is said."""
+    """TLS with our own authority, and a certificate that the server asks for; without them nothing is said."""
     tls = (
         f'tls {{ cert_file: "{CERTIFICATES}/server.pem", key_file: "{CERTIFICATES}/server.key", '
         f'ca_file: "{CERTIFICATES}/ca.pem", verify: true }}'

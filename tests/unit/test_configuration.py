@@ -56,7 +56,7 @@ def test_nothing_said_is_the_defaults(project: Project) -> None:
 
 
 def test_the_stronger_level_wins(project: Project) -> None:
-    """Arguments, ESEXEC_*, the nats program's variables, the file, the selected context: each is taken once those above are gone."""
+    """Arguments, ESEXEC_*, the nats program's variables, the file, the selected context: each once those above are gone."""
     project.context("site", url="nats://context")
     project.select("site")
     file = project.file("esexec.toml", 'server = "nats://file"\n')
@@ -164,7 +164,7 @@ def test_credentials_of_a_context_go_to_its_server_only(project: Project) -> Non
     ],
 )
 def test_a_context_that_cannot_be_used_is_refused(project: Project, said: Any, code: str, hint: str) -> None:
-    """One that is not there, or says what is not understood: refused rather than used in part. One that is not meant harms nobody."""
+    """One that is not there, or says what is not understood: refused, not used in part. One that is not meant harms nobody."""
     project.context("other", url="nats://a")
     if said is not None:
         project.file(".config/nats/context/othre.json", json.dumps(said))
