@@ -73,6 +73,7 @@ from esexec.tasks import (
 )
 from esexec.views import Bar, ExecutionMetrics, Gantt, Span, TimelineEntry
 from esexec.worker import Worker
+from esexec.world import VERSION
 from projections.statistics_asks import (
     ExecutionStatistics,
     ExecutionTotals,
@@ -82,7 +83,7 @@ from projections.statistics_asks import (
     Undoings,
 )
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Alert",

@@ -7,6 +7,10 @@ import os
 import random
 import time
 from datetime import UTC, datetime
+from typing import Final
+
+VERSION: Final = "0.1.0"
+"""Of esexec: what its processes tell of themselves."""
 
 
 def now() -> datetime:

@@ -19,6 +19,7 @@ from esexec.log.port import Log
 from esexec.nats.address import redacted
 from esexec.nats.connection import Auth, Connection, connect
 from esexec.nats.direct import DirectReader
+from esexec.nats.presence import SERVICES
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.services import Services, serve
 from esexec.nats.streams import ensure_streams
@@ -184,7 +185,9 @@ class Projector(Role):
 
     async def _serving(self, connection: Connection) -> Services:
         what = f"read models of the namespace {self._subjects.namespace}"
-        services = await serve(connection, "esexec", what, "0.1.0")
+        services = await serve(
+            connection, SERVICES["projections"], what, {"namespace": self._subjects.namespace, "name": self.name}
+        )
         questions = Questions(self.runners, self.feed)
         await services.serve(self._subjects.queries, questions.endpoints(), by_each=[STATUS])
         await connection.flush()  # from now on there is an answer

@@ -13,6 +13,7 @@ from esexec.cli import (
     config,
     configure,
     control,
+    doctor,
     events,
     histories,
     lists,
@@ -60,6 +61,7 @@ for verbs in (
     configure,
     projection,
     protocol,
+    doctor,
     roles,
 ):
     verbs.register(app)

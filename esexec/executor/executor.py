@@ -30,6 +30,7 @@ from esexec.nats.clock import ServerClock
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.dead import dead_headers
 from esexec.nats.direct import DirectReader, first_from, read_leader, waits_since
+from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
 from esexec.nats.streams import ensure_streams
@@ -111,6 +112,7 @@ class Executor(Role):
         undo.push_async_callback(self._sharing.close)
         await self._settings.start()
         await self._open_taps(connection)
+        await be_present(connection, "executor", subjects.namespace, self.name)
 
     async def _open_taps(self, connection: Connection) -> None:
         subjects = self._subjects

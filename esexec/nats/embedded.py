@@ -196,6 +196,12 @@ def running(store: str | Path = ".esexec") -> str | None:
     return None if found is None else str(found["url"])
 
 
+def sync_of(store: str | Path = ".esexec") -> Sync | None:
+    """When the server on `store` writes to the disk, as it was started last; None: that is not known."""
+    said = (_read_description(Path(store).absolute()) or {}).get("sync")
+    return said if said in ("always", "2m", "100ms") else None
+
+
 def stop_running(store: str | Path = ".esexec") -> bool:
     """Ends the server that runs on `store`, whoever started it; returns when it has ended. False if there is none."""
     found = _read_running(Path(store).absolute())

@@ -13,6 +13,7 @@ from nats.micro.service import Service
 
 from esexec.domain.errors import EsexecError, InternalError
 from esexec.nats.connection import Connection
+from esexec.world import VERSION
 
 logger = logging.getLogger("esexec.nats")
 
@@ -67,9 +68,10 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def serve(connection: Connection, name: str, description: str, version: str) -> Services:
-    """A service, yet without endpoints. `version`: three numbers."""
-    return Services(await add_service(connection.client, name=name, version=version, description=description))
+async def serve(connection: Connection, name: str, description: str, metadata: dict[str, str] | None = None) -> Services:
+    """A service, yet without endpoints."""
+    service = await add_service(connection.client, name=name, version=VERSION, description=description, metadata=metadata)
+    return Services(service)
 
 
 async def _respond(request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:

@@ -10,6 +10,7 @@ Every function here may be called by many processes at once.
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +38,7 @@ OLDEST_SERVER: Final = (2, 12)
 _TOLD: Final = 5
 """So many differences are told in the log one by one."""
 
+_ANOTHER_LOOK_S: Final = 0.3
 _NANOSECONDS: Final = 1_000_000
 _STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
@@ -279,6 +281,34 @@ async def lane_depths(connection: Connection, subjects: Subjects) -> list[LaneDe
 async def waiting_in(connection: Connection, stream: str) -> int:
     """How many messages a stream holds."""
     return int((await connection.api(f"STREAM.INFO.{stream}"))["state"]["messages"])
+
+
+async def pullers_of(connection: Connection, stream: str) -> dict[str, int]:
+    """By consumer of a stream, how many pull for more, or have something in hand; two looks, for a pull ends now and then."""
+    found: dict[str, int] = {}
+    for look in range(2):
+        seen = 0
+        while True:
+            answer = await connection.api(f"CONSUMER.LIST.{stream}", {"offset": seen})
+            page = answer.get("consumers") or []
+            seen += len(page)
+            for one in page:
+                busy = int(one.get("num_waiting", 0)) + int(one.get("num_ack_pending", 0))
+                found[one["name"]] = max(found.get(one["name"], 0), busy)
+            if not page or seen >= answer["total"]:
+                break
+        if all(found.values()):
+            break
+        if look == 0:
+            await asyncio.sleep(_ANOTHER_LOOK_S)
+    return found
+
+
+async def namespaces(connection: Connection) -> list[str]:
+    """The namespaces that there are on the server, sorted."""
+    names = await _all_names(connection, "STREAM.NAMES", "streams")
+    ours = (re.fullmatch(r"ESEXEC_(.+)_LOG", name) for name in names)
+    return sorted(match[1] for match in ours if match is not None)
 
 
 async def delete_streams(connection: Connection, subjects: Subjects) -> None:

@@ -25,6 +25,7 @@ from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
 from esexec.nats.direct import DirectReader
+from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, delivery_of
 from esexec.nats.streams import ensure_lane, ensure_streams, lane_names
@@ -199,6 +200,7 @@ class Worker(Role):
         for name in self._slots:
             await ensure_lane(connection, self._subjects, name, _USUAL_PRIORITY, self._lease_ms)
         await self._find_lanes(connection)
+        await be_present(connection, "worker", self._subjects.namespace, self.name, tasks=self._callable, queues=self._slots)
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
         if self._sample_ms > 0:
             sampler = Sampler(self.name, lambda: [attempt.dispatch.execution_id for attempt in self._attempts.values()])

@@ -1,0 +1,145 @@
+"""What waits: commands for executors, attempts for workers, tasks that nobody has, what could not be decided."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from esexec.cli.checks import Check, Patient, ok, problem, warning
+from esexec.domain import limits
+from esexec.domain.errors import EsexecError
+from esexec.domain.explain import did_you_mean
+from esexec.domain.messages import Purpose
+from esexec.nats.connection import ApiError
+from esexec.nats.direct import DirectReader, waits_since
+from esexec.nats.streams import LaneDepth, lane_depths, pullers_of, waiting_in
+from esexec.world import now
+
+_LOOKED_AT = 1000
+"""So many dispatches are looked at for what they ask for, the oldest ones."""
+_MANY = 10_000
+_LONG_S = 60.0
+_TOLD = 5
+
+
+class _Wanted(msgspec.Struct):
+    """What is read of a dispatch."""
+
+    execution_id: str
+    task: str
+    purpose: Purpose = "task"
+    queue: str = "default"
+
+
+class Unserved(NamedTuple):
+    """A task that attempts wait for and no living worker has: how many of those looked at, and an execution that waits."""
+
+    task: str
+    waiting: int
+    execution_id: str
+
+
+async def intake(patient: Patient) -> AsyncIterator[Check]:
+    """What waits for executors."""
+    try:
+        commands = await waiting_in(patient.connection, patient.subjects.commands_stream)
+        inbox = await waiting_in(patient.connection, patient.subjects.inbox_stream)
+    except ApiError:
+        return
+    said = f"{commands} commands and {inbox} reports and timers wait for executors"
+    hint = f"more executors: {patient.advised} executor"
+    if commands >= limits.commands_waiting * 4 // 5:
+        yield problem("intake", f"{said}; beyond {limits.commands_waiting} commands new ones are refused", hint)
+    elif max(commands, inbox) > _MANY:
+        yield warning("intake", said, hint)
+    else:
+        yield ok("intake", said)
+
+
+async def queues(patient: Patient) -> AsyncIterator[Check]:
+    """What waits for workers, and queues that nobody serves."""
+    try:
+        lanes = await lane_depths(patient.connection, patient.subjects)
+    except ApiError:
+        return
+    served = {queue for one in patient.there["worker"] for queue in one.queues}
+    waiting, unserved = [lane for lane in lanes if lane.waiting], False
+    pulled = await pullers_of(patient.connection, patient.subjects.tasks_stream) if waiting else {}
+    for lane in waiting:
+        since = await waits_since(
+            patient.connection, patient.subjects.tasks_stream, patient.subjects.lane(lane.queue, lane.priority)
+        )
+        said = f"{_place(lane)}: {lane.waiting} attempts wait{_age(since)}"
+        is_pulled = pulled.get(patient.subjects.lane_consumer(lane.queue, lane.priority))
+        if lane.queue not in served and not is_pulled and not _is_strategy(lane):
+            unserved = True
+            hint = f"{patient.advised} worker --tasks MODULE --queue {lane.queue}"
+            yield problem("queues", f"{said}, and no worker serves that queue", hint)
+        elif since is not None and (now() - since).total_seconds() > _LONG_S:
+            yield warning("queues", said, "more workers, or more slots: --concurrency, --queue Q=N")
+        else:
+            yield ok("queues", said)
+    if not waiting:
+        yield ok("queues", f"nothing waits for workers, {sum(lane.in_flight for lane in lanes)} attempts in hand")
+    async for check in _tasks(patient, unserved):
+        yield check
+
+
+async def _tasks(patient: Patient, unserved: bool) -> AsyncIterator[Check]:
+    there = patient.there["worker"]
+    known = {task for one in there for task in one.tasks}
+    found = await tasks_without_worker(patient, known)
+    for one in found[:_TOLD]:
+        hint = did_you_mean(one.task, [task for task in known if ":" not in task]) if there else None
+        hint = hint or f"start a worker that has it: {patient.advised} worker --tasks MODULE"
+        said = f"no worker has the task `{one.task}`; {one.waiting} attempts wait for it, such as one of {one.execution_id}"
+        yield problem("tasks", said, hint)
+    if len(found) > _TOLD:
+        yield problem("tasks", f"and {len(found) - _TOLD} more tasks that no worker has")
+    if not found and there and not unserved:
+        yield ok("tasks", "what waits is known to a worker")
+
+
+async def tasks_without_worker(patient: Patient, known: set[str]) -> list[Unserved]:
+    """The tasks of waiting dispatches that are none of these, the most wanted first."""
+    reader = await DirectReader(patient.connection).start()
+    try:
+        stored = await reader.from_first(patient.subjects.tasks_stream, patient.subjects.tasks_all, _LOOKED_AT)
+    except EsexecError:
+        return []
+    counts, examples = Counter[str](), dict[str, str]()
+    for message in stored:
+        try:
+            wanted = msgspec.json.decode(message.data, type=_Wanted)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        if wanted.purpose != "recovery" and wanted.task not in known:
+            counts[wanted.task] += 1
+            examples.setdefault(wanted.task, wanted.execution_id)
+    return [Unserved(task, count, examples[task]) for task, count in counts.most_common()]
+
+
+async def dead_letters(patient: Patient) -> AsyncIterator[Check]:
+    """What could not be decided, and waits for a person."""
+    try:
+        count = await waiting_in(patient.connection, patient.subjects.dead_stream)
+    except ApiError:
+        return
+    if count:
+        yield warning("dead letters", f"{count}: what could not be read or decided", f"{patient.advised} dlq ls")
+    else:
+        yield ok("dead letters", "none")
+
+
+def _is_strategy(lane: LaneDepth) -> bool:
+    return lane.queue.startswith("_")
+
+
+def _place(lane: LaneDepth) -> str:
+    return f"queue {lane.queue}, priority {lane.priority}"
+
+
+def _age(since: datetime | None) -> str:
+    return "" if since is None else f", since {(now() - since).total_seconds():.0f} s"
