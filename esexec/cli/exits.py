@@ -38,7 +38,7 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "done; what was waited for completed",
-    Exit.FAILED: "the execution failed, was cancelled or rolled back",
+    Exit.FAILED: "the execution failed, was cancelled or rolled back; doctor: there is a problem",
     Exit.USAGE: "wrong usage, plan, input, id or tasks",
     Exit.NOT_FOUND: "no such execution, checkpoint, step, plan or strategy",
     Exit.REFUSED: "refused: conflict, overloaded, not in this state",

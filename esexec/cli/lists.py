@@ -50,7 +50,7 @@ async def ls(
     cursor: Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="What follows upon an earlier answer.")] = None,
     watch: WatchOption = False,
 ) -> None:
-    """List executions, or with --tasks their steps, the newest first."""
+    """List executions, or with --tasks their steps, the newest first. (What can be run: esexec list.)"""
     asked: dict[str, Any] = {"status": status, "name": name, "plan_id": read_plan_id(plan), "limit": limit, "cursor": cursor}
     asked |= {"since": read_since(since, "--since"), "until": read_since(until, "--until")}
     if tasks:

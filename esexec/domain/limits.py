@@ -18,6 +18,8 @@ steps_per_plan: Final = 10_000
 """Most steps of a plan."""
 plan_bytes: Final = 256 * 1024
 """Largest plan, as canonical JSON."""
+plan_problems: Final = 100
+"""Most problems of one plan file that are told at once."""
 params_bytes: Final = 256 * 1024
 """Largest params of a dispatch, after references were resolved."""
 input_bytes: Final = 256 * 1024

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from esexec.cli.checks import Check, Patient, ok, problem, warning
 from esexec.client.queries import Queries
 from esexec.domain.errors import EsexecError
+from esexec.nats.connection import ApiError
 from esexec.nats.presence import Present
 from esexec.nats.streams import pullers_of
 from esexec.world import VERSION
@@ -16,7 +17,10 @@ _NAMED = 5
 async def executors(patient: Patient) -> AsyncIterator[Check]:
     """Whether somebody decides, and for all partitions."""
     there, subjects = patient.there["executor"], patient.subjects
-    pulled = await pullers_of(patient.connection, subjects.inbox_stream)
+    try:
+        pulled = await pullers_of(patient.connection, subjects.inbox_stream)
+    except ApiError:  # the stream is not there, which was told
+        pulled = {}
     silent = sorted(name for name, count in pulled.items() if not count)
     hint = f"{patient.advised} executor"
     if not there and (not pulled or len(silent) == len(pulled)):

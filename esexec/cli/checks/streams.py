@@ -37,9 +37,7 @@ async def streams(patient: Patient) -> AsyncIterator[Check]:
     if len(others) > _TOLD:
         yield problem("streams", f"and {len(others) - _TOLD} more")
     if at_rest:
-        yield ok(
-            "streams", f"{len(at_rest)} that live in the server's memory are not there: an executor makes them when it starts"
-        )
+        yield ok("streams", f"{len(at_rest)} that live in the server's memory are not there: an executor makes them")
     if not others:
         yield ok("streams", f"as they should be, replicas {replicas}")
     try:
