@@ -6,6 +6,7 @@ import msgspec
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.given import OfExecutionOption
 from esexec.cli.lists import WatchOption, read_since, watched
 from esexec.cli.verb import verb
 from esexec.client import Client
@@ -44,7 +45,7 @@ async def set(
         str, typer.Argument(metavar="THRESHOLD", help="A number; of execution_duration also 2h.", show_default=False)
     ],
     held: Annotated[str | None, typer.Option("--duration", metavar="DURATION", help="It must hold so long: 30s, 5m.")] = None,
-    execution: Annotated[str | None, typer.Option("--execution", metavar="ID", help="Of this execution only.")] = None,
+    execution: OfExecutionOption = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="NAME|ID", help="Of the executions of this plan only.")] = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="NAME", help="Of this worker, queue or projection only.")
@@ -109,7 +110,7 @@ async def history(
     call: Call,
     is_open: Annotated[bool, typer.Option("--open", help="Only what holds now.")] = False,
     alert: Annotated[str | None, typer.Option("--alert", metavar="ID", help="Only of this alert.")] = None,
-    execution: Annotated[str | None, typer.Option("--execution", metavar="ID", help="Only of this execution.")] = None,
+    execution: OfExecutionOption = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME|AGE", help="Triggered since then, or so long ago.")
     ] = None,

@@ -40,7 +40,7 @@ app = typer.Typer(
     help="esexec runs plans so that nothing is lost and everything can be told afterwards.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -116,6 +116,9 @@ def main() -> Never:
         # Whoever read our output went away (`| head`): the end of it is no error, but nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except SystemExit as ended:
+        # The same, noticed by a library first, which calls it a failure.
+        code = 0 if isinstance(ended.__context__, BrokenPipeError) else ended.code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except Exception as error:

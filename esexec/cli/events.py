@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.given import OfExecutionOption
 from esexec.cli.lists import read_since
 from esexec.cli.verb import verb
 from esexec.cloudevents import CloudEvent, document
@@ -23,7 +24,7 @@ async def events(
     types: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="Only these: task.failed, execution.started, … Repeatable.")
     ] = None,
-    execution_id: Annotated[str | None, typer.Option("--execution", metavar="ID", help="Only of this execution.")] = None,
+    execution_id: OfExecutionOption = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME|DURATION", help="Since that time, or as long ago: 10m. Else all.")
     ] = None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from esexec.cli.completing import execution_ids, plan_ids
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError, ValidationError
 from esexec.domain.explain import did_you_mean
@@ -34,7 +35,16 @@ QueueOption = Annotated[
 ]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Attempts at a time, per queue.")]
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="The plan, YAML or JSON.", show_default=False)]
-ExecutionIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution.", show_default=False)]
+ExecutionIdArgument = Annotated[
+    str, typer.Argument(metavar="ID", autocompletion=execution_ids, help="The execution.", show_default=False)
+]
+OfExecutionOption = Annotated[
+    str | None,
+    typer.Option("--execution", metavar="ID", autocompletion=execution_ids, help="Only of this execution."),
+]
+PlanIdOption = Annotated[
+    str | None, typer.Option("--plan", metavar="ID", autocompletion=plan_ids, help="Of the plan with this id.")
+]
 ExecutionIdOption = Annotated[
     str | None, typer.Option("--execution-id", metavar="ID", help="Id of the execution; the same start again follows it.")
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.completing import execution_ids
 from esexec.cli.exits import Exit
 from esexec.cli.given import ExecutionIdArgument
 from esexec.cli.group import WithDefault
@@ -40,7 +41,10 @@ def register(app: typer.Typer) -> None:
 async def of(
     call: Call,
     execution_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The execution, or what executions share.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ID", autocompletion=execution_ids, help="The execution, or what executions share.", show_default=False
+        ),
     ],
     export: Annotated[
         Path | None, typer.Option("--export", metavar="FILE", help="Write it to a file instead, byte for byte; - is stdout.")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from esexec.cli.call import Call
-from esexec.cli.given import read_duration, read_metadata, read_time
+from esexec.cli.completing import execution_ids
+from esexec.cli.given import PlanIdOption, read_duration, read_metadata, read_time
 from esexec.cli.verb import verb
 from esexec.client.queries import Conditions, TaskConditions
 from esexec.domain.durations import milliseconds
@@ -37,7 +38,7 @@ async def ls(
         typer.Option("--status", metavar="STATUS", help="With this status. Repeatable: any of them."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of this plan; with --tasks, of this task.")] = None,
-    plan: Annotated[str | None, typer.Option("--plan", metavar="ID", help="Of the plan with this id.")] = None,
+    plan: PlanIdOption = None,
     meta: Annotated[
         list[str] | None,
         typer.Option("--meta", metavar="KEY=VALUE", help="With this metadata: JSON, or text. Repeatable."),
@@ -45,7 +46,10 @@ async def ls(
     since: Annotated[str | None, typer.Option("--since", metavar="TIME|AGE", help="Created since then, or so long ago.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME|AGE", help="Created before.")] = None,
     tasks: Annotated[bool, typer.Option("--tasks", help="List the steps of executions instead.")] = False,
-    execution: Annotated[str | None, typer.Option("--execution", metavar="ID", help="With --tasks: of this execution.")] = None,
+    execution: Annotated[
+        str | None,
+        typer.Option("--execution", metavar="ID", autocompletion=execution_ids, help="With --tasks: of this execution."),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="So many; the rest by the cursor.")] = 20,
     cursor: Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="What follows upon an earlier answer.")] = None,
     watch: WatchOption = False,

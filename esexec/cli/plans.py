@@ -8,6 +8,7 @@ import typer
 
 from esexec import plan_files
 from esexec.cli.call import Call
+from esexec.cli.completing import plan_ids
 from esexec.cli.notes import note_warnings
 from esexec.cli.verb import verb
 from esexec.client.plans import KeptPlan
@@ -18,7 +19,7 @@ from esexec.plans import Plan
 plans = typer.Typer(name="plans", help="Keep plans, and start them by their ids.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="The plan, YAML or JSON.", show_default=False)]
-PlanIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The plan's id.", show_default=False)]
+PlanIdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=plan_ids, help="The plan's id.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:

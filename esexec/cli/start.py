@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from esexec.cli.call import Call, Server
+from esexec.cli.completing import plan_ids, task_names
 from esexec.cli.exits import Exit
 from esexec.cli.following import exit_of_result, fields_of, follow_to_end
 from esexec.cli.given import (
@@ -44,14 +45,18 @@ async def start(
     plan: Annotated[
         Path | None, typer.Argument(metavar="[PLAN.yaml]", help="The plan, YAML or JSON.", show_default=False)
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="A single task instead of a plan.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", autocompletion=task_names, help="A single task instead of a plan.")
+    ] = None,
     input: InputOption = None,
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key gives the same execution, for ever.")
     ] = None,
     priority: PriorityOption = None,
     execution_id: ExecutionIdOption = None,
-    plan_id: Annotated[str | None, typer.Option("--plan-id", metavar="ID", help="A plan that the namespace keeps.")] = None,
+    plan_id: Annotated[
+        str | None, typer.Option("--plan-id", metavar="ID", autocompletion=plan_ids, help="A plan that the namespace keeps.")
+    ] = None,
     start_at: StartAtOption = None,
     delay: DelayOption = None,
     deadline: DeadlineOption = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.given import PlanIdOption
 from esexec.cli.lists import WatchOption, read_plan_id, read_since, watched
 from esexec.cli.verb import verb
 from esexec.domain.errors import ValidationError
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
 async def stats(
     call: Call,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of this plan; with --tasks, of this task.")] = None,
-    plan: Annotated[str | None, typer.Option("--plan", metavar="ID", help="Of the plan with this id.")] = None,
+    plan: PlanIdOption = None,
     tasks: Annotated[bool, typer.Option("--tasks", help="Of the steps of executions instead.")] = False,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME|AGE", help="Created since then, or so long ago; from the full hour.")

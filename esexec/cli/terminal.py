@@ -18,16 +18,17 @@ _UNBOUNDED: Final = 10_000
 
 
 def terminal() -> Console:
-    """The console on stdout. Where nobody looks at it (a pipe, a file) lines are as long as they are."""
+    """The console on stdout. Where nobody looks at it (a pipe, a file) lines are as long as they are, and without colours unless
+    `FORCE_COLOR` says so."""
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         console.width = _UNBOUNDED
     return console
 
 
 def is_live(console: Console) -> bool:
     """Whether a picture may be redrawn in place."""
-    plain = "NO_COLOR" in os.environ or console.is_dumb_terminal or console.width < LIVE_COLUMNS
+    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or console.is_dumb_terminal or console.width < LIVE_COLUMNS
     return console.is_terminal and not plain
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.completing import context_names, namespace_names
 from esexec.cli.exits import Exit, tell
 from esexec.cli.signals import run
 from esexec.configuration import configuration
@@ -37,11 +38,18 @@ ServerOption = Annotated[
 ContextOption = Annotated[
     str | None,
     typer.Option(
-        "--context", metavar="NAME", help="Context of the nats program: server and credentials.", rich_help_panel=_PANEL
+        "--context",
+        metavar="NAME",
+        autocompletion=context_names,
+        help="Context of the nats program: server and credentials.",
+        rich_help_panel=_PANEL,
     ),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", metavar="NAME", help="Namespace; else “default”.", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        "--namespace", metavar="NAME", autocompletion=namespace_names, help="Namespace; else “default”.", rich_help_panel=_PANEL
+    ),
 ]
 StoreOption = Annotated[
     Path | None,
