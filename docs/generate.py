@@ -20,6 +20,7 @@ from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
 from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
+from esexec.configuration import KEYS  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -34,6 +35,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "limits.md": limits_page(),
         REFERENCE / "events.md": events_page(),
         REFERENCE / "python.md": python_page(),
+        REFERENCE / "configuration.md": configuration_page(),
         questions.PAGE: questions.queries_page(),
         lives.PAGE: lives.lifecycle_page(),
         **{REFERENCE / "schemas" / name: text for name, text in protocol.files(esexec.__version__).items()},
@@ -64,6 +66,23 @@ def limits_page() -> str:
                 name = node.target.id
                 lines.append(f"| `{name}` | {getattr(limits, name):,} | {cell(docs[name])} |")
     return "\n".join(lines) + "\n"
+
+
+# Where to connect ------------------------------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """The page as it is written by hand, with the table of settings from `esexec/configuration/keys.py`."""
+    written = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
+    begin, end = "from esexec/configuration/keys.py -->\n\n", "<!-- end of settings -->"
+    before, _, rest = written.partition(begin)
+    _, _, after = rest.partition(end)
+    rows = ["| setting | variables | default | |", "| --- | --- | --- | --- |"]
+    for key in KEYS.values():
+        variables = ", ".join(f"`{name}`" for name in (key.variable, *key.also))
+        default = f"`{key.default}`" if key.default not in (None, ()) else ""
+        rows.append(f"| `{key.name}` | {variables} | {default} | {cell(key.meaning)} |")
+    return f"{before}{begin}{chr(10).join(rows)}\n\n{end}{after}"
 
 
 # Events ----------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ from esexec.plans import Known, Plan
 _MADE_UP: Final = "made-up-name"
 """Stands for a name that was wrong, so that reading can go on."""
 _KNOWN_MADE_UP: Final = re.compile(rf"(, )?\b{_MADE_UP}(_\d+)?")
+_STEPS_READ: Final = 50_000
+_LEAST: Final = 5
+_LAST: Final = 1_000_000_000
 _OF_THE_KEY: Final = frozenset({"unknown_key", "said_twice"})
 _ABOUT_A_STEP: Final = frozenset({"unknown_dependency", "unknown_reference"})
 
@@ -59,7 +62,7 @@ def check_file(path: str | PathLike[str], tasks: Known | None = None) -> Checked
         return Checked(None, [_unreadable(error)])
     found: list[PlanProblem] = []
     lost: set[str] = set()
-    for _ in range(limits.plan_problems):
+    for _ in range(_rounds(source)):
         try:
             plan = Plan.from_dict(source.document)
         except PlanInvalid as error:
@@ -72,7 +75,16 @@ def check_file(path: str | PathLike[str], tasks: Known | None = None) -> Checked
             found += _of_tasks(plan, source, tasks)
             found.sort(key=lambda one: (one.line or 0, one.column or 0))
             return Checked(None if found else plan, found + _warnings(plan, source, tasks, unknown=bool(found)))
-    return Checked(None, sorted(found, key=lambda one: (one.line or 0, one.column or 0)))
+    else:
+        message, hint = "there may be more problems than these", "mend them, and check again"
+        found.append(PlanProblem(severity="problem", code="perhaps_more", message=message, hint=hint))
+    return Checked(None, sorted(found, key=lambda one: (one.line or 0, one.column or 0) if one.line else (_LAST, 0)))
+
+
+def _rounds(source: Source) -> int:
+    """How often it is read again: less often where it is long, so that it is done in seconds."""
+    steps = source.document.get("steps") if isinstance(source.document, dict) else None
+    return max(_LEAST, min(limits.plan_problems, _STEPS_READ // max(1, len(steps) if isinstance(steps, list) else 1)))
 
 
 def check_plan(plan: Plan, tasks: Known | None = None) -> Checked:

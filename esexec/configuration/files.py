@@ -25,7 +25,13 @@ class Found(NamedTuple):
     def place(self, key: str) -> str:
         """`file:line` of a key, or the file."""
         line = line_of(self.text, self.table, key)
-        return f"{self.path}:{line}" if line else str(self.path)
+        return f"{shown(self.path)}:{line}" if line else shown(self.path)
+
+
+def shown(path: Path) -> str:
+    """A path as one would write it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def find(directory: Path) -> Found | None:
@@ -49,14 +55,14 @@ def _read(path: Path, table: tuple[str, ...]) -> Found | None:
     except (OSError, UnicodeDecodeError) as error:
         if table:  # not ours alone
             return None
-        raise ValidationError(f"{path}: cannot be read: {error}", code="bad_settings_file", file=str(path)) from None
+        raise ValidationError(f"{shown(path)}: cannot be read: {error}", code="bad_settings_file", file=str(path)) from None
     if table and "esexec" not in text:
         return None
     try:
         said: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        place = f"{path}:{line[1]}" if line else str(path)
+        place = f"{shown(path)}:{line[1]}" if line else shown(path)
         context: dict[str, Any] = {"file": str(path)} | ({"line": int(line[1])} if line else {})
         raise ValidationError(f"{place}: no TOML: {error}", code="bad_settings_file", **context) from None
     for name in table:

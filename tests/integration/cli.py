@@ -81,7 +81,7 @@ class Cli:
     def __init__(self, directory: Path, server: str | None = None) -> None:
         self.directory = directory
         self.environment = {key: value for key, value in os.environ.items() if key not in ("NATS_URL", "NO_COLOR", "COLUMNS")}
-        self.environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": str(directory)}
         if server is not None:
             self.environment["NATS_URL"] = server
 

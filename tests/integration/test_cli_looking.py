@@ -239,7 +239,7 @@ def test_what_the_namespace_keeps_is_listed(esexec: Esexec, nats_server: NatsSer
     assert esexec("list", *gone, code=5).stdout == ""
 
 
-def test_config_tells_every_setting_and_its_origin(esexec: Esexec, tmp_path: Path) -> None:
+def test_config_tells_every_setting_and_its_origin(esexec: Esexec) -> None:
     """Values without secrets, and who said them: an argument, a variable, a line of a file, a context, the default."""
     write("pyproject.toml", '[project]\nname = "x"\n[tool.esexec]\nnamespace = "shop"\n')
     write(".config/nats/context/site.json", json.dumps({"url": "nats://site", "token": "secret"}))
@@ -248,7 +248,7 @@ def test_config_tells_every_setting_and_its_origin(esexec: Esexec, tmp_path: Pat
     assert said["server"] == {"key": "server", "value": "nats://site", "origin": "context site"}
     assert said["token"] == {"key": "token", "value": "***", "origin": "context site"}
     assert said["actor"]["origin"] == "$ESEXEC_ACTOR"
-    assert said["namespace"]["origin"] == f"{tmp_path / 'pyproject.toml'}:4"
+    assert said["namespace"]["origin"] == "pyproject.toml:4"
     assert said["context"]["origin"] == "argument"
     assert said["store"]["origin"] == "default"
     shown = esexec("config", "show", "--origin").stdout

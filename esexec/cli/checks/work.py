@@ -71,7 +71,7 @@ async def queues(patient: Patient) -> AsyncIterator[Check]:
         since = await waits_since(
             patient.connection, patient.subjects.tasks_stream, patient.subjects.lane(lane.queue, lane.priority)
         )
-        said = f"{_place(lane)}: {lane.waiting} attempts wait{_age(since)}"
+        said = f"{_place(lane)}: {_waiting(lane.waiting)}{_age(since)}"
         is_pulled = pulled.get(patient.subjects.lane_consumer(lane.queue, lane.priority))
         if lane.queue not in served and not is_pulled and not _is_strategy(lane):
             unserved = True
@@ -94,7 +94,7 @@ async def _tasks(patient: Patient, unserved: bool) -> AsyncIterator[Check]:
     for one in found[:_TOLD]:
         hint = did_you_mean(one.task, [task for task in known if ":" not in task]) if there else None
         hint = hint or f"start a worker that has it: {patient.advised} worker --tasks MODULE"
-        said = f"no worker has the task `{one.task}`; {one.waiting} attempts wait for it, such as one of {one.execution_id}"
+        said = f"no worker has the task `{one.task}`; {_waiting(one.waiting)} for it, such as one of {one.execution_id}"
         yield problem("tasks", said, hint)
     if len(found) > _TOLD:
         yield problem("tasks", f"and {len(found) - _TOLD} more tasks that no worker has")
@@ -142,4 +142,10 @@ def _place(lane: LaneDepth) -> str:
 
 
 def _age(since: datetime | None) -> str:
-    return "" if since is None else f", since {(now() - since).total_seconds():.0f} s"
+    from projections.timeline import duration
+
+    return "" if since is None else f", for {duration(max(0, round((now() - since).total_seconds() * 1000)))}"
+
+
+def _waiting(count: int) -> str:
+    return f"{count} attempt{'s' * (count != 1)} wait{'s' * (count == 1)}"
