@@ -7,8 +7,11 @@ import typer
 
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check, Patient, problem, processes, server, streams, work
+from esexec.cli.checks.execution import execution
+from esexec.cli.completing import execution_ids
 from esexec.cli.exits import Exit
 from esexec.cli.verb import verb
+from esexec.client.commands import checked_id
 from esexec.domain.errors import EsexecError, Unavailable
 from esexec.nats.connection import ApiError, connect
 from esexec.nats.presence import SERVICES, who_is_there
@@ -37,6 +40,12 @@ def register(app: typer.Typer) -> None:
 
 async def doctor(
     call: Call,
+    execution_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", autocompletion=execution_ids, help="Also what this execution waits for.", show_default=False
+        ),
+    ] = None,
     monitoring: Annotated[
         str | None,
         typer.Option("--monitoring", metavar="URL", help="The server's monitoring port, as http://host:8222: tells its sync."),
@@ -46,7 +55,7 @@ async def doctor(
     found: list[Check] = []
     async with call.reach(new_store=False) as place:
         try:
-            async for check in checks(call, place, monitoring):
+            async for check in checks(call, place, monitoring, execution_id):
                 found.append(check)
                 if not call.json:
                     _show(check)
@@ -60,7 +69,9 @@ async def doctor(
     return Exit.FAILED if any(one.state == "problem" for one in found) else Exit.OK
 
 
-async def checks(call: Call, place: Server, monitoring: str | None = None) -> AsyncIterator[Check]:
+async def checks(
+    call: Call, place: Server, monitoring: str | None = None, execution_id: str | None = None
+) -> AsyncIterator[Check]:
     """Everything that is looked at, in this order. Raises `Unavailable` if no server answers."""
     subjects = Subjects(call.namespace)
     async with await connect(place.url, name="esexec-doctor", **place.auth) as connection:
@@ -76,6 +87,9 @@ async def checks(call: Call, place: Server, monitoring: str | None = None) -> As
             patient.there[kind] = await who_is_there(connection, call.namespace, kind)
         for check in _OF_NAMESPACE:
             async for one in _looked(check, patient):
+                yield one
+        if execution_id is not None:
+            async for one in execution(patient, checked_id(execution_id)):
                 yield one
 
 

@@ -1,5 +1,6 @@
 """`esexec plan`, `list`, `config` and what the shell offers: run in this process, for nothing of it needs one of its own."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from esexec import Client, Executor, Worker, task
 from esexec.cli.app import app
 from tests.server import NatsServer
 
@@ -278,7 +280,30 @@ def test_the_shell_offers_what_there_is(esexec: Esexec, nats_server: NatsServer,
     assert completed(esexec, "ls", "--context", "s") == ["site"]
     assert completed(esexec, "show", "--server", "nats://127.0.0.1:1", "e") == []
     assert completed(esexec, "show", "e") == []
+
+    async def start() -> None:
+        url = nats_server.url
+        async with Executor(url, namespace=namespace), Client(url, namespace=namespace) as client:
+            await client.start("greet", {"name": "Ada"}, execution_id="order-7")
+            kept = await client.plans.put({"name": "kept", "steps": [{"task": "greet"}]})
+            plan_ids.append(kept.plan_id)
+            async with Worker(url, namespace=namespace, tasks=[task(name="greet-all")(print_it)]):
+                offered.append(await asyncio.to_thread(completed, esexec, "start", *where, "--task", "gr"))
+
+    plan_ids: list[str] = []
+    offered: list[list[str]] = []
+    where = ("--server", nats_server.url, "--namespace", namespace)
+    asyncio.run(start())
+    assert offered == [["greet-all"]]
+    assert completed(esexec, "show", *where, "or") == ["order-7"]
+    assert completed(esexec, *where, "history", "order-7") == ["order-7"]
+    assert completed(esexec, *where, "start", "--plan-id", plan_ids[0][:4]) == plan_ids
+    assert namespace in completed(esexec, *where[:2], "ls", "--namespace", namespace[:5])
     assert not Path(".esexec").exists()
+
+
+async def print_it(name: str) -> None:
+    """A task."""
 
 
 @pytest.fixture

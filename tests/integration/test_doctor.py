@@ -1,5 +1,6 @@
 """`esexec doctor` on a real server: it finds what was broken on purpose, says the way out, and nothing where all is well."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from esexec import task
+from esexec import Plan, Step, task
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check
 from esexec.cli.doctor import checks
 from esexec.configuration import configuration
-from esexec.domain.errors import NotConfirmed, Unavailable
+from esexec.domain.errors import NotConfirmed, NotFound, Unavailable
 from esexec.nats.connection import Connection, connect
 from esexec.nats.presence import be_present, who_is_there
 from esexec.nats.subjects import Subjects
@@ -28,11 +29,13 @@ async def greet(name: str) -> str:
     return f"hello {name}"
 
 
-async def examined(url: str, namespace: str = "default", monitoring: str | None = None, store: Path | None = None) -> list[Check]:
+async def examined(
+    url: str, namespace: str = "default", monitoring: str | None = None, execution_id: str | None = None
+) -> list[Check]:
     """Everything that the doctor finds."""
     settled = configuration({"server": url, "namespace": namespace}, environ={"HOME": "/nowhere"}, directory=Path("/"))
     call = Call(settled, json=False, verbose=False)
-    return [one async for one in checks(call, Server(url, store), monitoring)]
+    return [one async for one in checks(call, Server(url), monitoring, execution_id)]
 
 
 def of(found: list[Check], name: str) -> list[Check]:
@@ -138,6 +141,47 @@ async def test_versions_side_by_side_are_told(whole: Engine, connection: Connect
     await be_present(connection, "worker", whole.namespace, "newer", tasks=["greet"], queues=["default"])
     found = only(await examined(whole.url, whole.namespace), "versions")
     assert (found.state, "9.0.0: worker newer" in found.message) == ("warning", True)
+
+
+@task
+async def unlucky() -> None:
+    """Fails each time."""
+    raise RuntimeError("no luck")
+
+
+async def waits_for(engine: Engine, execution_id: str) -> tuple[str, str, str]:
+    """State and message of what is found last of an execution, and the hint."""
+    found = await examined(engine.url, engine.namespace, execution_id=execution_id)
+    return found[-1].state, found[-1].message, found[-1].hint or ""
+
+
+async def test_what_one_execution_waits_for(engine: Engine) -> None:
+    """A worker, a retry, its start, somebody who resumes it, or nothing: told for each, with the way out."""
+    client = engine.client
+    await client.start("greet", {"name": "Ada"}, execution_id="alone")
+    state, said, hint = await waits_for(engine, "alone")
+    assert (state, said) == ("problem", "greet: attempt 1 waits: no worker has the task `greet`")
+    assert hint.endswith("worker --tasks MODULE --queue default")
+    await engine.worker(greet, unlucky)
+    await client.wait("alone", wait_timeout=20)
+    assert await waits_for(engine, "alone") == ("ok", "it has ended: completed, 1 of 1 steps completed", "")
+    await client.start("greet", {"name": "Ada"}, execution_id="later", delay="1h")
+    assert (await waits_for(engine, "later"))[1].startswith("it waits for its start at ")
+    retried = Plan("unlucky", [Step(unlucky, initial_retry_delay="1h")])
+    await client.start(retried, execution_id="retried")
+    while (await client.get_or_raise("retried")).results[0].next_retry_at is None:
+        await asyncio.sleep(0.01)
+    state, said, _ = await waits_for(engine, "retried")
+    assert (state, said.startswith("unlucky: attempt 2 is due at "), "no luck" in said) == ("ok", True, True)
+    await client.pause("retried", reason="let me see")
+    found = await examined(engine.url, engine.namespace, execution_id="retried")
+    paused = only(found, "execution")
+    assert (paused.state, paused.message) == ("warning", "it is paused (let me see), 0 of 1 steps completed")
+    assert (paused.hint or "").endswith("resume retried")
+    await client.cancel("later")
+    await client.cancel("retried")
+    with pytest.raises(NotFound):
+        await examined(engine.url, engine.namespace, execution_id="nobody")
 
 
 async def up(port: int) -> str:

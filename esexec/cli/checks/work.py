@@ -24,7 +24,7 @@ _LONG_S = 60.0
 _TOLD = 5
 
 
-class _Wanted(msgspec.Struct):
+class Wanted(msgspec.Struct):
     """What is read of a dispatch."""
 
     execution_id: str
@@ -111,14 +111,19 @@ async def tasks_without_worker(patient: Patient, known: set[str]) -> list[Unserv
         return []
     counts, examples = Counter[str](), dict[str, str]()
     for message in stored:
-        try:
-            wanted = msgspec.json.decode(message.data, type=_Wanted)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue
-        if wanted.purpose != "recovery" and wanted.task not in known:
+        wanted = read_dispatch(message.data)
+        if wanted is not None and wanted.purpose != "recovery" and wanted.task not in known:
             counts[wanted.task] += 1
             examples.setdefault(wanted.task, wanted.execution_id)
     return [Unserved(task, count, examples[task]) for task, count in counts.most_common()]
+
+
+def read_dispatch(data: bytes) -> Wanted | None:
+    """None: it cannot be read."""
+    try:
+        return msgspec.json.decode(data, type=Wanted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 async def dead_letters(patient: Patient) -> AsyncIterator[Check]:
