@@ -1,12 +1,14 @@
 """The exit codes: what each mistake is answered with. One line and a hint, or one JSON object; never a traceback."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from esexec.nats.connection import connect
-from tests.integration.cli import TASKS, Cli, plan
+from tests.integration.cli import COMMAND, TASKS, Cli, plan
 from tests.server import NatsServer
 
 pytestmark = pytest.mark.slow
@@ -137,3 +139,17 @@ async def test_a_forged_history_exits_6(cli: Cli, nats_server: NatsServer, names
     done = named("history", "forged", "--namespace", namespace)
     assert done.code == 6
     assert done.err.startswith("error [corrupt_history]: ")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("plan", "show", "big.json"), ("config", "show", "--json")], ids=" ".join)
+def test_whoever_reads_may_stop_reading(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A pipe that is closed by its reader is no error: nothing on stderr, exit code 0."""
+    cli = Cli(tmp_path)
+    cli.write("big.json", plan(*({"id": f"s{number}", "task": "t"} for number in range(2_000))))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run(
+            [*COMMAND, *words], cwd=tmp_path, env=cli.environment, stdout=pipe, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
