@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
-from nats.micro import add_service
 
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import Connection
@@ -47,6 +46,8 @@ async def be_present(
     connection: Connection, kind: Kind, namespace: str, name: str, *, tasks: Iterable[str] = (), queues: Iterable[str] = ()
 ) -> None:
     """Answer from now on, until the connection is closed."""
+    from nats.micro import add_service  # only where somebody starts
+
     said = {"namespace": namespace, "name": name}
     if kind == "worker":
         said |= {"tasks": ",".join(sorted(tasks)), "queues": ",".join(sorted(queues))}

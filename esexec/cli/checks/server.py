@@ -1,9 +1,7 @@
 """The server: its version, JetStream and what the account may store, when it writes to the disk, its clock, its payload."""
 
 import asyncio
-import json
 import time
-import urllib.request
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -130,10 +128,12 @@ async def _asked_of_system(patient: Patient) -> dict[str, Any] | None:
 
 
 def _asked_of_monitoring(url: str) -> dict[str, Any] | None:
+    import urllib.request  # it takes its time, and nobody else needs it
+
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/jsz?config=true", timeout=_ANSWER_S) as answer:
-            config: dict[str, Any] | None = json.load(answer)["config"]
-    except (OSError, ValueError, KeyError, TypeError):
+            config: dict[str, Any] | None = msgspec.json.decode(answer.read())["config"]
+    except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
         return None
     return config
 
