@@ -28,7 +28,8 @@ def terminal() -> Console:
 
 def is_live(console: Console) -> bool:
     """Whether a picture may be redrawn in place."""
-    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or console.is_dumb_terminal or console.width < LIVE_COLUMNS
+    is_forced = "FORCE_COLOR" in os.environ and not sys.stdout.isatty()  # coloured, yet nobody looks at it while it is drawn
+    plain = is_forced or "NO_COLOR" in os.environ or console.is_dumb_terminal or console.width < LIVE_COLUMNS
     return console.is_terminal and not plain
 
 
