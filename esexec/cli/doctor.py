@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from esexec.cli.call import Call, Server
-from esexec.cli.checks import Check, Patient, problem, processes, server, streams, work
+from esexec.cli.checks import Check, Patient, outcomes, problem, processes, server, streams, work
 from esexec.cli.checks.execution import execution
 from esexec.cli.completing import execution_ids
 from esexec.cli.exits import Exit
@@ -30,6 +30,7 @@ _OF_NAMESPACE: Final[tuple[_Checking, ...]] = (
     work.intake,
     work.queues,
     work.dead_letters,
+    outcomes.outcomes,
 )
 _SIGNS: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 

@@ -155,6 +155,28 @@ async def waits_for(engine: Engine, execution_id: str) -> tuple[str, str, str]:
     return found[-1].state, found[-1].message, found[-1].hint or ""
 
 
+@task(initial_retry_delay="10ms", jitter=0.0, max_retries=2)
+async def fails() -> None:
+    """Fails for good after a while."""
+    raise RuntimeError("no luck")
+
+
+async def test_what_fails_often_is_told(engine: Engine) -> None:
+    """A task most of whose steps failed lately is a warning; few steps, and those that complete, are none."""
+    await engine.worker(greet, fails)
+    async with Projector(engine.url, namespace=engine.namespace, store=MemoryStore()) as projector:
+        await engine.client.execute("fails", wait_timeout=20)
+        await projector.caught_up()
+        assert [one.state for one in of(await examined(engine.url, engine.namespace), "outcomes")] == ["ok"]
+        for _ in range(10):
+            await engine.client.execute("fails", wait_timeout=20)
+            await engine.client.execute("greet", {"name": "Ada"}, wait_timeout=20)
+        await projector.caught_up()
+        told = only(await examined(engine.url, engine.namespace), "outcomes")
+        assert told.message == "`fails`: 100% of 11 steps failed in the last hour"
+        assert (told.hint or "").endswith("stats --tasks --name fails tells of what")
+
+
 async def test_what_one_execution_waits_for(engine: Engine) -> None:
     """A worker, a retry, its start, somebody who resumes it, or nothing: told for each, with the way out."""
     client = engine.client
