@@ -83,12 +83,20 @@ def _beside(graph: Graph, position: int) -> Iterator[str]:
     before = [graph.steps[other].id for other in graph.dependencies[position]]
     if before:
         yield f"after {', '.join(before[:_TOLD])}" + (f" and {len(before) - _TOLD} more" if len(before) > _TOLD else "")
+    if condition := _condition(step):
+        yield f"only if {condition}"
     if step.fallback:
         yield f"else {step.fallback}"
     if step.compensate:
         yield f"undone by {step.compensate}"
     if said := settings_of(step):
         yield said
+
+
+def _condition(step: Step) -> str | None:
+    """What must hold for it to run, where a plan can say so."""
+    said: str | None = getattr(step, "when", None)
+    return said
 
 
 # For a page --------------------------------------------------------------------------------------------------------------
@@ -99,6 +107,8 @@ def mermaid(graph: Graph) -> str:
     lines = ["---", f"title: {_quoted(graph.plan.name)}", "---", "flowchart TD"]
     for position, step in enumerate(graph.steps):
         label = step.id if step.task == step.id else f"{step.id}<br/>{step.task}"
+        if condition := _condition(step):
+            label += f"<br/>if {condition}"
         shape = ("([{}])" if graph.parallel[position] else "[{}]").format(_quoted(label))
         lines.append(f"    s{position}{shape}")
     for position, before in enumerate(graph.dependencies):

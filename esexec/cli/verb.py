@@ -18,8 +18,8 @@ from esexec.cli.call import Call
 from esexec.cli.completing import context_names, namespace_names
 from esexec.cli.exits import Exit, tell
 from esexec.cli.signals import run
-from esexec.configuration import configuration
-from esexec.domain.errors import EsexecError
+from esexec.configuration import FILE, configuration
+from esexec.domain.errors import EsexecError, Unavailable
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Call, P], Coroutine[Any, Any, Exit | None]]
@@ -150,4 +150,8 @@ def _ended(call: Call, body: Callable[[], Coroutine[Any, Any, Exit | None]], tol
     except BrokenPipeError:
         raise
     except Exception as error:
-        return tell(error, as_json=call.json, verbose=call.verbose)
+        code = tell(error, as_json=call.json, verbose=call.verbose)
+        said = call.configuration.settings["server"]
+        if isinstance(error, Unavailable) and call.server is not None and said.level >= FILE and not call.json:
+            call.note(f"note: that server is named by {said.origin}")
+        return code

@@ -258,6 +258,14 @@ def test_config_tells_every_setting_and_its_origin(esexec: Esexec) -> None:
     assert "secret" not in shown
 
 
+def test_who_named_a_server_that_does_not_answer(esexec: Esexec) -> None:
+    """Where it was not said with the command, it is told who did: one may have forgotten."""
+    write(".config/nats/context/site.json", json.dumps({"url": "nats://127.0.0.1:1"}))
+    write(".config/nats/context.txt", "site")
+    assert esexec("ls", code=5).stderr.splitlines()[-1] == "note: that server is named by context site"
+    assert "named by" not in esexec("ls", "--server", "nats://127.0.0.1:1", code=5).stderr
+
+
 def test_a_bad_setting_ends_every_verb(esexec: Esexec) -> None:
     """A wrong file is told with its line before anything else is done, as JSON too."""
     write("esexec.toml", "namspace = 'x'\n")
