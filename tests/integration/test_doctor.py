@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from esexec import Plan, Step, task
+from esexec import Client, Executor, Plan, Step, Worker, task
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check
 from esexec.cli.doctor import checks
@@ -263,6 +263,24 @@ async def test_the_system_account_knows_when_the_server_writes(tmp_path: Path) -
         async with await connect(url, name="test") as connection:
             found = [one async for one in sync(Patient(connection, Subjects("default"), Server(url), "esexec"))]
         assert "every 120 s (the system account)" in found[0].message
+
+
+async def test_processes_that_may_not_say_who_they_are(tmp_path: Path) -> None:
+    """Without the right to answer on $SRV they work all the same, and nobody takes them for dead."""
+    user = 'user: u, password: p, permissions: { subscribe: { deny: "$SRV.>" } }'
+    with server_with(f"authorization {{ users: [ {{ {user} }}, {{ user: d, password: d }} ] }}", tmp_path) as (port, _):
+        url = f"nats://127.0.0.1:{port}"
+        async with (
+            await connect(url, name="test", patience=10, user="d", password="d"),
+            Executor(url, user="u", password="p"),
+            Worker(url, tasks=[greet], user="u", password="p"),
+            Client(url, user="u", password="p") as client,
+        ):
+            assert await client.run("greet", {"name": "Ada"}, wait_timeout=20) == "hello Ada"
+            found = await examined(f"nats://d:d@127.0.0.1:{port}")
+        assert problems(found) == []
+        for name in ("executors", "workers"):
+            assert only(found, name).message.endswith("do not answer who they are")
 
 
 async def test_no_server_is_said_by_whoever_asks() -> None:

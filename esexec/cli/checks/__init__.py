@@ -32,6 +32,8 @@ class Patient:
     advised: str
     monitoring: str | None = None
     there: dict[Kind, list[Present]] = field(default_factory=dict)
+    unnamed_workers: bool = False
+    """Whether somebody takes attempts who does not answer who it is: it may not be allowed to, or is of an older version."""
 
 
 def ok(name: str, message: str) -> Check:

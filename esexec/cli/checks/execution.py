@@ -90,6 +90,8 @@ def _of_step(patient: Patient, result: ExecutionResult, task: TaskResult, dispat
     hint = f"{patient.advised} worker --tasks MODULE --queue {dispatch.queue}"
     if task.started_at is not None and task.status == "running":
         return _step(task, "ok", f"attempt {task.attempt} runs{_by(task)}, since {_time(task.started_at)}{failed}")
+    if patient.unnamed_workers:
+        return _step(task, "ok", f"attempt {task.attempt} waits for a worker{failed}")
     if dispatch.purpose != "recovery" and dispatch.task not in known:
         near = did_you_mean(dispatch.task, [name for name in known if ":" not in name]) if known else None
         return _step(task, "problem", f"attempt {task.attempt} waits: no worker has the task `{dispatch.task}`", near or hint)

@@ -47,6 +47,13 @@ async def workers(patient: Patient) -> AsyncIterator[Check]:
     """Whether somebody runs tasks. What waits for them is looked at with the queues."""
     there = patient.there["worker"]
     if not there:
+        try:
+            patient.unnamed_workers = any((await pullers_of(patient.connection, patient.subjects.tasks_stream)).values())
+        except ApiError:
+            return
+        if patient.unnamed_workers:
+            yield ok("workers", "some take attempts, but do not answer who they are")
+            return
         yield warning("workers", "none: no task can run", f"{patient.advised} worker --tasks MODULE")
         return
     queues = sorted({queue for one in there for queue in one.queues})
