@@ -56,7 +56,7 @@ def picture(graph: Graph) -> "Iterator[RenderableType]":
 
     plan, found = graph.plan, levels(graph)
     size = f"{len(plan.steps)} steps, {len(found)} levels" if len(plan.steps) != 1 else "1 step"
-    yield text(plan.name, "bold").append_text(text(f"  {size}  {graph.plan_id}", _DIM))
+    yield text(plan.name, "bold").append_text(text(f"  {size}  {graph.plan_id[:12]}", _DIM))
     if plan.description:
         yield text(plan.description)
     if said := settings_of(plan.config):
