@@ -97,7 +97,7 @@ def events_page() -> str:
     for title, prefixes in SECTIONS.items():
         lines += ["", f"## {title}"]
         for kind in event_types():
-            name = events.type_of(kind)
+            name = str(kind.__struct_config__.tag)
             if name in told or not name.startswith(prefixes):
                 continue
             told.add(name)
@@ -122,7 +122,8 @@ def events_page() -> str:
 def event_types() -> list[Any]:
     """The classes of all events, in the order of their file."""
     kinds: list[Any] = [kind for kind in vars(events).values() if inspect.isclass(kind) and issubclass(kind, events._Event)]
-    return sorted((kind for kind in kinds if kind.__name__[0] != "_"), key=lambda kind: events.TYPES.index(events.type_of(kind)))
+    told = (kind for kind in kinds if kind.__name__[0] != "_")
+    return sorted(told, key=lambda kind: events.TYPES.index(str(kind.__struct_config__.tag)))
 
 
 def _event(name: str, kind: Any) -> list[str]:

@@ -36,7 +36,7 @@ def drawing(life: Life, first: str, ends: frozenset[str]) -> list[str]:
     arrows: dict[tuple[str, str], list[str]] = {}
     stays: dict[str, list[str]] = {}
     for kind, row in life.items():
-        name = events.type_of(kind)  # type: ignore[arg-type]  # the class has the tag as well
+        name = str(kind.__struct_config__.tag)
         for before, outcomes in row.items():
             for after in outcomes:
                 if before == after:
