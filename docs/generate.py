@@ -20,6 +20,7 @@ from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tree_of  # noqa: E402
 from esexec import cloudevents  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
+from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -146,7 +147,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Tasks": (
         "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "WorkerResource",
-        "WorkerResources", "collect",
+        "WorkerResources", "Handlers", "HandledTask", "collect",
     ),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
@@ -167,9 +168,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
+        "EsexecError", "ErrorInfo", "ValidationError", "UnknownTask", "PlanInvalid", "ExecutionError", "TaskError", "RateLimited",
         "ResourceUnavailable", "ExecutionCancelled", "ChainError",
-        "WorkerLost", "TaskTimeout", "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
+        "WorkerLost", "ProcessCrashed", "TaskTimeout",
+        "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
         "AwaitTimeout", "Unavailable", "CorruptHistory",
     ),
 }  # fmt: skip
@@ -218,6 +220,8 @@ def _read_models() -> list[str]:
 def _name(name: str, home: ModuleType = esexec) -> list[str]:
     thing = getattr(home, name)
     lines = ["", f"### `{name}`", ""]
+    if inspect.isclass(thing) and thing.__name__ != name:
+        return [*lines, f"Another name of `{thing.__name__}`."]
     if name == "Startable":
         module: ModuleType = sys.modules["esexec.client.commands"]
         alias = next(one for one in said(tree_of(module).body) if one.name == name)
@@ -255,6 +259,7 @@ PARTS: dict[str, Any] = {
     "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,
     "client.tasks": executions.TasksOfExecutions,
+    "client.workers": workers_of_client.Workers,
 }
 
 

@@ -36,6 +36,7 @@ SOURCES: tuple[tuple[str, str], ...] = (
     ("queries", "Queries"),
     ("resources", "Resources"),
     ("strategies", "Strategies"),
+    ("workers", "Workers"),
     ("client", "Client"),
 )
 """Modules of `esexec.client`, read as text, and their classes; those first that others give."""
@@ -50,11 +51,12 @@ PARTS = {
     "resources": "Resources",
     "strategies": "Strategies",
     "tasks": "TasksOfExecutions",
+    "workers": "Workers",
 }
 """What a client has by attributes."""
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "Client": {"url": "str", "actor": "str | None"},
-    "Handle": {"duplicate": "bool"},
+    "Handle": {"duplicate": "bool", "warnings": "tuple[Warned, ...]"},
     "Subscription": {"execution_id": "str"},
 }
 NOT_HERE = {"Client": {"sync"}, "Handle": {"detach"}}
@@ -225,7 +227,9 @@ def _class(module: str, name: str, names: Names) -> str:
     if name == "Client":
         lines.append(_constructor(next(one for one in methods if one.name == "__init__"), names))
         lines += [_property(part, f"Sync{kind}", f"Sync{kind}(self._its.{part}, self._loop)") for part, kind in PARTS.items()]
-    lines += [_property(one, kind, f"self._its.{one}") for one, kind in ATTRIBUTES.get(name, {}).items()]
+    for one, kind in ATTRIBUTES.get(name, {}).items():
+        lines.append(_property(one, kind, f"self._its.{one}"))
+        names.use(ast.parse(kind, mode="eval"))
     overloaded = {one.name for one in methods if "overload" in {ast.unparse(by) for by in one.decorator_list}}
     for one in methods:
         if (one.name == "__call__" or not one.name.startswith("_")) and one.name not in NOT_HERE.get(name, ()):

@@ -23,6 +23,7 @@ from esexec.cli import (
     start,
     stats,
     strategies,
+    tasks,
     top,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
@@ -52,6 +53,7 @@ for verbs in (
     top,
     stats,
     plans,
+    tasks,
     strategies,
     alerts,
     configure,

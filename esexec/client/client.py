@@ -45,10 +45,13 @@ from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.client.subscriptions import Callback, Subscription, Subscriptions
 from esexec.client.times import patience
+from esexec.client.workers import Workers
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
+from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
 from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
+from esexec.domain.ids import namespace_named
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -82,7 +85,7 @@ CONFIRM_S = 5.0
 
 
 class Client:
-    """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
+    """A connection to a namespace (`instance` is another name for it). Use as `async with esexec.connect(url) as client:`.
 
     `actor`: who gives the commands, for the history (`owner` is another name for it); else `$ESEXEC_ACTOR`, else the NATS user,
     else nobody is named. `planner`: makes plans from queries (`plans.create`).
@@ -95,6 +98,7 @@ class Client:
         url: str | None = None,
         *,
         namespace: str = "default",
+        instance: str | None = None,
         actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
@@ -107,8 +111,9 @@ class Client:
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
+        self.workers = Workers(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._instances = Instances(self._another)
         self._connection: Connection | None = None
 
@@ -159,6 +164,12 @@ class Client:
             if name in _ONCE_OPEN:
                 raise not_open()
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise not_open()
+        return self._connection
 
     @property
     def namespace(self) -> str:
@@ -221,7 +232,8 @@ class Client:
         execution_id = watch.state.execution_id
         answer = await self._sender.send(watch, "start", command)
         if answer is None or answer.status == "accepted":
-            return Handle(self, execution_id)
+            state = watch.state
+            return Handle(self, execution_id, warnings=warnings_of(state.created.unannounced) if state.exists else ())
         return Handle(self, answer.original_id or execution_id, duplicate=True)
 
     async def execute(
@@ -279,12 +291,15 @@ class Client:
 
         Raises `AwaitTimeout`, `NotConfirmed` and `Unavailable`: then there is no outcome as yet.
         """
+        given = params if input is None else input
+        read = reader_of(what) if isinstance(what, Task) else None
         try:
-            return Ok(await self.run(what, params, input=input, wait_timeout=wait_timeout, **options))
+            result = await self.execute(what, given, wait_timeout=wait_timeout, **options)
+            return Ok(result.unwrap() if read is None else read(result.unwrap()), result.directive)
         except (AwaitTimeout, NotConfirmed, Unavailable):
             raise
         except EsexecError as error:
-            return Err(error)
+            return Err(error, getattr(error, "directive", None))
 
     # Many ------------------------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
+from warnings import warn
 
+from esexec.client.errors import not_found
 from esexec.domain import commands as c
 from esexec.domain.errors import EsexecError, NotConfirmed
+from esexec.domain.messages import Warned
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, T
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, T, TaskRecord, record_of
 from esexec.world import new_id
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _LEFT = "the block that it was started for was left"
 
 class Handle(Generic[T]):
     """Follows one execution. `duplicate`: the start found it there already (idempotency key, or the same start again).
+    `warnings`: what is probably not meant, such as a task that no worker has announced (`unannounced_task`): it waits for one.
 
     Nothing here touches the execution but `cancel`, `pause`, `resume`, `retry`, `rollback` and `checkpoint`, and the end of a
     block: `async with handle:` cancels what has not ended when the block is left, unless it is a `duplicate`, or `detach` was
@@ -33,7 +36,7 @@ class Handle(Generic[T]):
     by a `ResourceWarning` (to be seen with `python -X dev`, and in tests), unless `detach` says that it is meant so.
     """
 
-    __slots__ = ("_client", "_has_ended", "_id", "_is_detached", "_is_orphan", "_read", "duplicate")
+    __slots__ = ("_client", "_has_ended", "_id", "_is_detached", "_is_orphan", "_read", "duplicate", "warnings")
 
     def __init__(
         self,
@@ -43,11 +46,12 @@ class Handle(Generic[T]):
         duplicate: bool = False,
         read: Callable[[Any], Any] | None = None,
         is_orphan: bool = False,
+        warnings: tuple[Warned, ...] = (),
     ) -> None:
         """`read`: what makes the output what the task is annotated to return. `is_orphan`: until it is used."""
         self._client = client
         self._id = execution_id
-        self.duplicate = duplicate
+        self.duplicate, self.warnings = duplicate, warnings
         self._read, self._is_orphan = read, is_orphan
         self._has_ended = self._is_detached = False
 
@@ -84,6 +88,13 @@ class Handle(Generic[T]):
     async def snapshot(self) -> ExecutionResult:
         """Everything known of it now."""
         return await self._client.get_or_raise(self.id)
+
+    async def record(self) -> TaskRecord:
+        """The record of its task as of now, as lists have it (of a plan: of its first step). It has a JSON form."""
+        state = await self._client._state(self.id)
+        if not state.exists:
+            raise not_found(self.id)
+        return record_of(state, 0)
 
     async def worker_id(self) -> str | None:
         """Who runs it: the worker of a step that runs, else of the last that ran; None while it is queued."""
@@ -150,7 +161,7 @@ class Handle(Generic[T]):
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+    def __del__(self, _warn: Callable[..., None] = warn) -> None:
         if getattr(self, "_is_orphan", False):
             text = f"execution {self._id} was started, and its handle is gone unused: wait for it, keep its id, or .detach() it"
             _warn(text, ResourceWarning, source=self, stacklevel=2)

@@ -39,6 +39,7 @@ from esexec.client.queries import (
 from esexec.client.resources import PoolUse, Resources
 from esexec.client.strategies import Strategies
 from esexec.client.subscriptions import Callback, Subscription
+from esexec.client.workers import _ANSWERS_S, AnnouncedTask, MissingTask, Workers
 from esexec.cloudevents import CloudEvent
 from esexec.domain.alert_reading import SaidCondition
 from esexec.domain.commands import PlanStatus
@@ -47,6 +48,7 @@ from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.flow_reading import SaidResources
 from esexec.domain.kept_alerts import KeptAlert
 from esexec.domain.kept_plans import ListedPlan
+from esexec.domain.messages import Warned, WorkerPresence
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import NamespaceConfig
 from esexec.domain.state import ExecutionState
@@ -54,7 +56,7 @@ from esexec.domain.strategies import Strategy
 from esexec.log.verify import Verification
 from esexec.nats.connection import Auth
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, T, TaskResult
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, T, TaskRecord, TaskResult
 from esexec.tasks import Returns
 from esexec.views import ExecutionMetrics, Gantt, TimelineEntry
 from projections.asks import AlertsPage, Ask, ExecutionsPage, Projections, TasksPage
@@ -70,6 +72,10 @@ class SyncHandle(Wrapped[Handle[T]], Generic[T]):
     @property
     def duplicate(self) -> bool:
         return self._its.duplicate
+
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        return self._its.warnings
 
     @property
     def id(self) -> str:
@@ -100,6 +106,10 @@ class SyncHandle(Wrapped[Handle[T]], Generic[T]):
     def snapshot(self) -> ExecutionResult:
         """Everything known of it now."""
         return self._loop.call(self._its.snapshot())
+
+    def record(self) -> TaskRecord:
+        """The record of its task as of now, as lists have it (of a plan: of its first step). It has a JSON form."""
+        return self._loop.call(self._its.record())
 
     def worker_id(self) -> str | None:
         """Who runs it: the worker of a step that runs, else of the last that ran; None while it is queued."""
@@ -611,6 +621,24 @@ class SyncStrategies(Wrapped[Strategies]):
         return self._loop.call(self._its.list())
 
 
+class SyncWorkers(Wrapped[Workers]):
+    """`Workers`, for callers who wait."""
+
+    __slots__ = ()
+
+    def present(self, *, wait: float = _ANSWERS_S) -> list[WorkerPresence]:
+        """The workers that answer within `wait` seconds, by name."""
+        return self._loop.call(self._its.present(wait=wait))
+
+    def tasks(self) -> list[AnnouncedTask]:
+        """All tasks that were ever announced, by name, and who has them now."""
+        return self._loop.call(self._its.tasks())
+
+    def missing(self) -> list[MissingTask]:
+        """The tasks that waiting attempts or kept plans need and that no worker has now, by name."""
+        return self._loop.call(self._its.missing())
+
+
 class SyncClient(BlockingClient):
     """What `Client` has, for callers who wait: `with esexec.connect_sync(url) as client:`, or `open` and `close`.
 
@@ -626,6 +654,7 @@ class SyncClient(BlockingClient):
         url: str | None = None,
         *,
         namespace: str = "default",
+        instance: str | None = None,
         actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
@@ -637,6 +666,7 @@ class SyncClient(BlockingClient):
             Client(
                 url,
                 namespace=namespace,
+                instance=instance,
                 actor=actor,
                 owner=owner,
                 confirm_s=confirm_s,
@@ -685,6 +715,10 @@ class SyncClient(BlockingClient):
     @property
     def tasks(self) -> SyncTasksOfExecutions:
         return SyncTasksOfExecutions(self._its.tasks, self._loop)
+
+    @property
+    def workers(self) -> SyncWorkers:
+        return SyncWorkers(self._its.workers, self._loop)
 
     @property
     def url(self) -> str:

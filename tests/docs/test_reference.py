@@ -43,6 +43,8 @@ MESSAGES: dict[str, Any] = {
         messages.ProgressSignal,
         messages.LogSignal,
         messages.WorkerSample,
+        messages.WorkerPresence,
+        messages.Warned,
         Durations,
         CachedResult,
         Alert,
