@@ -211,6 +211,13 @@ class Plan:
         except PlanInvalid as error:
             raise plan_files.located(error, path, text) from None
 
+    @classmethod
+    def of(cls, spec: domain.Plan) -> "Plan":
+        """The plan of a canonical form (`spec`). Raises PlanInvalid if it cannot be carried out."""
+        plan = cls.__new__(cls)
+        plan._graph = compile_plan(spec)
+        return plan
+
     @property
     def name(self) -> str:
         return self._graph.plan.name

@@ -6,7 +6,7 @@ means "not (yet)". `task_id` is the step's id; `tool` and `result` of the docume
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
@@ -17,6 +17,16 @@ from esexec.domain.measures import Metric
 from esexec.domain.messages import Level
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 from esexec.views import ExecutionMetrics, TimelineEntry
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+"""What a task returns, where it is known."""
 
 
 class ExecutionStatus(StrEnum):
@@ -259,10 +269,10 @@ class Pending(msgspec.Struct, frozen=True):
     status: ExecutionStatus
 
 
-class Ok(msgspec.Struct, frozen=True):
+class Ok(msgspec.Struct, Generic[T], frozen=True):
     """Completed, with this value."""
 
-    value: Any
+    value: T
 
 
 class Err(msgspec.Struct, frozen=True):

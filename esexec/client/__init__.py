@@ -3,9 +3,10 @@
 from esexec.client.alerts import Alerts
 from esexec.client.checkpoints import Checkpoint, Checkpoints
 from esexec.client.client import Client
-from esexec.client.commands import Startable, StartOptions
+from esexec.client.closures import AsyncClosure, Closure
+from esexec.client.commands import MapOptions, Startable, StartOptions
 from esexec.client.executions import Executions, TasksOfExecutions
-from esexec.client.handle import Handle
+from esexec.client.handle import Handle, Starting
 from esexec.client.monitor import Monitor
 from esexec.client.monitoring import Monitoring
 from esexec.client.plans import KeptPlan, Planner, Plans
@@ -15,13 +16,16 @@ from esexec.client.subscriptions import Callback, Subscription
 
 __all__ = [
     "Alerts",
+    "AsyncClosure",
     "Callback",
     "Checkpoint",
     "Checkpoints",
     "Client",
+    "Closure",
     "Executions",
     "Handle",
     "KeptPlan",
+    "MapOptions",
     "Monitor",
     "Monitoring",
     "Planner",
@@ -30,6 +34,7 @@ __all__ = [
     "Resources",
     "StartOptions",
     "Startable",
+    "Starting",
     "Strategies",
     "Subscription",
     "TasksOfExecutions",

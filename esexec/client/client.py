@@ -10,22 +10,24 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 import msgspec
 
 from esexec.client.actor import actor_of
 from esexec.client.alerts import Alerts
 from esexec.client.checkpoints import Checkpoints
-from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.closures import AsyncClosure, Closure
+from esexec.client.commands import MapOptions, Startable, StartOptions, checked_id, start_command
 from esexec.client.durations import PastDurations
 from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.events import EventReader, Since
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
-from esexec.client.handle import Handle
+from esexec.client.handle import Handle, Starting
 from esexec.client.histories import Histories, not_yet
 from esexec.client.live import Live, LiveOf
+from esexec.client.many import checked_rows, gathered, outcomes_gathered, outcomes_of, outputs_of, plan_of_map
 from esexec.client.monitor import Monitor
 from esexec.client.monitoring import Monitorings
 from esexec.client.plans import Planner, Plans
@@ -44,10 +46,7 @@ from esexec.client.times import patience
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
-from esexec.domain.errors import (
-    Conflict,
-    NotConfirmed,
-)
+from esexec.domain.errors import Conflict, EsexecError, NotConfirmed
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -64,7 +63,9 @@ from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, T, outcome_of, result_of
+from esexec.tasks import Returns, Task
+from esexec.tasks.reading import reader_of
 from esexec.world import new_id as fresh_id
 from projections.statistics_asks import ExecutionStatistics, TaskStatistics
 
@@ -163,19 +164,29 @@ class Client:
 
     # Starting --------------------------------------------------------------------------------------------------------------
 
-    async def start(self, what: Startable, input: Any = None, **options: Unpack[StartOptions]) -> Handle:
-        """Start a plan or a task; returns once the executor has committed it.
+    def start(self, what: Startable[T], input: Any = None, **options: Unpack[StartOptions]) -> Starting[T]:
+        """Start a plan or a task: `handle = await client.start(…)` returns once the executor has committed it. With
+        `async with client.start(…) as handle:` the execution is cancelled if the block is left before it has ended.
 
         Raises the typed refusal (`PlanInvalid`, `Conflict`, `Overloaded`, `ValidationError`), or `NotConfirmed`, carrying the
         handle, if nobody answers in time: the command stays durable and will be carried out (unless its code is `not_stored`:
         the server is away, and it is durable only once this client has reached it).
         """
+        if options.get("execution_id") is not None:
+            return Starting(self, None, self._start(what, input, options))
+        execution_id = fresh_id()
+        return Starting(self, execution_id, self._start(what, input, {**options, "execution_id": execution_id}, is_orphan=True))
+
+    async def _start(self, what: Startable, input: Any, options: StartOptions, *, is_orphan: bool = False) -> Handle[Any]:
         execution_id, command = start_command(what, input, options, self.owner)
         watch = await self._feed.open(execution_id)
         try:
-            return await self._started(watch, command)
+            handle = await self._started(watch, command)
         finally:
             await self._feed.release(watch)
+        handle._read = reader_of(what) if isinstance(what, Task) else None
+        handle._is_orphan = is_orphan and not handle.duplicate and command.idempotency_key is None
+        return handle
 
     async def _started(self, watch: Watch, command: c.StartExecution) -> Handle:
         execution_id = watch.state.execution_id
@@ -206,19 +217,121 @@ class Client:
 
     async def run(
         self,
-        what: Startable,
+        what: Startable[T],
         params: Any = None,
         *,
         input: Any = None,
         wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
-    ) -> Any:
+    ) -> T:
         """Start, wait for the end, and give the output; anything but completion is raised as its typed error.
 
-        `input` is another name for `params`: of a plan one says the first, of a task the second.
+        `input` is another name for `params`: of a plan one says the first, of a task the second. The output of a task that is
+        given itself (not its name) has the type that it is annotated to return.
         """
         given = params if input is None else input
-        return (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
+        output = (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
+        return read(output) if isinstance(what, Task) and (read := reader_of(what)) is not None else output  # type: ignore[no-any-return]
+
+    async def try_run(
+        self, what: Startable[T], params: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
+    ) -> Ok[T] | Err:
+        """As `run`, but what it would raise of esexec is a value: `Ok(value)` or `Err(error)`, to be told apart by `match`."""
+        try:
+            return Ok(await self.run(what, params, wait_timeout=wait_timeout, **options))
+        except EsexecError as error:
+            return Err(error)
+
+    # Many ------------------------------------------------------------------------------------------------------------------
+
+    @overload
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: Literal[False] = False,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: Literal[True],
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[Ok[T] | Err]: ...
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: bool = False,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[T] | list[Ok[T] | Err]:
+        """Call a task for every row, and give the outputs in the order of the rows. All of it is one execution, with a step
+        `row-0`, `row-1`, … for each; without any row there is none, and the answer is `[]`.
+
+        `rows`: the params of each call, by name. `concurrency`: how many of them may run at once (else the setting
+        `parallel_execution_limit`: 5). Unless `return_errors`, the first row that fails for good ends it: what runs may end,
+        nothing else begins, and its error is raised. With `return_errors` all the others go on, and each row has its `Ok(value)`
+        or `Err(error)`.
+
+        Raises as `execute`; `ValidationError` (`bad_row`, `bad_task_name`, `too_many_rows`).
+        """
+        rows = checked_rows(rows)
+        if not rows:
+            return []
+        said = cast(StartOptions, {**options})
+        if concurrency is not None:
+            said["parallel_execution_limit"] = concurrency
+        if return_errors:
+            said["continue_on_error"] = True
+        result = await self.execute(plan_of_map(task, len(rows)), rows, wait_timeout=wait_timeout, **said)
+        read = reader_of(task) if isinstance(task, Task) else None
+        return outcomes_of(result, read) if return_errors else outputs_of(result, read)
+
+    @overload
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: Literal[False] = False, wait_timeout: Duration | None = None
+    ) -> list[T]: ...
+    @overload
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: Literal[True], wait_timeout: Duration | None = None
+    ) -> list[Ok[T] | Err]: ...
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: bool = False, wait_timeout: Duration | None = None
+    ) -> list[T] | list[Ok[T] | Err]:
+        """Wait for executions (their handles, or ids): their outputs, in the order of the handles.
+
+        Raises the first error that there is, and `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never); the others
+        go on, and nothing is cancelled. With `return_errors` each has its `Ok(value)` or `Err(error)`, which may be that.
+        """
+        if return_errors:
+            return await outcomes_gathered(self, handles, wait_timeout)
+        return await gathered(self, handles, wait_timeout)
+
+    # Prepared --------------------------------------------------------------------------------------------------------------
+
+    def closure(
+        self, what: Startable[T], params: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
+    ) -> Closure[T]:
+        """A function of the params: `process = client.closure("process", {"format": "json"})`, then `await process({"data": 1})`.
+
+        The params of the call are laid over these `params`, its options over `options`. It gives what `run` gives.
+        """
+        return Closure(self, what, params, wait_timeout, options)
+
+    def async_closure(self, what: Startable[T], params: Any = None, **options: Unpack[StartOptions]) -> AsyncClosure[T]:
+        """As `closure`, but it gives what `start` gives: `handle = await process({"data": 1})`."""
+        return AsyncClosure(self, what, params, options)
 
     # Following ---------------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from esexec.tasks.recovery import (
 )
 from esexec.tasks.registry import Tasks, collect, collect_strategies, records_before
 from esexec.tasks.resources import WorkerResource, WorkerResources, collect_resources, resource
-from esexec.tasks.task import Task, task
+from esexec.tasks.task import Returns, Task, task
 
 __all__ = [
     "AttemptCancelled",
@@ -31,6 +31,7 @@ __all__ = [
     "RecoveryContext",
     "RecoveryResult",
     "RecoveryStrategy",
+    "Returns",
     "Task",
     "Tasks",
     "WorkerResource",

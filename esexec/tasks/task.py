@@ -3,9 +3,9 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import FrameType
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -25,6 +25,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Q = ParamSpec("Q")
 S = TypeVar("S")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    Out = TypeVarWithDefault("Out", default=Any, covariant=True)
+else:
+    Out = TypeVar("Out", covariant=True)
+
+
+class Returns(Protocol[Out]):
+    """A task, for type checkers: what its function returns, or what comes of awaiting that."""
+
+    if TYPE_CHECKING:
+
+        def _output(self) -> Out: ...
 
 
 class Task(Generic[P, R]):
@@ -77,6 +91,15 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, S]]") -> S: ...
+        @overload
+        def _output(self) -> R: ...
+        def _output(self) -> Any:
+            """See `Returns`."""
 
     @property
     def path(self) -> str | None:
