@@ -171,7 +171,7 @@ def _of_task(event: e.Event) -> str | None:
         case e.TaskRetryScheduled():
             return f"{event.step} is tried again in {duration(event.delay_ms)} (attempt {event.attempt})"
         case e.TaskSkipped():
-            return f"{event.step} skipped: " + (f"{event.because} failed" if event.because else event.reason.replace("_", " "))
+            return f"{event.step} skipped: {_why_skipped(event)}"
         case e.TaskCancelled():
             return f"{event.step} cancelled" + (f" (handler {event.ended})" if event.ended else "")
         case e.FallbackStarted():
@@ -352,3 +352,9 @@ def duration(duration_ms: float) -> str:
 
 def _amounts(resources: tuple[Resource, ...]) -> str:
     return ", ".join(f"{one.amount:g} {one.type} of {one.pool}" for one in resources)
+
+
+def _why_skipped(event: e.TaskSkipped) -> str:
+    if event.because is None:
+        return event.reason.replace("_", " ")
+    return f"{event.because} {'was skipped' if event.reason == 'condition' else 'failed'}"

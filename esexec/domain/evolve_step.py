@@ -196,7 +196,7 @@ def task_skipped(state: ExecutionState, event: e.TaskSkipped) -> None:
     if state.doomed and state.doomed[0][0] == index:
         state.doomed.popleft()
     _settle(state, index, step, "skipped")
-    if event.reason == "dependency_failed":
+    if event.reason in ("dependency_failed", "condition"):
         _doom_dependents(state, index, event.step)
     elif event.reason == "recovery":
         _release_dependents(state, index)
