@@ -1,6 +1,7 @@
 """The client. Read in this order: `client` → `handle` → `commands` (what travels) → `feed` (what is heard)."""
 
 from esexec.client.alerts import Alerts
+from esexec.client.chain import ChainResult, Interrupt, Link, LinkLike, link
 from esexec.client.checkpoints import Checkpoint, Checkpoints
 from esexec.client.client import Client
 from esexec.client.closures import AsyncClosure, Closure
@@ -18,13 +19,17 @@ __all__ = [
     "Alerts",
     "AsyncClosure",
     "Callback",
+    "ChainResult",
     "Checkpoint",
     "Checkpoints",
     "Client",
     "Closure",
     "Executions",
     "Handle",
+    "Interrupt",
     "KeptPlan",
+    "Link",
+    "LinkLike",
     "MapOptions",
     "Monitor",
     "Monitoring",
@@ -38,4 +43,5 @@ __all__ = [
     "Strategies",
     "Subscription",
     "TasksOfExecutions",
+    "link",
 ]

@@ -6,7 +6,7 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -16,6 +16,7 @@ import msgspec
 
 from esexec.client.actor import actor_of
 from esexec.client.alerts import Alerts
+from esexec.client.chain import ChainResult, Interrupt, LinkLike, chained
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.closures import AsyncClosure, Closure
 from esexec.client.commands import MapOptions, Startable, StartOptions, checked_id, start_command
@@ -317,6 +318,31 @@ class Client:
         if return_errors:
             return await outcomes_gathered(self, handles, wait_timeout)
         return await gathered(self, handles, wait_timeout)
+
+    async def chain(
+        self,
+        links: Sequence[LinkLike],
+        params: Any = None,
+        *,
+        interrupt: Interrupt | None = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
+    ) -> ChainResult:
+        """Tasks one after the other, in one execution: the first gets `params`, each further one what the one before gave. All
+        have the same context.
+
+        `links`: tasks or their names; with params of their own, which win over those that flow, as `("process", {"format":
+        "json"})` or `link("process", format="json")`. These may hold references, as in plans.
+
+        `interrupt` is asked behind each link but the last whether to go on. The name of a task: that runs with the param
+        `result`, and returns `Halt(value)` or `Continue(value)`. A condition: `"${result.blocked}"` halts where the result has
+        that. Both are part of the execution, and go on without this program. A function of this program: it is called with the
+        result and the context, and returns `Halt`, `Continue`, or whether to halt; then every link is an execution of its own.
+
+        Raises `ChainError` if a link fails, or it is halted with an error; `ValidationError` (`empty_chain`, `bad_link`,
+        `bad_interrupt`); and as `execute`.
+        """
+        return await chained(self, links, params, interrupt, wait_timeout, options)
 
     # Prepared --------------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
     ├── ExecutionError               a handler failed (also what handlers raise to say how)
     │   ├── RateLimited              with `retry_after`
     │   ├── ResourceUnavailable      there are no such resources, or they were not free in time
+    │   ├── ChainError               a link of a chain failed; with `action`, `error`, `partial_results`
     │   ├── ExecutionCancelled       somebody waited for the output of a cancelled execution
     │   └── WorkerLost               the attempt's workers died too often
     ├── TaskTimeout                  an attempt ran past its timeout (also a TimeoutError)
@@ -144,6 +145,26 @@ class ExecutionCancelled(ExecutionError):
     """The execution whose output was awaited was cancelled."""
 
     default_code = "cancelled"
+
+
+class ChainError(ExecutionError):
+    """A chain failed, or was halted with an error. Code and message are those of the error.
+
+    `action`: the link that failed, or behind which it was halted, by its id. `error`: what it failed with. `partial_results`:
+    what the links gave that completed, by their ids.
+    """
+
+    default_code = "chain_failed"
+
+    def __init__(self, action: str, error: ErrorInfo, partial_results: dict[str, Any]) -> None:
+        super().__init__(error.message, code=error.code, hint=error.hint)
+        self.action, self.error, self.partial_results = action, error, partial_results
+        self.context, self._info = error.context, error
+        self.retry = error.retryable
+        self.retry_after = None if error.retry_after_ms is None else error.retry_after_ms / 1000
+
+    def __str__(self) -> str:
+        return f"{self.action}: {super().__str__()}"
 
 
 class WorkerLost(ExecutionError):

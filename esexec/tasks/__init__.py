@@ -8,6 +8,7 @@ makes the bytes of a report that carries a handler's output.
 
 from esexec.tasks.caching import Cache
 from esexec.tasks.context import AttemptCancelled, Context, current_context
+from esexec.tasks.halting import Continue, Halt
 from esexec.tasks.outputs import encode_with_output
 from esexec.tasks.recovery import (
     NetworkTimeoutRecovery,
@@ -26,6 +27,8 @@ __all__ = [
     "AttemptCancelled",
     "Cache",
     "Context",
+    "Continue",
+    "Halt",
     "NetworkTimeoutRecovery",
     "RecoveryAction",
     "RecoveryContext",

@@ -10,11 +10,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from esexec.domain import limits
-from esexec.domain.errors import ExecutionError, ValidationError
+from esexec.domain.errors import EsexecError, ExecutionError, ValidationError
 from esexec.domain.shape import check_shape
 from esexec.tasks.foreign import enc_hook
 
-_encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+
+def _known(value: Any) -> Any:
+    """msgspec's hook; an error in an output (`Halt(Err(…))`) is what the attempt fails with, for good."""
+    if isinstance(value, EsexecError):
+        error = ExecutionError(value.message, code=value.code, retry=False, hint=value.hint)
+        error.context = value.context
+        raise error
+    return enc_hook(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_known)
 _HINT = "None, bool, int, float, str, list, dict, datetime, enum, Struct, dataclass and pydantic models have a JSON form"
 
 
