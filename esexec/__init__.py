@@ -19,6 +19,7 @@ from esexec.client import (
     Subscription,
     link,
 )
+from esexec.client.sync import SyncClient, SyncHandle
 from esexec.cloudevents import CloudEvent, ExecutionEventType
 from esexec.domain.alerts import Alert, AlertCondition
 from esexec.domain.checkpoints import StateView, TaskView
@@ -54,7 +55,7 @@ from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.engine import Engine
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
-from esexec.local import connect, local
+from esexec.local import connect, connect_sync, local
 from esexec.log.verify import Verification
 from esexec.nats.embedded import EmbeddedServer
 from esexec.plans import Plan, Step
@@ -185,6 +186,8 @@ __all__ = [
     "StateView",
     "Step",
     "Subscription",
+    "SyncClient",
+    "SyncHandle",
     "Task",
     "TaskProgress",
     "TaskResult",
@@ -207,6 +210,7 @@ __all__ = [
     "classifier",
     "collect",
     "connect",
+    "connect_sync",
     "current_context",
     "link",
     "local",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from esexec.client import Client, Planner
+from esexec.client.sync import SyncClient
 from esexec.executor import Executor
 from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
@@ -31,6 +32,24 @@ def connect(
 ) -> Client:
     """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
     return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
+
+
+def connect_sync(
+    url: str | None = None,
+    *,
+    namespace: str = "default",
+    actor: str | None = None,
+    owner: str | None = None,
+    patience: float = 0.0,
+    planner: Planner | None = None,
+    **auth: Unpack[Auth],
+) -> SyncClient:
+    """As `connect`, for callers without a loop: `with esexec.connect_sync(url) as client: client.run("task", {…})`.
+
+    Everything that is awaited of the other is simply called; a loop runs in a thread of its own. Without a block: `open()`, and
+    `close()` in the end.
+    """
+    return SyncClient(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
 
 
 @asynccontextmanager

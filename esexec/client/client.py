@@ -70,6 +70,9 @@ from esexec.tasks.reading import reader_of
 from esexec.world import new_id as fresh_id
 from projections.statistics_asks import ExecutionStatistics, TaskStatistics
 
+if TYPE_CHECKING:
+    from esexec.client.sync import SyncClient
+
 _ONCE_OPEN = frozenset(
     {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
 )
@@ -157,6 +160,15 @@ class Client:
     @property
     def namespace(self) -> str:
         return self._subjects.namespace
+
+    @property
+    def sync(self) -> "SyncClient":
+        """This very client for other threads than that of its loop, as long as it is open: each call waits there for what this
+        loop does, as for `connect_sync`. In the loop's own thread a call raises `ValidationError` (`own_loop`).
+        """
+        from esexec.client.sync import SyncClient  # is made of this module
+
+        return SyncClient.of(self, self._feed.loop)
 
     @property
     def owner(self) -> str | None:

@@ -148,6 +148,7 @@ class Feed:
         self.now_mono = time.monotonic()
 
     async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._ticker = asyncio.create_task(self._tick(), name="esexec-feed")
         self._connection.on_reconnect(self._look_at_all)
 
