@@ -27,6 +27,7 @@ from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle, Starting
 from esexec.client.histories import Histories, not_yet
+from esexec.client.instances import Instances
 from esexec.client.live import Live, LiveOf
 from esexec.client.many import checked_rows, gathered, outcomes_gathered, outcomes_of, outputs_of, plan_of_map
 from esexec.client.monitor import Monitor
@@ -108,6 +109,7 @@ class Client:
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
+        self._instances = Instances(self._another)
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -142,6 +144,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:
             await self.alerts._close()
+            await self._instances.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._subscriptions.close()
@@ -160,6 +163,14 @@ class Client:
     @property
     def namespace(self) -> str:
         return self._subjects.namespace
+
+    def _another(self, namespace: str) -> "Client":
+        """For `instance=`; raises `ValidationError` (`not_open`) if this one is not open."""
+        if self._connection is None:
+            raise not_open()
+        return Client(
+            self.url, namespace=namespace, actor=self.actor, confirm_s=self._confirm_s, patience=self._patience, **self._auth
+        )
 
     @property
     def sync(self) -> "SyncClient":
@@ -185,12 +196,16 @@ class Client:
         handle, if nobody answers in time: the command stays durable and will be carried out (unless its code is `not_stored`:
         the server is away, and it is durable only once this client has reached it).
         """
-        if options.get("execution_id") is not None:
+        if options.get("execution_id") is not None or options.get("instance") is not None:
             return Starting(self, None, self._start(what, input, options))
         execution_id = fresh_id()
         return Starting(self, execution_id, self._start(what, input, {**options, "execution_id": execution_id}, is_orphan=True))
 
     async def _start(self, what: Startable, input: Any, options: StartOptions, *, is_orphan: bool = False) -> Handle[Any]:
+        if options and (instance := options.get("instance")) not in (None, self.namespace):
+            other = await self._instances.of(instance)
+            options["instance"] = None
+            return await other._start(what, input, options, is_orphan=is_orphan)
         execution_id, command = start_command(what, input, options, self.owner)
         watch = await self._feed.open(execution_id)
         try:
@@ -216,6 +231,10 @@ class Client:
         Raises as `start` does; `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never).
         """
         wait_s = patience(wait_timeout)
+        if options and (instance := options.get("instance")) not in (None, self.namespace):
+            other = await self._instances.of(instance)
+            options["instance"] = None
+            return await other.execute(what, input, wait_timeout=wait_timeout, **options)
         execution_id, command = start_command(what, input, options, self.owner, waits=True)
         watch = await self._feed.open(execution_id)
         try:

@@ -34,7 +34,7 @@ class MapOptions(TypedDict, total=False):
     `timeout` is one attempt's; how long the caller waits is `wait_timeout` elsewhere. `start_at`, or `delay` from now: not
     before then. `deadline`, a time or a duration from now: no run goes on past it. `execution_timeout`: of a whole run, from its
     first step. Times carry their offset from UTC. What is started inside a handler may not outlive the execution it belongs to.
-    `rate_limit`: of its steps' attempts.
+    `rate_limit`: of its steps' attempts. `instance`: another namespace than the client's, on the same server.
     """
 
     context: Mapping[str, Any] | None
@@ -65,6 +65,7 @@ class MapOptions(TypedDict, total=False):
     checkpoint_interval: Duration
     checkpoint_every: Literal["task", "never"]
     rate_limit: SaidRateLimit | None
+    instance: str | None
 
 
 class StartOptions(MapOptions, total=False):
@@ -79,7 +80,7 @@ class StartOptions(MapOptions, total=False):
 
 
 _NO_SETTINGS = frozenset(
-    {"context", "execution_id", "idempotency_key", "metadata", "config", "preset", "start_at", "delay", "deadline"}
+    {"context", "execution_id", "idempotency_key", "metadata", "config", "preset", "start_at", "delay", "deadline", "instance"}
 )
 
 
