@@ -151,7 +151,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),
-    "The client": ("Client", "Startable", "StartOptions", "Handle"),
+    "The client": ("Client", "Startable", "Returns", "StartOptions", "MapOptions", "Starting", "Handle"),
+    "Callers without a loop": ("connect_sync", "SyncClient", "SyncHandle"),
+    "Chains and closures": ("link", "Link", "Halt", "Continue", "ChainResult", "Closure", "AsyncClosure"),
     "All verbs on one object": ("Engine",),
     "Alerts": ("AlertCondition", "Alert"),
     "What comes back": (
@@ -166,7 +168,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
         "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
-        "ResourceUnavailable", "ExecutionCancelled",
+        "ResourceUnavailable", "ExecutionCancelled", "ChainError",
         "WorkerLost", "TaskTimeout", "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
         "AwaitTimeout", "Unavailable", "CorruptHistory",
     ),
@@ -232,11 +234,15 @@ def _name(name: str, home: ModuleType = esexec) -> list[str]:
     lines += [_code(_head(node)), "", markdown(ast.get_docstring(node))]
     if name == "EsexecError":
         lines += ["", "The tree is drawn in [errors](errors.md)."]
+    if name in BLOCKING:
+        return [*lines, "", f"Its methods are those of [`{BLOCKING[name]}`](#{BLOCKING[name].lower()})."]
     for method in node.body:
         if isinstance(method, Definition) and not method.name.startswith("_"):
             lines += _method(method)
     return lines
 
+
+BLOCKING = {"SyncClient": "Client", "SyncHandle": "Handle"}
 
 # What a client has by attributes; each is told like a class.
 PARTS: dict[str, Any] = {

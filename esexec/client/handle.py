@@ -174,12 +174,15 @@ class Starting(Coroutine[Any, Any, Handle[T]]):
         return self._coroutine.__await__()
 
     def send(self, value: Any) -> Any:
+        """As any coroutine has it."""
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
+        """As any coroutine has it."""
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
+        """As any coroutine has it."""
         self._coroutine.close()
 
     async def __aenter__(self) -> Handle[T]:

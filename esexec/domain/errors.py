@@ -154,8 +154,6 @@ class ChainError(ExecutionError):
     what the links gave that completed, by their ids.
     """
 
-    default_code = "chain_failed"
-
     def __init__(self, action: str, error: ErrorInfo, partial_results: dict[str, Any]) -> None:
         super().__init__(error.message, code=error.code, hint=error.hint)
         self.action, self.error, self.partial_results = action, error, partial_results

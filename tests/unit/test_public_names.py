@@ -6,7 +6,7 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-Alert AlertCondition
+Alert AlertCondition AsyncClosure ChainError ChainResult Closure Continue Halt Link MapOptions Returns Starting SyncClient SyncHandle
 AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
 EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType
 ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTotals ExecutionUpdate Executor Gantt Handle
@@ -16,7 +16,7 @@ RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequiremen
 Span StartOptions Startable StateView Step Subscription Task TaskProgress TaskResult TaskStatistics TaskStatus TaskTimeout
 TaskTotals TaskView TimelineEntry Unavailable Undo Undoings ValidationError Verification Worker WorkerLost WorkerResource
 WorkerResources WorkerSample
-classifier collect connect current_context local recovery remove_classifier resource task telemetry
+classifier collect connect connect_sync current_context link local recovery remove_classifier resource task telemetry
 """
 
 
