@@ -6,7 +6,8 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-Alert AlertCondition AsyncClosure ChainError ChainResult Closure Continue Halt Link MapOptions Returns Starting SyncClient SyncHandle
+Alert AlertCondition AsyncClosure ChainError ChainResult Closure Continue Halt Link MapOptions Returns Starting SyncClient
+SyncHandle
 AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
 EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType
 ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTotals ExecutionUpdate Executor Gantt Handle
