@@ -380,6 +380,11 @@ OF_FLOW_CONTROL: dict[str, Story] = {
 }
 
 OF_HANDLERS: dict[str, Story] = {
+    "unwanted": [
+        start("a", step("b", when="not ${steps.a.output.stop}"), step("c", "b"), step("d", params={"...": "${steps.a.output}"})),
+        completed("a", {"stop": True}),
+        completed("d", [1]),
+    ],
     "cached": [
         start("a", step("b", "a"), step("c", "b", task="book"), "d"),
         started("a", worker="w1"),

@@ -162,9 +162,8 @@ class LawOfSteps(Known):
         elif event["reason"] == "condition":
             ends = self.cancelled or self.failing
             unwanted = not ends and not self._is_wanted(event["step"])
-            self._must(
-                self.lives[event["because"]].unwanted if "because" in event else unwanted, "its condition holds, or all ends"
-            )
+            unwanted = self.lives[event["because"]].unwanted if "because" in event else unwanted
+            self._must(unwanted, f"the condition of {event['step']} holds, or all ends")
             life.unwanted = True
         life.settled, life.done = "skipped", event["reason"] == "recovery"
         life.undone = False

@@ -10,6 +10,7 @@ QUICK = {"initial_retry_delay_ms": 100, "jitter": 0.0, "max_retries": 1}
 _PARALLEL = {"parallel": True}
 _A = "${steps.a.output}"
 _DONE = "${steps.a.output.did}"
+_NOT = f"not {_DONE}"
 
 
 def _undone(id: str, *needs: str, **fields: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ PLANS: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = [
     ([step("a", timeout_growth=2.0), step("b", "a")], {}, QUICK | {"queue_timeout_ms": 700, "timeout_ms": 1000}),
     ([_undone("a"), step("b", "a"), step("c", "b")], {}, QUICK | {"queue_timeout_ms": 700, "enable_rollback": False}),
     (
-        [_undone("a"), step("b", "a", when=_DONE), _undone("c", "a", "b", when=f"not {_DONE}"), step("d", "c"), "e"],
+        [_undone("a"), step("b", "a", when=_DONE), _undone("c", "b", "a", when=_NOT), step("d", "c"), "e"],
         _PARALLEL,
         QUICK,
     ),
