@@ -199,21 +199,22 @@ class Client:
         if options.get("execution_id") is not None or options.get("instance") is not None:
             return Starting(self, None, self._start(what, input, options))
         execution_id = fresh_id()
-        return Starting(self, execution_id, self._start(what, input, {**options, "execution_id": execution_id}, is_orphan=True))
+        return Starting(self, execution_id, self._start(what, input, options, execution_id))
 
-    async def _start(self, what: Startable, input: Any, options: StartOptions, *, is_orphan: bool = False) -> Handle[Any]:
+    async def _start(self, what: Startable, input: Any, options: StartOptions, fresh: str | None = None) -> Handle[Any]:
+        """`fresh`: the execution's id, where the caller has not said one."""
         if options and (instance := options.get("instance")) not in (None, self.namespace):
             other = await self._instances.of(instance)
             options["instance"] = None
-            return await other._start(what, input, options, is_orphan=is_orphan)
-        execution_id, command = start_command(what, input, options, self.owner)
+            return await other._start(what, input, options)
+        execution_id, command = start_command(what, input, options, self.owner, execution_id=fresh)
         watch = await self._feed.open(execution_id)
         try:
             handle = await self._started(watch, command)
         finally:
             await self._feed.release(watch)
         handle._read = reader_of(what) if isinstance(what, Task) else None
-        handle._is_orphan = is_orphan and not handle.duplicate and command.idempotency_key is None
+        handle._is_orphan = fresh is not None and not handle.duplicate and command.idempotency_key is None
         return handle
 
     async def _started(self, watch: Watch, command: c.StartExecution) -> Handle:

@@ -85,14 +85,20 @@ _NO_SETTINGS = frozenset(
 
 
 def start_command(
-    what: Startable, input: Any, options: StartOptions, owner: str | None, *, waits: bool = False
+    what: Startable,
+    input: Any,
+    options: StartOptions,
+    owner: str | None,
+    *,
+    waits: bool = False,
+    execution_id: str | None = None,
 ) -> tuple[str, c.StartExecution]:
-    """The execution's id and the command. `waits`: the caller waits for its end.
+    """The execution's id and the command. `waits`: the caller waits for its end. `execution_id`: the id, unless options say one.
 
     Raises `ValidationError` (`PlanInvalid` for a mapping that is no plan).
     """
     given_id = options.get("execution_id")
-    execution_id = checked_id(given_id) if given_id else new_id()
+    execution_id = checked_id(given_id) if given_id else execution_id or new_id()
     plan, task, plan_id = _what(what)
     said = times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits)
     if options:

@@ -134,10 +134,12 @@ class LoopThread(Loop):
         loop, thread, self._thread = self._loop, self._thread, None
         if loop is None or thread is None or os.getpid() != self._pid:
             return
-        self.call(_cancel_all())
-        self._loop = None
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CLOSE_S)
+        try:
+            self.call(_cancel_all())
+        finally:
+            self._loop = None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_CLOSE_S)
         if not thread.is_alive():
             loop.close()
 

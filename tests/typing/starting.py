@@ -21,6 +21,10 @@ def count(name: str) -> int:
     return len(name)
 
 
+def named(what: esexec.Startable) -> esexec.Startable:
+    return what
+
+
 async def on_a_client(client: esexec.Client, plan: esexec.Plan) -> None:
     assert_type(await client.run(create, {"name": "n"}), Facility)
     assert_type(await client.run(count, {"name": "n"}), int)
