@@ -14,12 +14,12 @@ from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
 
-from esexec.client.errors import not_open
 from esexec.domain.errors import Unavailable, ValidationError
 
 T = TypeVar("T")
 
 _CLOSE_S = 10.0
+_OPEN = "with esexec.connect_sync(url) as client: …, or client.open()"
 
 
 class Loop:
@@ -51,7 +51,7 @@ class Loop:
     def _checked(self, awaitable: object) -> asyncio.AbstractEventLoop:
         try:
             if self._loop is None or self._loop.is_closed():
-                raise not_open()
+                raise ValidationError("the client is not open", code="not_open", hint=_OPEN)
             if os.getpid() != self._pid:
                 hint = "connections do not survive a fork: make a client in each process, after the fork"
                 raise ValidationError("this client belongs to another process", code="forked", hint=hint)
