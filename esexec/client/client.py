@@ -48,7 +48,7 @@ from esexec.client.times import patience
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
-from esexec.domain.errors import Conflict, EsexecError, NotConfirmed
+from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -267,11 +267,22 @@ class Client:
         return read(output) if isinstance(what, Task) and (read := reader_of(what)) is not None else output  # type: ignore[no-any-return]
 
     async def try_run(
-        self, what: Startable[T], params: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
+        self,
+        what: Startable[T],
+        params: Any = None,
+        *,
+        input: Any = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
     ) -> Ok[T] | Err:
-        """As `run`, but what it would raise of esexec is a value: `Ok(value)` or `Err(error)`, to be told apart by `match`."""
+        """As `run`, with the outcome as a value to match on: `Ok(value)`, or `Err(error)`, also of a start that was refused.
+
+        Raises `AwaitTimeout`, `NotConfirmed` and `Unavailable`: then there is no outcome as yet.
+        """
         try:
-            return Ok(await self.run(what, params, wait_timeout=wait_timeout, **options))
+            return Ok(await self.run(what, params, input=input, wait_timeout=wait_timeout, **options))
+        except (AwaitTimeout, NotConfirmed, Unavailable):
+            raise
         except EsexecError as error:
             return Err(error)
 

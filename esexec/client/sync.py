@@ -739,10 +739,19 @@ class SyncClient(BlockingClient):
         return self._loop.call(self._its.run(what, params, input=input, wait_timeout=wait_timeout, **options))
 
     def try_run(
-        self, what: Startable[T], params: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
+        self,
+        what: Startable[T],
+        params: Any = None,
+        *,
+        input: Any = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
     ) -> Ok[T] | Err:
-        """As `run`, but what it would raise of esexec is a value: `Ok(value)` or `Err(error)`, to be told apart by `match`."""
-        return self._loop.call(self._its.try_run(what, params, wait_timeout=wait_timeout, **options))
+        """As `run`, with the outcome as a value to match on: `Ok(value)`, or `Err(error)`, also of a start that was refused.
+
+        Raises `AwaitTimeout`, `NotConfirmed` and `Unavailable`: then there is no outcome as yet.
+        """
+        return self._loop.call(self._its.try_run(what, params, input=input, wait_timeout=wait_timeout, **options))
 
     @overload
     def map(
