@@ -215,6 +215,15 @@ async def test_a_start_that_is_given_up_is_cancelled(engine: Engine) -> None:
     assert (await unsure.value.handle.wait(wait_timeout=10)).status == "cancelled"
 
 
+async def test_a_start_is_a_coroutine(engine: Engine, gauge: Gauge) -> None:
+    """Whatever takes one takes it: tasks, groups of them, gather, a wait that is bounded."""
+    async with asyncio.TaskGroup() as group:
+        one = group.create_task(engine.client.start("double", {"x": 1}))
+    two, three = await asyncio.gather(engine.client.start("double", {"x": 2}), engine.client.start("double", {"x": 3}))
+    four = await asyncio.wait_for(engine.client.start("double", {"x": 4}), 10)
+    assert await engine.client.gather([one.result(), two, three, four], wait_timeout=10) == [2, 4, 6, 8]
+
+
 # Orphans ---------------------------------------------------------------------------------------------------------------
 
 
