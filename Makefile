@@ -37,7 +37,8 @@ bench: $(VENV)/.installed ## Measure the six workloads
 install: $(VENV)/.installed-dev ## Make .venv with everything a developer needs
 
 clean: ## Remove .venv and all caches; histories under .esexec stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
+		examples/node/node_modules tests/asyncapi/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

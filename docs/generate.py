@@ -17,8 +17,8 @@ sys.path.insert(0, str(REFERENCE.parents[1]))
 import esexec  # noqa: E402  # this very clone, not what may be installed
 import projections  # noqa: E402
 from docs import lives, questions  # noqa: E402
-from docs.source import cell, definition, markdown, said, table, tree_of  # noqa: E402
-from esexec import cloudevents  # noqa: E402
+from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
+from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
@@ -37,6 +37,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "python.md": python_page(),
         questions.PAGE: questions.queries_page(),
         lives.PAGE: lives.lifecycle_page(),
+        **{REFERENCE / "schemas" / name: text for name, text in protocol.files(esexec.__version__).items()},
     }
 
 
@@ -98,7 +99,7 @@ def events_page() -> str:
     for title, prefixes in SECTIONS.items():
         lines += ["", f"## {title}"]
         for kind in event_types():
-            name = str(kind.__struct_config__.tag)
+            name = tag_of(kind)
             if name in told or not name.startswith(prefixes):
                 continue
             told.add(name)
@@ -123,8 +124,7 @@ def events_page() -> str:
 def event_types() -> list[Any]:
     """The classes of all events, in the order of their file."""
     kinds: list[Any] = [kind for kind in vars(events).values() if inspect.isclass(kind) and issubclass(kind, events._Event)]
-    told = (kind for kind in kinds if kind.__name__[0] != "_")
-    return sorted(told, key=lambda kind: events.TYPES.index(str(kind.__struct_config__.tag)))
+    return sorted((kind for kind in kinds if kind.__name__[0] != "_"), key=lambda kind: events.TYPES.index(tag_of(kind)))
 
 
 def _event(name: str, kind: Any) -> list[str]:

@@ -8,16 +8,9 @@ import msgspec
 
 import esexec
 from docs.source import fields_of, markdown, table
+from esexec.protocol import questions
 from projections import service
-from projections.asks import AlertsPage, AskStatus, ExecutionsPage, Projections, TasksPage
 
-ANSWERS: dict[str, Any] = {
-    "executions.list": ExecutionsPage,
-    "tasks.list": TasksPage,
-    "alerts.list": AlertsPage,
-    service.STATUS: Projections,
-}
-"""What is answered where the function has it as JSON already."""
 IN_PYTHON = {
     "executions.list": "`client.executions.list`, `recent` and `by_plan`",
     "executions.count": "`client.executions.counts`",
@@ -54,14 +47,6 @@ def queries_page() -> str:
     for kind in sorted(structs(), key=lambda one: one.__name__):
         lines += _struct(kind)
     return "\n".join(lines) + "\n"
-
-
-def questions() -> dict[str, tuple[type[Any], Any]]:
-    """By the name of every question that is built in, what is asked, and the type of the answer."""
-    found: dict[str, tuple[type[Any], Any]] = {service.STATUS: (AskStatus, ANSWERS[service.STATUS])}
-    for group in (value for name, value in vars(service).items() if name.startswith("OF_")):
-        found |= {name: (ask, ANSWERS.get(name) or get_type_hints(answer)["return"]) for name, (ask, answer) in group.items()}
-    return found
 
 
 def structs() -> set[type[Any]]:

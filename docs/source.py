@@ -80,3 +80,8 @@ def table(fields: list[Said]) -> list[str]:
     """Fields as a table."""
     lines = ["", "| field | type | default |", "| --- | --- | --- |"]
     return lines + [f"| `{one.name}` | `{cell(one.kind)}` | {default(one.value)} |" for one in fields]
+
+
+def tag_of(kind: Any) -> str:
+    """The name on the wire of a class of events."""
+    return str(kind.__struct_config__.tag)

@@ -56,6 +56,24 @@ def connect_sync(
     return SyncClient(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
 
 
+def connect_sync(
+    url: str | None = None,
+    *,
+    namespace: str = "default",
+    actor: str | None = None,
+    owner: str | None = None,
+    patience: float = 0.0,
+    planner: Planner | None = None,
+    **auth: Unpack[Auth],
+) -> SyncClient:
+    """As `connect`, for callers without a loop: `with esexec.connect_sync(url) as client: client.run("task", {…})`.
+
+    Everything that is awaited of the other is simply called; a loop runs in a thread of its own. Without a block: `open()`, and
+    `close()` in the end.
+    """
+    return SyncClient(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
+
+
 @asynccontextmanager
 async def local(
     *,

@@ -6,7 +6,7 @@ means "not (yet)". `task_id` is the step's id; `tool` and `result` of the docume
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -20,6 +20,16 @@ from esexec.domain.outcome import Ok as Ok
 from esexec.domain.outcome import T as T
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 from esexec.views import ExecutionMetrics, TimelineEntry
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+"""What a task returns, where it is known."""
 
 
 class ExecutionStatus(StrEnum):

@@ -175,7 +175,7 @@ class EventFeed:
             said = self._read(found)
             self._sequence, self._time = found.sequence, said.time
             self.position = said.position if await self._is_of_this_log(said) else await self._behind(found.sequence)
-        self._known = True
+        self._known, self._error = True, ""
 
     def _read(self, found: Message) -> Position:
         try:

@@ -132,4 +132,6 @@ class MemoryStore(Store):
     def lock(self, name: str) -> bool:
         return True
 
+    def unlock(self, name: str) -> None: ...
+
     def close(self) -> None: ...

@@ -107,10 +107,11 @@ class Outbox:
         )
         subject = self._outside.subjects.alert(alert.alert_id)
         ack = await self._outside.publisher.store(subject, _encode(alert), headers)
+        is_last = self._last.pop(alert.alert_id, None) is last  # else all began anew meanwhile: then it is looked at again
         if ack.error is None:
-            self._last[alert.alert_id] = Last(ack.seq, alert, ours=True)
+            if is_last:
+                self._last[alert.alert_id] = Last(ack.seq, alert, ours=True)
             return True
-        del self._last[alert.alert_id]
         if ack.error.err_code in WRONG_SEQUENCE:  # somebody was here, perhaps this very process
             return await self._tell(alert)
         logger.warning("alert %s cannot be told: %s", alert.alert_id, ack.error.description)

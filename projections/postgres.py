@@ -18,6 +18,8 @@ from projections.view import Store, View
 
 _CONNECTIONS = 8
 _NAME_CHARS = 63
+_MAKING = "/making"
+"""The lock of who makes tables; not the name of a view."""
 
 
 class PostgresView(SqlView, PostgresTrackingRecorder):
@@ -93,16 +95,27 @@ class PostgresStore(Store):
     def _make_schema(self) -> None:
         schema = sql.Identifier(self._schema)
         live = "CREATE TABLE IF NOT EXISTS {}.esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)"
+        with self._making() as connection:
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+            connection.execute(sql.SQL(live).format(schema))
+
+    @contextmanager
+    def _making(self) -> Iterator[psycopg.Connection[Any]]:
+        """Nobody else makes anything in this schema meanwhile: `IF NOT EXISTS` does not hold between two who do so at once."""
         try:
             with psycopg.connect(self._url, autocommit=True) as connection:
-                connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-                connection.execute(sql.SQL(live).format(schema))
+                connection.execute("SELECT pg_advisory_lock(%s)", (self._number_of(_MAKING),))
+                yield connection
         except psycopg.Error as error:
             raise OperationalError(error) from error
 
+    def _number_of(self, lock: str) -> int:
+        return int.from_bytes(sha256(f"{self._schema}/{lock}".encode()).digest()[:8], "big", signed=True)
+
     def view(self, name: str, tables: Sequence[Table]) -> View:
         view = PostgresView(self._datastore, name, tables)
-        view.create_table()
+        with self._making():
+            view.create_table()
         return view
 
     def live(self, projection: str) -> str:
@@ -125,15 +138,24 @@ class PostgresStore(Store):
             view.drop(cursor)
 
     def lock(self, name: str) -> bool:
-        number = int.from_bytes(sha256(f"{self._schema}/{name}".encode()).digest()[:8], "big", signed=True)
         try:
             with self._holding:
                 if self._holder is None or self._holder.closed:
                     self._holder = psycopg.connect(self._url, autocommit=True)
-                row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+                row = self._holder.execute("SELECT pg_try_advisory_lock(%s)", (self._number_of(name),)).fetchone()
         except psycopg.Error as error:
             raise OperationalError(error) from error
         return bool(row is not None and row[0])
+
+    def unlock(self, name: str) -> None:
+        try:
+            with self._holding:
+                while self._holder is not None and not self._holder.closed:  # it is held as often as it was taken
+                    row = self._holder.execute("SELECT pg_advisory_unlock(%s)", (self._number_of(name),)).fetchone()
+                    if row is None or not row[0]:
+                        break
+        except psycopg.Error as error:
+            raise OperationalError(error) from error
 
     def close(self) -> None:
         if self._holder is not None:

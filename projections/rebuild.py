@@ -4,7 +4,7 @@ Both are compared by the hash of their content as of one position; where they di
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -41,13 +41,14 @@ async def rebuild(
     *,
     into: str | None = None,
     swap: bool = False,
+    others: Iterable[type[Projection]] = (),
     told: Progress = lambda position, goal: None,
 ) -> Rebuilt:
     """Make it from the log's first commit on. Without `into` the new one answers if it is equal to the old one, or in any case
-    with `swap`; with `into` it is kept under that name, and answers only with `swap`.
+    with `swap`; with `into` it is kept under that name, and answers only with `swap`. `others`: whose views stay what they are.
 
-    Raises `ProjectionFailed`, `Unavailable`, and ValidationError if `into` is the one that answers (`name_taken`), or no name
-    (`bad_name`).
+    Raises `ProjectionFailed`, `Unavailable`, and ValidationError if `into` is the one that answers, or another projection's, or
+    somebody makes it just now (`name_taken`), or is no name (`bad_name`).
     """
     if into is not None and not is_name(into):
         raise ValidationError(f"{into[:80]!r} is no name for a view", code="bad_name", hint=NAMES)
@@ -55,6 +56,30 @@ async def rebuild(
     name = into if into is not None else (kind.view_name() if old_name != kind.view_name() else f"{kind.view_name()}_b")
     if name == old_name:
         raise ValidationError(f"{name} is the one that answers", code="name_taken", hint="give another name, or none")
+    for other in others:
+        if other.view_name() != kind.view_name() and name in (other.view_name(), live_view(other, store)):
+            raise ValidationError(f"{name} is a view of {other.name}", code="name_taken", hint="give another name, or none")
+    making = f"{name}.made"  # no view is called so
+    if not await asyncio.to_thread(store.lock, making):
+        raise ValidationError(f"{name} is being made by somebody else", code="name_taken", hint="wait for that, or give a name")
+    try:
+        return await _made(kind, store, source, log, old_name, name, swap=swap, if_equal=into is None, told=told)
+    finally:
+        await asyncio.to_thread(store.unlock, making)
+
+
+async def _made(
+    kind: type[Projection],
+    store: Store,
+    source: Source,
+    log: Log,
+    old_name: str,
+    name: str,
+    *,
+    swap: bool,
+    if_equal: bool,
+    told: Progress,
+) -> Rebuilt:
     old = await asyncio.to_thread(store.view, old_name, kind.tables)
     new = await asyncio.to_thread(store.view, name, kind.tables)
     await asyncio.to_thread(new.clear)
@@ -64,7 +89,7 @@ async def rebuild(
     goal, wanted = await asyncio.to_thread(_as_it_is, old)
     await building.go_to(goal)
     equal = (await asyncio.to_thread(new.content_hash)) == wanted if goal else None
-    swapped = swap or (into is None and equal is not False)
+    swapped = swap or (if_equal and equal is not False)
     if swapped:
         await asyncio.to_thread(store.swap, kind.view_name(), name)
     position = building.position

@@ -141,7 +141,7 @@ class Projector(Role):
         self._url, self._auth, self._where = url, auth, store
         self._subjects = Subjects(namespace)
         wanted = [name for name in only if name != FEED]
-        self._kinds = kinds_of(include, wanted) if wanted or not only else []
+        self._kinds = kinds_of(include, wanted, besides=[FEED]) if wanted or not only else []
         self._tells = not only or FEED in only
         self.feed: EventFeed | None = None
         self._stack = AsyncExitStack()
@@ -152,6 +152,11 @@ class Projector(Role):
     def name(self) -> str:
         """How this process calls itself."""
         return HOST
+
+    @property
+    def kept(self) -> list[str]:
+        """The names of all that it keeps, and `feed` if it tells that."""
+        return [*self.runners, *([FEED] if self._tells else [])]
 
     async def start(self) -> None:
         """Connect, go on where the views are, and answer from now on."""
@@ -201,8 +206,10 @@ class Projector(Role):
         await asyncio.gather(*(reached(one) for one in (all_ if self.feed is None else [*all_, self.feed])))
 
 
-def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ()) -> list[type[Projection]]:
-    """The built-in projections and these, or of all of them those with these names.
+def kinds_of(
+    include: Iterable[type[Projection]] = (), only: Sequence[str] = (), *, besides: Sequence[str] = ()
+) -> list[type[Projection]]:
+    """The built-in projections and these, or of all of them those with these names. `besides`: what else could be named.
 
     Raises ValidationError (`bad_projection`, `name_taken`, `no_projection`).
     """
@@ -213,9 +220,8 @@ def kinds_of(include: Iterable[type[Projection]] = (), only: Sequence[str] = ())
     if len({*names, FEED}) <= len(names):
         raise ValidationError(f"two projections have one name: {sorted(names)}", code="name_taken", hint="rename yours")
     if unknown := sorted(set(only) - set(names)):
-        raise ValidationError(
-            f"no projection is named {', '.join(unknown)}", code="no_projection", hint=f"there are {', '.join(names)}"
-        )
+        there = ", ".join([*names, *besides])
+        raise ValidationError(f"no projection is named {', '.join(unknown)}", code="no_projection", hint=f"there are {there}")
     return [kind for kind in kinds if not only or kind.name in only]
 
 

@@ -66,6 +66,10 @@ class Runner:
         self._moved, self._swap_looked_for = asyncio.Event(), 0.0
         self._stands_at, self._tick_at = 0, 0.0
         self._coming: asyncio.Task[Page] | None = None
+        self._seen: tuple[int, datetime | None] = (0, None)
+        """The position that was told last, and its time."""
+        self._rewound = False
+        """The view is of another log, and to be emptied."""
 
     def _opened(self) -> Projection:
         projection = self._kind(self._store.view(self._live(), self._kind.tables))
@@ -82,10 +86,13 @@ class Runner:
         return self.projection.view
 
     def status(self) -> ProjectionStatus:
-        """How it is now. In `standby` the position is what the view says."""
-        witness = self.view.witness
-        position = self.view.position // EVENTS_PER_POSITION
-        time = datetime.fromisoformat(witness.time) if witness is not None else None
+        """How it is now, by what the view says; where its database does not answer, by what that said last."""
+        if self.state != "retrying":
+            with suppress(PersistenceError):
+                witness = self.view.witness
+                time = datetime.fromisoformat(witness.time) if witness is not None else None
+                self._seen = self.view.position // EVENTS_PER_POSITION, time
+        position, time = self._seen
         lag, lag_ms = lag_of(self._source, position, time)
         return ProjectionStatus(
             name=self.name,
@@ -105,14 +112,16 @@ class Runner:
         return await self._source.head()
 
     async def reached(self, position: int) -> None:
-        """Returns once the view has this position in it, or never will: it has failed."""
-        while self.position < position and self.state != "failed":
+        """Returns once the view has this position in it; or where it has failed, and no other process has come there."""
+        while self.position < position:
             if self.state == "working":
                 await self._moved.wait()
                 continue
             await asyncio.sleep(_LOOK_FOR_POSITION_S)
             with suppress(PersistenceError):  # another process may work
                 self.position = await asyncio.to_thread(lambda: self.view.position) // EVENTS_PER_POSITION
+            if self.state == "failed":
+                return
 
     # The loop --------------------------------------------------------------------------------------------------------------
 
@@ -130,6 +139,9 @@ class Runner:
             self._let_go()
             try:
                 await self._locked()
+                if self._rewound:
+                    await _whole(asyncio.to_thread(self.view.clear))
+                    self._rewound = False
                 await self._checked()
                 await self.projection.begin()
                 while True:
@@ -138,7 +150,7 @@ class Runner:
             except Rewound as error:
                 logger.warning("%s is made anew: %s", self.name, error)
                 self.projection.forget()
-                await _whole(asyncio.to_thread(self.view.clear))
+                self._rewound = True
             except Swapped:
                 pass
             except IntegrityError:
@@ -154,6 +166,8 @@ class Runner:
                 self._error = str(error) if isinstance(error, ProjectionFailed) else repr(error)
                 logger.error("%s: %s", self.name, self._error, exc_info=error.__cause__ or error)
                 self._stumble("failed")
+                with suppress(PersistenceError):
+                    await asyncio.to_thread(self._store.unlock, self._kind.view_name())  # perhaps another has better code
                 raise
 
     def _stumble(self, state: State) -> None:
@@ -164,8 +178,8 @@ class Runner:
 
     async def _locked(self) -> None:
         while not await asyncio.to_thread(self._store.lock, self._kind.view_name()):
-            self.state = "standby"
             await self._follow_swap()
+            self.state, self._error = "standby", ""
             await asyncio.sleep(_LOOK_FOR_LOCK_S)
 
     async def _checked(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from eventsourcing.persistence import PersistenceError
 
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.nats.services import Answerer
@@ -80,7 +81,7 @@ class Questions:
         return answered
 
     async def _status(self, ask: AskStatus) -> Projections:
-        said = [await asyncio.to_thread(runner.status) for runner in self._runners.values()]
+        said = await asyncio.gather(*(asyncio.to_thread(runner.status) for runner in self._runners.values()))
         return Projections(projections=[*said, *([self._feed.status()] if self._feed is not None else [])])
 
 
@@ -88,7 +89,11 @@ def _asking(runner: Runner, answer: Callable[[View, Any], Any]) -> Callable[[Any
     async def asked(ask: Ask) -> Any:
         if ask.after:
             await _reached(runner, ask.after)
-        return await asyncio.to_thread(answer, runner.view, ask)
+        try:
+            return await asyncio.to_thread(answer, runner.view, ask)
+        except PersistenceError as error:
+            message = f"the database of {runner.name} does not answer: {error}"
+            raise Unavailable(message, code="no_database", hint="`esexec projection ls` tells how it is; ask again") from error
 
     return asked
 

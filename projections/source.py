@@ -75,7 +75,8 @@ class Source(Protocol):
     """See the module."""
 
     async def page(self, after: int, most: int) -> Page:
-        """What is behind a position, at most so many commits; waits until there is something. Raises `Unavailable`, `Rewound`."""
+        """What is behind a position, at most so many commits; waits until there is something, or `losses` have
+        become more. Raises `Unavailable`, `Rewound`."""
         ...
 
     async def head(self) -> int:
@@ -93,7 +94,8 @@ class Source(Protocol):
 
     @property
     def losses(self) -> int:
-        """How often the server was lost. What is read after one more may be of another log."""
+        """How often the server was lost, or the log went on from an earlier place. What is read after one more may be of another
+        log."""
         ...
 
 
@@ -126,7 +128,9 @@ class JetStreamSource:
         return self._losses
 
     def _lost(self) -> None:
+        """What is known may be of another log."""
         self._losses += 1
+        self._heard = self._head = 0
         self._kept.clear()
 
     async def _hear(self, message: Heard) -> None:
@@ -134,7 +138,7 @@ class JetStreamSource:
         if not position:
             return  # somebody published it; the server repeated nothing
         if position <= self._heard:
-            self._kept.clear()  # the log goes on from an earlier place
+            self._lost()  # the log goes on from an earlier place
         self._heard = position
         self._kept[position] = Message(message.subject, position, message.data)
         if len(self._kept) > _KEPT:
@@ -158,9 +162,11 @@ class JetStreamSource:
         news.set()
 
     async def page(self, after: int, most: int) -> Page:
-        look_at = _now() + _LOOK_AGAIN_S
+        look_at, losses = _now() + _LOOK_AGAIN_S, self._losses
         while True:
             news = self._news
+            if losses != self._losses:
+                return Page([], after)  # who reads has to look whether this is still the log
             if after + 1 in self._kept:
                 return self._of_kept(after, most)
             if after < self.heard and (page := await self._read(after, most)) is not None:
@@ -198,8 +204,8 @@ class JetStreamSource:
         heard = self._heard
         head = await self.head()
         if head < heard:  # the log goes on from an earlier place
-            self._kept.clear()
-            self._heard = head
+            self._lost()
+            self._head = head
         if head < after:
             raise Rewound(f"the log ends at {head}, and {after} was read")
         return head

@@ -127,6 +127,10 @@ class SqliteStore(Store):
         self._locks[name] = file
         return True
 
+    def unlock(self, name: str) -> None:
+        if (file := self._locks.pop(name, None)) is not None:
+            os.close(file)
+
     def close(self) -> None:
         for file in self._locks.values():
             os.close(file)

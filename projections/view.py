@@ -154,4 +154,8 @@ class Store(ABC):
         """Take a lock that one process has at a time, until it closes the store or ends: whether we have it (by now)."""
 
     @abstractmethod
+    def unlock(self, name: str) -> None:
+        """Give a lock back that we have; others may have it."""
+
+    @abstractmethod
     def close(self) -> None: ...

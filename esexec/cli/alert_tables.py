@@ -9,6 +9,7 @@ from rich.text import Text
 from esexec.cli.terminal import columns, text
 from esexec.domain.alerts import Alert
 from esexec.domain.kept_alerts import KeptAlert
+from projections.asks import AlertsPage
 from projections.timeline import duration
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _DIM = "bright_black"
 
 
-def of_set(found: "Shown") -> RenderableType:
+def of_set(found: "Shown", width: int) -> RenderableType:
     """What is set, what is open of it, and below that each that is open."""
     if not found.alerts:
         return text("no alerts")
@@ -60,17 +61,18 @@ def _words(kept: KeptAlert) -> str:
     return f"{limit}{held}{whose}{source}{each}{window}"
 
 
-def of_told(found: list[Alert]) -> RenderableType:
+def of_told(page: AlertsPage, width: int) -> RenderableType:
     """What was told, line by line."""
-    if not found:
+    if not page.items:
         return text("no alerts")
     rows = []
-    for alert in found:
+    for alert in page.items:
         over = alert.resolved_at
         took = "open" if over is None else f"over after {duration((over - alert.triggered_at).total_seconds() * 1000)}"
         style = "red" if over is None else ""
         rows.append((_when(alert), text(alert.alert_id), text(took, style or _DIM), text(alert.message, style)))
-    return columns(*rows)
+    more = [text(f"more with --cursor {page.cursor}", _DIM)] if page.cursor else []
+    return Group(columns(*rows), *more)
 
 
 def _when(alert: Alert) -> Text:

@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 from esexec.cli.call import Call
-from esexec.cli.lists import WatchOption, watched
+from esexec.cli.lists import WatchOption, read_since, watched
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.domain.alerts import METRICS, Alert
@@ -110,18 +110,25 @@ async def history(
     is_open: Annotated[bool, typer.Option("--open", help="Only what holds now.")] = False,
     alert: Annotated[str | None, typer.Option("--alert", metavar="ID", help="Only of this alert.")] = None,
     execution: Annotated[str | None, typer.Option("--execution", metavar="ID", help="Only of this execution.")] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1_000, help="So many, the last ones.")] = 20,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME|AGE", help="Triggered since then, or so long ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME|AGE", help="Triggered before.")] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="So many; the rest by the cursor.")] = 20,
+    cursor: Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="What follows upon an earlier answer.")] = None,
     watch: WatchOption = False,
 ) -> None:
     """Tell what was triggered, the last first. Needs running projections."""
-    said = {"alert_id": alert, "execution_id": execution, "state": "triggered" if is_open else None}
+    said: dict[str, Any] = {
+        "alert_id": alert,
+        "execution_id": execution,
+        "state": "triggered" if is_open else None,
+        "cursor": cursor,
+    }
+    said |= {"since": read_since(since, "--since"), "until": read_since(until, "--until")}
     conditions: dict[str, Any] = {name: value for name, value in said.items() if value is not None} | {"limit": limit}
 
     from esexec.cli.alert_tables import of_told
 
     async with call.client(asks=True) as (client, _):
-
-        async def looked() -> list[Alert]:
-            return (await client.alerts.history(**conditions)).items
-
-        await watched(call, looked, of_told, watch)
+        await watched(call, lambda: client.alerts.history(**conditions), of_told, watch)

@@ -18,6 +18,7 @@ from esexec.cli import (
     look,
     plans,
     projection,
+    protocol,
     roles,
     run,
     start,
@@ -58,6 +59,7 @@ for verbs in (
     alerts,
     configure,
     projection,
+    protocol,
     roles,
 ):
     verbs.register(app)

@@ -1,17 +1,17 @@
 """`esexec events`: what the public feed holds, and what comes."""
 
-import re
-from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from esexec.cli.call import Call
-from esexec.cli.given import read_duration, read_time
+from esexec.cli.lists import read_since
 from esexec.cli.verb import verb
 from esexec.cloudevents import CloudEvent, document
-from esexec.domain.durations import milliseconds
-from esexec.world import now
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def register(app: typer.Typer) -> None:
@@ -30,26 +30,29 @@ async def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until interrupted.")] = False,
 ) -> None:
     """Tell the events of the namespace from the public feed (kept for 7 days). With --json one CloudEvent per line."""
+    begin: datetime | Literal["beginning"] = read_since(since, "--since") or "beginning"
     async with call.client(asks=True) as (client, _):
-        async for event in client.events(_since(since), types=types or (), execution_id=execution_id, follow=follow):
+        async for event in client.events(begin, types=types or (), execution_id=execution_id, follow=follow):
             if call.json:
                 call.line(document(event))
             else:
                 _tell(event)
 
 
-def _since(said: str | None) -> datetime | Literal["beginning"]:
-    if said is None:
-        return "beginning"
-    if re.match(r"\d{4}-", said):
-        return read_time(said, "--since")
-    return now() - timedelta(milliseconds=milliseconds(read_duration(said), name="--since") or 0)
-
-
 def _tell(event: CloudEvent) -> None:
-    from esexec.cli.terminal import columns, show, terminal, text
+    from esexec.cli.terminal import show, terminal
 
-    when = text(f"{event.time:%Y-%m-%d %H:%M:%S}", "bright_black")
+    console = terminal()
+    show(console, line(event, console.width))
+
+
+def line(event: CloudEvent, width: int) -> "RenderableType":
+    """One event; on a narrow terminal without its date and its type, which the words say as well."""
+    from esexec.cli.terminal import WIDE_COLUMNS, columns, text
+
     bad = event.type.endswith((".failed", ".timed_out", ".deadline_exceeded"))
     words = text(event.data.description, "red" if bad else "")
-    show(terminal(), columns((when, text(f"{event.subject:<32}"), text(f"{event.type:<26}", "bright_black"), words)))
+    if width < WIDE_COLUMNS:
+        return columns((text(f"{event.time:%H:%M:%S}", "bright_black"), text(f"{event.subject:<20}"), words))
+    when = text(f"{event.time:%Y-%m-%d %H:%M:%S}", "bright_black")
+    return columns((when, text(f"{event.subject:<32}"), text(f"{event.type:<26}", "bright_black"), words))

@@ -81,8 +81,9 @@ def read_time(text: str, option: str) -> datetime:
     return time
 
 
-def read_moment(text: str, since: datetime, option: str) -> datetime:
-    """A time in the life of what began at `since`: a time of day is the first such moment in it, in UTC.
+def read_moment(text: str, since: datetime, until: datetime, option: str) -> datetime:
+    """A time in the life of what began at `since`: a time of day is the first such moment in it, in UTC; where that would be
+    after `until`, the one before it began.
 
     Without a fraction it is the end of that second: what is shown as of 12:03:07 had happened by then.
     """
@@ -90,7 +91,8 @@ def read_moment(text: str, since: datetime, option: str) -> datetime:
     time = read_time(f"{begin:%Y-%m-%d}T{text}Z" if of_day else text, option)
     if "." not in text:
         time += timedelta(seconds=1, microseconds=-1)
-    return time + timedelta(days=1) if of_day and time < begin else time
+    next_day = time + timedelta(days=1)
+    return next_day if of_day and time < begin and next_day <= until else time
 
 
 def read_deadline(text: str, option: str) -> datetime | str | float:

@@ -11,6 +11,7 @@ from esexec.cli.given import ExecutionIdArgument, read_moment
 from esexec.cli.verb import verb
 from esexec.domain.errors import ValidationError
 from esexec.domain.past import as_of
+from esexec.world import now
 from projections.timeline import timeline
 
 
@@ -47,7 +48,7 @@ async def show(
         raise ValidationError("give either --at or --version", code="usage", hint="esexec show --help")
     async with call.client() as (client, _):
         commits = await client.history(execution_id)
-        time = None if at is None else read_moment(at, commits[0].time, "--at")
+        time = None if at is None else read_moment(at, commits[0].time, now(), "--at")
         result = await client.get_or_raise(execution_id, version=version, at=time)
     entries = [entry for entry in timeline(as_of(commits, version=version, at=time)) if entry.actor is not None]
     if call.json:

@@ -91,7 +91,8 @@ async def rebuild(
     from projections.rebuild import rebuild as make
     from projections.role import kinds_of, reading
 
-    [kind] = kinds_of(included(include), [name])
+    modules = included(include)
+    [kind] = kinds_of(modules, [name])
     began = datetime.now(UTC)
     async with (
         call.reach(new_store=False) as server,
@@ -111,6 +112,7 @@ async def rebuild(
                 room.log,
                 into=into,
                 swap=swap,
+                others=kinds_of(modules),
                 told=lambda position, goal: bar.update(task, completed=position, total=goal),
             )
     if call.json:

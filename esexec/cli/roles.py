@@ -91,8 +91,8 @@ async def projections(
             include=included(include),
             only=only or (),
         )
-        await _up(call, server, stack, role)
-        _ready(call, server, {"projector": role.name, "projections": list(role.runners)})
+        await _up(call, server, stack, role, "the database of read models")
+        _ready(call, server, {"projector": role.name, "projections": role.kept})
         await asyncio.Event().wait()
 
 
@@ -115,8 +115,8 @@ async def dev(
         decider = Executor(server.url, namespace=call.namespace)
         await _up(call, server, stack, decider)
         keeper = Projector(server.url, namespace=call.namespace, store=call.views, include=kinds)
-        await _up(call, server, stack, keeper)
-        roles: dict[str, Any] = {"executor": decider.name, "projections": list(keeper.runners)}
+        await _up(call, server, stack, keeper, "the database of read models")
+        roles: dict[str, Any] = {"executor": decider.name, "projections": keeper.kept}
         if found or others["strategies"]:
             role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
             await _up(call, server, stack, role)
@@ -131,13 +131,13 @@ def _beside_tasks(places: Iterable[str]) -> _BesideTasks:
     return {"strategies": [*collect_strategies(places).values()], "resources": [*collect_resources(places).values()]}
 
 
-async def _up(call: Call, server: Server, stack: AsyncExitStack, role: Role) -> None:
+async def _up(call: Call, server: Server, stack: AsyncExitStack, role: Role, waits_for: str = "an executor") -> None:
     """Start a role, and drain it with the stack. Waits for the server and says what else it waits for, each once."""
     if server.store is None:
         probe = connect(server.url, name="esexec-cli", patience=_FOR_EVER_S)
         connection = await _telling(call, f"waiting for the NATS server at {server.place}", probe)
         await connection.close()
-    await _telling(call, "waiting for an executor", stack.enter_async_context(role))
+    await _telling(call, f"waiting for {waits_for}", stack.enter_async_context(role))
 
 
 async def _telling(call: Call, words: str, starting: Coroutine[Any, Any, T]) -> T:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 import typer
 
 from esexec.cli.call import Call
-from esexec.cli.lists import WatchOption, read_since, watched
+from esexec.cli.lists import WatchOption, read_plan_id, read_since, watched
 from esexec.cli.verb import verb
 from esexec.domain.errors import ValidationError
 from projections.statistics_asks import By, ExecutionStatistics, ExecutionTotals, TaskBy, TaskStatistics, TaskTotals, Undoings
@@ -21,7 +21,8 @@ _WELL: Final = 0.99
 _HARDLY: Final = 0.9
 _FAILURES: Final = 10
 _STYLES: Final = {"completed": "", "failed": "red", "rolled_back": "yellow"}
-_HEADS: Final = ("success", "mean", "p50", "p95", "p99", "retries")
+_SPARED: Final = ("completed", "mean")
+"""Columns that a narrow terminal is not shown."""
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +44,7 @@ async def stats(
     """Tell how executions went, or with --tasks their steps: how many, how they ended, how long they took."""
     if tasks and plan is not None:
         raise ValidationError("figures of steps are not told by plan", code="usage", hint="without --plan, or without --tasks")
-    said: dict[str, Any] = {"name": name, "plan_id": plan, "by": _read_by(by, tasks)}
+    said: dict[str, Any] = {"name": name, "plan_id": read_plan_id(plan), "by": _read_by(by, tasks)}
     said |= {"since": read_since(since, "--since"), "until": read_since(until, "--until")}
     given: Any = {key: value for key, value in said.items() if value is not None}
     async with call.client(asks=True) as (client, _):
@@ -51,7 +52,7 @@ async def stats(
         async def ask() -> Any:
             return await (client.task_stats(**given) if tasks else client.stats(**given))
 
-        await watched(call, ask, _picture_of_tasks if tasks else _picture_of_executions, watch)
+        await watched(call, ask, picture_of_tasks if tasks else picture_of_executions, watch)
 
 
 def _read_by(by: str | None, tasks: bool) -> str | None:
@@ -64,7 +65,8 @@ def _read_by(by: str | None, tasks: bool) -> str | None:
 # What is shown -------------------------------------------------------------------------------------------------------------
 
 
-def _picture_of_executions(found: ExecutionStatistics) -> "RenderableType":
+def picture_of_executions(found: ExecutionStatistics, width: int) -> "RenderableType":
+    """How executions went, on so many columns."""
     rollbacks = found.rollbacks
     rolled_back = _counted({"wholly": rollbacks.completed, "in part": rollbacks.partial})
     facts = [
@@ -76,10 +78,12 @@ def _picture_of_executions(found: ExecutionStatistics) -> "RenderableType":
         ("  by step", _text("; ".join(f"{name}: {_undone(steps)}" for name, steps in _most(rollbacks.by_step)))),
         ("failed of", _text(_counted(dict(_most(found.failures))), "red")),
     ]
-    return _picture(found, facts, {name: _line(one, one.average_execution_time_ms) for name, one in found.groups.items()})
+    lines = {name: _line(one, one.average_execution_time_ms) for name, one in found.groups.items()}
+    return _picture(found, facts, lines, width)
 
 
-def _picture_of_tasks(found: TaskStatistics) -> "RenderableType":
+def picture_of_tasks(found: TaskStatistics, width: int) -> "RenderableType":
+    """How steps went, on so many columns."""
     answers = _spread(None, found.answer_p50_ms, found.answer_p95_ms, found.answer_p99_ms)
     retries = f"{found.retries:,}, {found.average_retries:.2f} each" if found.retries and found.average_retries else ""
     facts = [
@@ -92,11 +96,15 @@ def _picture_of_tasks(found: TaskStatistics) -> "RenderableType":
         ("rolled back", _text(_undone(found.undoings))),
         ("failed of", _text(_counted(dict(_most(found.failures))), "red")),
     ]
-    return _picture(found, facts, {name: _line(one, one.average_duration_ms) for name, one in found.groups.items()})
+    lines = {name: _line(one, one.average_duration_ms) for name, one in found.groups.items()}
+    return _picture(found, facts, lines, width)
 
 
 def _picture(
-    found: ExecutionStatistics | TaskStatistics, facts: "Iterable[tuple[str, Text]]", lines: "Mapping[str, tuple[Text, ...]]"
+    found: ExecutionStatistics | TaskStatistics,
+    facts: "Iterable[tuple[str, Text]]",
+    lines: "Mapping[str, dict[str, Text]]",
+    width: int,
 ) -> "RenderableType":
     from rich.console import Group
 
@@ -107,35 +115,39 @@ def _picture(
     rows = [(_text(name, _DIM), fact) for name, fact in (("created", created), *facts) if fact.plain]
     parts: list[RenderableType] = [columns(*rows)]
     if lines:
-        parts += ["", _table(lines)]
+        parts += ["", _table(lines, width)]
     if found.left_out:
         parts.append(_text(f"and {found.left_out:,} others", _DIM))
     return Group(*parts)
 
 
-def _table(lines: "Mapping[str, tuple[Text, ...]]") -> "RenderableType":
+def _table(lines: "Mapping[str, dict[str, Text]]", width: int) -> "RenderableType":
+    """A line for each group. On a narrow terminal closer, and without some columns; names are folded, never figures."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=_DIM)
-    columns = len(next(iter(lines.values())))
-    statuses = [status.replace("_", " ") for status in tuple(_STYLES)[: columns - 1 - len(_HEADS)]]
-    for number, head in enumerate(("", "total", *statuses, *_HEADS)):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    from esexec.cli.terminal import WIDE_COLUMNS
+
+    wide = width >= WIDE_COLUMNS
+    heads = [head for head in next(iter(lines.values())) if wide or head not in _SPARED]
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style=_DIM)
+    table.add_column("", overflow="fold")
+    for head in heads:
+        table.add_column(head if wide else head.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, line in lines.items():
-        table.add_row(_text(name), *line)
+        table.add_row(_text(name), *(line[head] for head in heads))
     return table
 
 
-def _line(one: ExecutionTotals | TaskTotals, mean_ms: float | None) -> "tuple[Text, ...]":
+def _line(one: ExecutionTotals | TaskTotals, mean_ms: float | None) -> "dict[str, Text]":
     ended = {status: one.by_status[status] for status in _STYLES if status in one.by_status}
-    times = (_took(took_ms) for took_ms in (mean_ms, one.p50_ms, one.p95_ms, one.p99_ms))
-    return (
-        _text(f"{one.total:,}"),
-        *(_text(f"{count:,}", _STYLES[status] if count else "") for status, count in ended.items()),
-        _rate(one.success_rate),
-        *(_text(took) for took in times),
-        _text(f"{one.retries:,}", "yellow" if one.retries else ""),
-    )
+    took = {"mean": mean_ms, "p50": one.p50_ms, "p95": one.p95_ms, "p99": one.p99_ms}
+    return {
+        "total": _text(f"{one.total:,}"),
+        **{status.replace("_", " "): _text(f"{count:,}", _STYLES[status] if count else "") for status, count in ended.items()},
+        "success": _rate(one.success_rate),
+        **{name: _text(_took(took_ms)) for name, took_ms in took.items()},
+        "retries": _text(f"{one.retries:,}", "yellow" if one.retries else ""),
+    }
 
 
 def _statuses(one: ExecutionTotals | TaskTotals) -> "Text":

@@ -12,6 +12,8 @@ from esexec.cli.text import clean
 
 LIVE_COLUMNS: Final = 40
 """Below this many columns nothing is redrawn; there are plain lines."""
+WIDE_COLUMNS: Final = 110
+"""Below this many columns tables leave out what can be done without."""
 _UNBOUNDED: Final = 10_000
 
 
@@ -45,6 +47,11 @@ def show(console: Console, *content: RenderableType) -> None:
 def text(words: Any, style: str = "") -> Text:
     """Words from anywhere, as they can be shown."""
     return Text(clean(str(words)), style, overflow="fold")
+
+
+def cut(words: Any, style: str = "") -> Text:
+    """Words in the last column of a table that end where the line does."""
+    return Text(clean(str(words)), style, no_wrap=True, overflow="ellipsis")
 
 
 def columns(*rows: tuple[Text, ...], wrap_last: bool = True) -> Table:

@@ -10,12 +10,15 @@ from esexec.cli.call import Call
 from esexec.cli.exits import Exit
 from esexec.cli.verb import verb
 from esexec.client.overview import Overview, Seen
+from esexec.domain import limits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
 _AGAIN_S = 1.0
+_HEARD_S = limits.sample_interval_ms / 1000 + 0.5
+"""After so long every worker has been heard of."""
 _ROWS = 12
 """So many rows a section has at most."""
 _DIM = "bright_black"
@@ -25,7 +28,9 @@ def register(app: typer.Typer) -> None:
     verb(app, interrupted=Exit.OK)(top)
 
 
-async def top(call: Call, once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False) -> None:
+async def top(
+    call: Call, once: Annotated[bool, typer.Option("--once", help="Listen for 5 s, print what there is, and end.")] = False
+) -> None:
     """Show queues, workers, executions and projections, again each second until Ctrl-C."""
     from esexec.cli.terminal import is_live, show, terminal
 
@@ -33,6 +38,8 @@ async def top(call: Call, once: Annotated[bool, typer.Option("--once", help="Loo
     async with call.client(asks=True) as (client, server), Overview(client) as overview:
         place = f"namespace {call.namespace}  {server.place}"
         if call.json or once or not is_live(console):
+            if once:
+                await asyncio.sleep(_HEARD_S)
             while True:
                 seen = await overview.look()
                 if call.json:

@@ -58,9 +58,10 @@ class EventReader:
                     event = _read(message)
                     if event is None or (tokens and message.subject.split(".")[3] not in tokens):
                         continue
-                    if isinstance(since, datetime) and event.time < since:
-                        continue  # it was told late
-                    if after is None or (event.position, event.version) > (after.position, after.version):
+                    if after is not None:  # by its place: what follows in the log may have happened a little before
+                        if (event.position, event.version) > (after.position, after.version):
+                            yield event
+                    elif not isinstance(since, datetime) or event.time >= since:  # else it was told late
                         yield event
         finally:
             if subscription is not None and not self._connection.is_closed:

@@ -1,12 +1,15 @@
 """Asking read models: one request, one answer, over NATS. What is asked and answered is said in `projections.asks`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict, TypeVar
+from enum import EnumMeta
+from typing import Any, Literal, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from esexec.domain.errors import ErrorInfo, Unavailable, ValidationError, to_exception
+from esexec.domain.explain import did_you_mean
 from esexec.nats.connection import Connection, Msg
 from esexec.nats.subjects import Subjects
 from projections.asks import Ask, ListAlerts, ListExecutions, ListTasks, Projections, Scalar
@@ -16,6 +19,8 @@ T = TypeVar("T")
 
 ASK_S = 10.0
 """So long an answer is waited for: more than whoever answers waits for a position."""
+_UNKNOWN, _AT = re.compile("unknown field `([^`]*)`"), re.compile(r"at `\$\.(\w+)")
+_UNAVAILABLE = frozenset({"not_yet", "no_database"})
 _NO_PROJECTIONS = "nobody answers questions that are asked of projections"
 
 
@@ -120,7 +125,7 @@ def _nobody(error: Unavailable) -> Unavailable:
 def _answered(message: Msg, answer: type[T]) -> T:
     if message.headers and "Nats-Service-Error-Code" in message.headers:
         info = msgspec.json.decode(message.data, type=_Refusal).error
-        raise to_exception(info, otherwise=Unavailable if info.code == "not_yet" else None)
+        raise to_exception(info, otherwise=Unavailable if info.code in _UNAVAILABLE else None)
     return msgspec.json.decode(message.data, type=answer)
 
 
@@ -159,4 +164,25 @@ def _asked(kind: type[T], conditions: dict[str, Any]) -> T:
     try:
         return msgspec.convert(conditions, kind)
     except msgspec.ValidationError as error:
-        raise ValidationError(f"this cannot be asked for: {error}", code="bad_condition", hint=f"see {kind.__name__}") from None
+        hint = _hint(kind, str(error))
+        raise ValidationError(f"this cannot be asked for: {error}", code="bad_condition", hint=hint) from None
+
+
+def _hint(kind: type[Any], problem: str) -> str:
+    """What there is instead of what was said."""
+    fields = get_type_hints(kind)
+    if (unknown := _UNKNOWN.search(problem)) is not None:
+        return did_you_mean(unknown[1], fields) or f"see {kind.__name__}"
+    at = _AT.search(problem)
+    said = fields.get(at[1]) if at is not None else None
+    choices = [str(choice) for part in (said, *get_args(said)) for choice in _choices(part)]
+    if choices:
+        return f"one of {', '.join(choices)}"
+    return "a datetime" if datetime in get_args(said) else f"see {kind.__name__}"
+
+
+def _choices(said: Any) -> Iterable[Any]:
+    if isinstance(said, EnumMeta):
+        members: Mapping[str, Any] = said.__members__
+        return members.values()
+    return get_args(said) if get_origin(said) is Literal else ()

@@ -13,6 +13,7 @@ from eventsourcing.persistence import (
     InfrastructureFactoryError,
     IntegrityError,
     Mapper,
+    NotSupportedError,
     PersistenceError,
     ProcessRecorder,
     TrackingRecorder,
@@ -149,6 +150,10 @@ class Executions(Application[str]):
     @property
     def repository(self) -> ExecutionRepository:
         return cast(ExecutionRepository, self._repository)
+
+    def save(self, *_: Any, **__: Any) -> Any:
+        """Raises `NotSupportedError`: see the class."""
+        raise NotSupportedError("executions are changed by commands, not by events from outside")
 
     def take_snapshot(
         self, aggregate_id: str, version: int | None = None, projector_func: ProjectorFunction[Any, Any] = project

@@ -8,12 +8,14 @@ import types
 import typing
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from esexec.domain.errors import ValidationError
+from esexec.results import Err, Ok
 from esexec.tasks.foreign import dec_hook, pydantic_converter
+from esexec.tasks.halting import Continue, Halt
 from esexec.tasks.task import Task
 
 _OF_JSON = (None, type(None), Any, object, bool, int, float, str, list, dict, typing.Union, types.UnionType)
@@ -26,7 +28,8 @@ def reader_of(task: Task[..., Any]) -> Callable[[Any], Any] | None:
         kind = typing.get_type_hints(inspect.unwrap(task.fn), include_extras=True).get("return", Any)
     except Exception:  # an annotation that means nothing here
         return None
-    if _is_of_json(kind):
+    kind = _value_of(kind)
+    if kind is Any or _is_of_json(kind):
         return None
     convert = pydantic_converter(kind) or (lambda output: msgspec.convert(output, kind, dec_hook=dec_hook))
 
@@ -39,6 +42,22 @@ def reader_of(task: Task[..., Any]) -> Callable[[Any], Any] | None:
             raise ValidationError(message, code="unexpected_output", hint=hint) from error
 
     return read
+
+
+def _value_of(kind: Any) -> Any:
+    """What is kept of an output that is so annotated: of `Ok[Place] | Err` a Place. Any, where it may be several things that only
+    their handler can tell apart."""
+    whole, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if whole is typing.Union or whole is types.UnionType:
+        left = [part for part in parts if part is not Err]
+        return _value_of(left[0]) if len(left) == 1 else (Any if any(map(_says_more, left)) else kind)
+    if whole is Ok:
+        return parts[0] if parts and not isinstance(parts[0], TypeVar) else Any
+    return Any if _says_more(kind) else kind
+
+
+def _says_more(kind: Any) -> bool:
+    return (typing.get_origin(kind) or kind) in (Ok, Err, Halt, Continue)
 
 
 def _is_of_json(kind: Any) -> bool:

@@ -29,6 +29,8 @@ S = TypeVar("S")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from esexec.results import Err, Ok
+
     Out = TypeVarWithDefault("Out", default=Any, covariant=True)
 else:
     Out = TypeVar("Out", covariant=True)
@@ -102,7 +104,15 @@ class Task(Generic[P, R]):
     if TYPE_CHECKING:
 
         @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, Ok[S]]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, Ok[S] | Err]]") -> S: ...
+        @overload
         def _output(self: "Task[P, Coroutine[Any, Any, S]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Ok[S]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Ok[S] | Err]") -> S: ...
         @overload
         def _output(self) -> R: ...
         def _output(self) -> Any:

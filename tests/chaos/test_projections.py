@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 STORM_S = 9.0
 KILLS = 12
+KEPT = ["counting", "executions", "statistics"]
 NOT_IN_LISTS = {"output"}
 SOON = {"initial_retry_delay": 0.02, "max_retries": 3}
 
@@ -88,7 +89,7 @@ def counted(rig: Rig) -> Counter[tuple[str, str]]:
 
 
 async def agree(rig: Rig, client: esexec.Client) -> None:
-    """All is counted, exactly once; and all lists are what the details are."""
+    """All is counted, exactly once; and all lists, and sums, are what the details are."""
     truth = await in_the_log(rig)
     await until("all events are counted", lambda: counted(rig).total() >= truth.total(), 20, lambda: logs(rig))
     assert counted(rig) == truth
@@ -99,13 +100,27 @@ async def agree(rig: Rig, client: esexec.Client) -> None:
         if (cursor := page.cursor) is None:
             break
     assert set(listed) == {entity for entity, _ in truth if not entity.startswith("_")}
-    for execution_id, row in listed.items():
-        result = await client.get_or_raise(execution_id)
+    results = [await client.get_or_raise(execution_id) for execution_id in listed]
+    for result in results:
+        execution_id, row = result.id, listed[result.id]
         same = [name for name in row.__struct_fields__ if hasattr(result, name)]
         assert {name: getattr(row, name) for name in same} == {name: getattr(result, name) for name in same}
         tasks = {task.task_id: task for task in await client.tasks.list(execution_id=execution_id)}
         for task in result.results:
             assert said(tasks[task.task_id]) == said(task)
+    await sums_agree(client, results)
+
+
+async def sums_agree(client: esexec.Client, results: list[esexec.ExecutionResult]) -> None:
+    """Statistics are the sums of the details."""
+    after = max(result.position for result in results)
+    stats, of_tasks = await client.stats(after=after), await client.task_stats(after=after)
+    tasks = [task for result in results for task in result.results]
+    assert +Counter(stats.by_status) == Counter(str(result.status) for result in results)
+    assert +Counter(of_tasks.by_status) == Counter(str(task.status) for task in tasks)
+    assert stats.retries == of_tasks.retries == sum(task.retries for task in tasks)
+    took_ms = [result.duration_ms for result in results if result.duration_ms is not None]
+    assert stats.average_execution_time_ms == pytest.approx(sum(took_ms) / len(took_ms))
 
 
 def said(task: TaskResult) -> dict[str, Any]:
@@ -121,7 +136,7 @@ async def test_projections_may_die_at_any_instruction(rig: Rig, point: str) -> N
     """Once a page is read, once rows or position are in the transaction, once that is committed: all is counted exactly once."""
     async with esexec.connect(rig.url, namespace=rig.namespace) as client:
         await some(client, 5)
-        keeper = rig.role("projections", store=views(rig), only=["counting", "executions"], die=point)
+        keeper = rig.role("projections", store=views(rig), only=KEPT, die=point)
         await asyncio.gather(some(client, 5, first=5), some_until_dead(client, keeper))
         await dead(keeper)
         await reborn(keeper)
@@ -140,7 +155,7 @@ async def test_whatever_is_killed_all_is_counted_once(rig: Rig, capsys: pytest.C
     """Two processes of projections on one file, killed at random moments: one works, the other takes over."""
     seed = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
     rng = random.Random(seed)
-    keepers = [rig.role("projections", store=views(rig), only=["counting", "executions"]) for _ in range(2)]
+    keepers = [rig.role("projections", store=views(rig), only=KEPT) for _ in range(2)]
     await rig.ready(*keepers)
     over, ended = False, 0
     async with esexec.connect(rig.url, namespace=rig.namespace) as client:
@@ -167,9 +182,9 @@ async def test_whatever_is_killed_all_is_counted_once(rig: Rig, capsys: pytest.C
 
 async def test_another_process_takes_over(rig: Rig) -> None:
     """Within seconds after the one that works was killed, and nothing is counted twice."""
-    one = rig.role("projections", store=views(rig), only=["counting", "executions"])
+    one = rig.role("projections", store=views(rig), only=KEPT)
     await rig.ready(one)
-    other = rig.role("projections", store=views(rig), only=["counting", "executions"])
+    other = rig.role("projections", store=views(rig), only=KEPT)
     await rig.ready(other)
     async with esexec.connect(rig.url, namespace=rig.namespace) as client:
         await client.executions.list(after=await some(client, 5))
@@ -192,7 +207,7 @@ async def reached(client: esexec.Client, position: int) -> bool:
 async def test_a_log_that_was_restored_is_noticed(rig: Rig, meanwhile: str) -> None:
     """To an earlier day, and then it goes on beyond where the view had come to: the view is made anew, whether its process was
     down, up, or saw nothing of it."""
-    keeper = rig.role("projections", store=views(rig), only=["counting", "executions"])
+    keeper = rig.role("projections", store=views(rig), only=KEPT)
     await rig.ready(keeper)
     kept = rig.directory / "backup"
     async with esexec.connect(rig.url, namespace=rig.namespace) as client:

@@ -195,6 +195,13 @@ def test_nobody_saves_events_of_executions(bridge: Bridge) -> None:
     assert recorder.max_notification_id() is None
 
 
+def test_nobody_saves_an_execution(space: dict[str, str], bridge: Bridge) -> None:
+    """What `repository.get` gave cannot be saved, with events or without: `save` says why."""
+    append(bridge, "e1", HISTORIES["redone"])
+    with Executions(space) as executions, pytest.raises(NotSupportedError, match="commands"):
+        executions.save(executions.repository.get("e1"))
+
+
 # Executions ------------------------------------------------------------------------------------------------------------------
 
 

@@ -257,7 +257,7 @@ def test_a_store_is_closed_once_nobody_is_at_it(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_had_by_one(store: Store, tmp_path: Path) -> None:
-    """Until the store that has it is closed."""
+    """Until it gives it back, or its store is closed."""
     if isinstance(store, MemoryStore):
         pytest.skip("there is one process only")
     assert store.lock("places")
@@ -266,6 +266,11 @@ def test_a_lock_is_had_by_one(store: Store, tmp_path: Path) -> None:
     try:
         assert not again.lock("places")
         assert again.lock("others")
+        store.unlock("places")
+        assert again.lock("places")
+        assert not store.lock("places")
+        again.unlock("places")
+        assert store.lock("places")
         store.close()
         end = time.monotonic() + 10
         while not again.lock("places"):  # a server notices in a moment that who had it is gone

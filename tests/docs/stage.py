@@ -26,6 +26,7 @@ from esexec.nats.connection import Msg, connect
 from projections.memory import MemoryStore
 from projections.role import Projector
 from tests.docs.pages import ROOT, Block, Command, commands
+from tests.node import NODE, installed
 
 _URL = "nats://127.0.0.1:4222"
 _NOT_RUN = ("make ", "git ", "docker ", "pip ", "python3 ", "source ", "kill ", "nats ", "NATS_PORT=")
@@ -151,6 +152,8 @@ class Stage:
             self.environment[name] = value
         elif line.startswith(("nats req ", "nats pub ")):
             await self._publish(*shlex.split(line)[2:4])
+        elif line.startswith("npm ci --prefix "):
+            await asyncio.to_thread(installed, ROOT / line.removeprefix("npm ci --prefix "))
         elif line.startswith(_NOT_RUN):
             pass
         elif line.endswith("&"):
@@ -203,6 +206,8 @@ class Stage:
 
     def _program(self, line: str) -> list[str]:
         words = shlex.split(line)
+        if words[0] == "node":
+            return [NODE, str(ROOT / words[1]), *words[2:]]
         assert words[0] in ("esexec", "python"), f"nobody knows how to try `{line}`"
         return [sys.executable, *(["-m", "esexec"] if words[0] == "esexec" else []), *words[1:]]
 

@@ -46,6 +46,7 @@ async def stage(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> As
     await stage.close()
 
 
+@pytest.mark.timeout(300)  # the README may be the first to install what its JavaScript needs
 @pytest.mark.parametrize("page", TRIED, ids=_named)
 async def test_page_does_what_it_shows(page: Path, stage: Stage) -> None:
     """Every block of Python and every command of README, tutorial and guides runs, and prints what the page says."""

@@ -2,54 +2,39 @@
 
 import json
 import re
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 
 import esexec
 import projections
 from docs import generate
 from esexec.cloudevents import _Stored
-from esexec.domain import aliases, commands, messages, reports
-from esexec.domain.alerts import Alert
-from esexec.domain.cached import CachedResult
-from esexec.domain.commit import Commit
+from esexec.domain import aliases, commands
 from esexec.domain.errors import EsexecError
 from esexec.domain.retry import FINAL_CODES
 from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
+from esexec.protocol import CHANNELS, schemas
+from esexec.protocol import messages as messages_of
 from esexec.views import Durations
 from projections.asks import ExecutionsPage
 from projections.role import BUILT_IN
 from projections.service import Questions
 from projections.statistics_asks import AskDurations, AskStatistics, ExecutionStatistics, TaskStatistics
 from tests.docs.pages import ROOT, blocks
+from tests.node import NODE, installed
+from tests.schemas import problems
 
 REFERENCE = ROOT / "docs/reference"
+UNSHOWN = {name for name in messages_of() if name.startswith(("Ask", "List", "Count")) or name.endswith(("Page", "Projections"))}
+"""Questions and answers whose fields stand in a table."""
 PROTOCOL = [block for block in blocks(REFERENCE / "protocol.md") if block.language == "json"]
-MESSAGES: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *commands.VERBS.values(),
-        *(kind for kind in vars(reports).values() if isinstance(kind, type) and issubclass(kind, reports.AnyReport)),
-        Commit,
-        messages.Answer,
-        messages.Dispatch,
-        messages.CancelSignal,
-        messages.ImageSignal,
-        messages.WhoHas,
-        messages.ProgressSignal,
-        messages.LogSignal,
-        messages.WorkerSample,
-        messages.WorkerPresence,
-        messages.Warned,
-        Durations,
-        CachedResult,
-        Alert,
-    )
-} | {"CloudEvent": _Stored}
+MESSAGES: dict[str, Any] = {name: one.kind for name, one in messages_of().items()} | {"CloudEvent": _Stored}
 QUERIES = [block for block in blocks(REFERENCE / "queries.md") if block.language == "json"]
 ASKED: dict[str, Any] = {
     kind.__name__: kind for kind in (AskStatistics, ExecutionStatistics, TaskStatistics, AskDurations, Durations)
@@ -90,17 +75,87 @@ def test_protocol_examples_are_messages(block: Any) -> None:
     assert json.loads(msgspec.json.encode(message)) == json.loads(block.text)
 
 
+@pytest.mark.parametrize("block", [*PROTOCOL, *QUERIES], ids=lambda block: f"{block.title}:{block.line}")
+def test_examples_are_valid_by_the_schemas(block: Any) -> None:
+    """Every example of the protocol and of the queries is valid by the JSON Schema of its title, and has no field beyond it."""
+    assert problems(block.title, json.loads(block.text)) == []
+
+
+def test_the_schemas_are_schemas() -> None:
+    """The published document and each of its schemas is one by JSON Schema 2020-12, with regular expressions of any language."""
+    document = schemas()
+    Draft202012Validator.check_schema(document)
+    for schema in document["$defs"].values():
+        Draft202012Validator.check_schema(schema)
+    assert not [text for text in _patterns(document) if "\\Z" in text or "\\A" in text or "(?" in text]
+
+
+def _patterns(part: Any) -> list[str]:
+    if isinstance(part, list):
+        return [text for one in part for text in _patterns(one)]
+    if not isinstance(part, dict):
+        return []
+    own = [part["pattern"]] if isinstance(part.get("pattern"), str) else []
+    return own + [text for one in part.values() for text in _patterns(one)]
+
+
+@pytest.mark.timeout(300)  # it may be the first to install the validator
+def test_another_language_reads_the_schemas_alike() -> None:
+    """Every schema compiles, strictly, in JavaScript, and every example of the protocol is valid there as well."""
+    directory = installed(ROOT / "tests/asyncapi")
+    examples = [{"name": block.title, "data": json.loads(block.text)} for block in PROTOCOL]
+    checked = subprocess.run(
+        [NODE, "schemas.mjs", str(REFERENCE / "schemas/esexec.schema.json")],
+        input="\n".join(map(json.dumps, examples)), cwd=directory, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(schemas()['$defs'])} schemas, {len(examples)} messages, 0 wrong" in checked.stdout
+
+
+@pytest.mark.timeout(300)  # it installs the parser
+def test_the_asyncapi_document_is_one() -> None:
+    """The AsyncAPI document is valid by the parser of the AsyncAPI initiative, every reference and parameter included."""
+    directory = installed(ROOT / "tests/asyncapi")
+    checked = subprocess.run(
+        [NODE, "check.mjs", str(REFERENCE / "schemas/asyncapi.json")], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    addresses = [one for one in CHANNELS if one.address is not None]
+    assert f"{len(CHANNELS)} channels, {len(addresses)} operations" in checked.stdout
+
+
+def test_every_channel_is_told() -> None:
+    """The page of the protocol names every subject; every message of the catalogue has an example, there or with the queries."""
+    told = _text("protocol.md") + _text("queries.md")
+    headings = " ".join(re.findall("^### .*$", told, re.MULTILINE))
+    assert [verb for verb in commands.VERBS if f"`{verb}`" not in headings] == []
+    others = [one for one in CHANNELS if one.address is not None and not one.name.startswith("cmd.")]
+    assert [one.name for one in others if not _is_told(one.address, told)] == []
+    shown = {block.title for block in [*PROTOCOL, *QUERIES]}
+    assert sorted(messages_of().keys() - shown - UNSHOWN - {"Withdrawn"}) == []
+
+
+def test_every_field_is_told() -> None:
+    """The page of the protocol has every field of every message: in an example, or in words."""
+    page = _text("protocol.md")
+    told = {*re.findall(r"`(\w+)[`: =]", page), *re.findall(r'"(\w+)":', page)}
+    fields = {name: schema["properties"].keys() for name, schema in schemas()["$defs"].items() if "properties" in schema}
+    travel = MESSAGES.keys() - UNSHOWN - {block.title for block in QUERIES}
+    assert {name: missing for name in travel if (missing := fields[name] - told)} == {}
+
+
+def _is_told(address: str | None, told: str) -> bool:
+    """Whether this subject stands on the page, with whatever in place of the namespace and of the parameters."""
+    tokens = str(address).replace("esexec.{namespace}.", "").split(".")
+    pattern = r"\.".join(r"(<[^`.]+>|\*|[\w-]+)" if "{" in one else re.escape(one) for one in tokens)
+    return re.search(rf"[`.…]{pattern}`", told) is not None
+
+
 @pytest.mark.parametrize("block", QUERIES, ids=lambda block: f"{block.title}:{block.line}")
 def test_query_examples_are_questions_and_answers(block: Any) -> None:
     """Every example of a query decodes as what it is titled, and nothing in it is ignored or left to a default."""
     message = msgspec.json.decode(block.text, type=ASKED[block.title])
     assert json.loads(msgspec.json.encode(message)) == json.loads(block.text)
-
-
-def test_every_message_has_an_example() -> None:
-    """Whatever a client or a worker sends or receives is shown in the protocol."""
-    internal = {"AnyReport", "Withdrawn"}
-    assert MESSAGES.keys() - internal - {block.title for block in PROTOCOL} == set()
 
 
 def test_every_code_is_explained() -> None:

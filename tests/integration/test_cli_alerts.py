@@ -80,7 +80,7 @@ async def test_what_was_told_is_told_again(engine: Engine, shell: Shell) -> None
     await shell("set", "execution_failed", "gte", "1", "--id", "failed")
     await shell("set", "error_rate", "gt", "0.5", "--id", "rate")
     with shell.cli.running("alerts", "history", "--watch", "--json", *shell.where) as watching:
-        await asyncio.to_thread(watching.until, "[]")
+        await asyncio.to_thread(watching.until, '"items":[]')
         await engine.client.execute(bad, execution_id="b1")
         await asyncio.to_thread(watching.until, "b1")
         assert json.loads(watching.seen.splitlines()[-1])
@@ -88,8 +88,15 @@ async def test_what_was_told_is_told_again(engine: Engine, shell: Shell) -> None
     page = await shell("history")
     assert "execution b1 failed: [BROKEN] no" in page.out
     assert "over after 0 ms" in page.out
-    assert [one["alert_id"] for one in (await shell("history", "--open", "--json")).json] == ["rate"]
-    assert [one["state"] for one in (await shell("history", "--execution", "b1", "--json")).json] == ["resolved"]
+    assert [one["alert_id"] for one in (await shell("history", "--open", "--json")).json["items"]] == ["rate"]
+    assert [one["state"] for one in (await shell("history", "--execution", "b1", "--json")).json["items"]] == ["resolved"]
+    first = (await shell("history", "--limit", "1", "--since", "1h", "--json")).json
+    rest = (await shell("history", "--cursor", first["cursor"], "--json")).json
+    assert {one["alert_id"] for one in (*first["items"], *rest["items"])} == {"failed", "rate"}
+    assert "as_of" in first
+    assert "cursor" not in rest
+    assert f"more with --cursor {first['cursor']}" in (await shell("history", "--limit", "1")).out
+    assert (await shell("history", "--until", "1h")).out == "no alerts\n"
     shown = await shell("ls")
     assert "1 open" in shown.out
     assert "error_rate of the namespace is 100 %, above 50 %" in shown.out

@@ -63,8 +63,9 @@ def test_it_looks_again(cli: Cli) -> None:
         (("--tasks", "--plan", "x"), "usage"),
         (("--since", "yesterday"), "bad_time"),
         (("--since", "1h", "--until", "1d"), "bad_window"),
-        (("--name", "x", "--plan", "y"), "bad_condition"),
+        (("--name", "x", "--plan", "0a" * 32), "bad_condition"),
         (("--name", "x", "--by", "name"), "bad_condition"),
+        (("--plan", "85f9ca5df5ab"), "bad_plan_id"),
     ],
 )
 def test_mistakes_are_told(cli: Cli, words: tuple[str, ...], code: str) -> None:

@@ -147,6 +147,17 @@ async def test_behind_the_last_that_one_had(stage: FeedStage, client: Client) ->
         assert rest == [event.id for event in whole[place + 1 :]]
 
 
+async def test_behind_one_that_happened_later_than_what_follows(stage: FeedStage, client: Client) -> None:
+    """It is the place in the log that counts: of two executors one may be late, and its commits then have earlier times."""
+    t = datetime.now(UTC)
+    for number, seconds in enumerate([0, 20, 10, 30]):
+        await stage.append(f"x{number}", e.ExecutionStarted(), at=t - timedelta(seconds=40 - seconds))
+    stage.feed()
+    await stage.all_told()
+    whole = [event async for event in client.events("beginning", follow=False)]
+    assert await ids(client.events(after=whole[1], follow=False)) == ["x2/1", "x3/1"]
+
+
 async def test_what_was_refused_is_not_given(stage: FeedStage, client: Client) -> None:
     """A batch is heard before it is judged: only what stands in the stream is told."""
     stage.feed()

@@ -260,6 +260,26 @@ async def test_a_log_that_was_replaced(stage: FeedStage, grows: bool) -> None:
     await until(complete)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3], ids=["shorter", "as long", "longer than before"])
+async def test_a_log_that_is_replaced_under_a_feed_that_runs(stage: FeedStage, times: int) -> None:
+    """It finds out by what it hears next, also if that has grown past the old place before it looked."""
+    await stage.happens(["retried"], times=2)
+    feed = stage.feed()
+    await stage.all_told()
+    told = await stage.told()
+    await stage.connection.api(f"STREAM.DELETE.{stage.subjects.log_stream}")
+    await ensure_streams(stage.connection, stage.subjects)
+    stage.number = 100
+    await stage.happens(["retried"], times=times)
+    new = await stage.happened()
+
+    async def complete() -> bool:
+        return await stage.told() == [*told, *new]
+
+    await until(complete)
+    assert (feed.status().lag, feed.status().error) == (0, "")
+
+
 async def test_many_events_in_a_commit(stage: FeedStage) -> None:
     """Commits of as many events as there may be: several batches, none of them cut."""
     for number in range(5):

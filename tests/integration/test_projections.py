@@ -15,7 +15,7 @@ from esexec.log import codec
 from esexec.nats.connection import Connection
 from esexec.nats.streams import delete_streams, ensure_streams
 from projections.asks import ListExecutions
-from projections.memory import MemoryStore
+from projections.memory import MemoryStore, MemoryView
 from projections.projection import Projection, RecordedEvent
 from projections.role import Projector
 from projections.sqlite import SqliteStore
@@ -205,6 +205,34 @@ async def test_a_failing_database_is_waited_for(site: Engine, monkeypatch: pytes
     assert {one.state for one in (await site.client.queries.projections()).projections} == {"working"}
 
 
+async def test_a_database_that_is_away_is_told(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the projections are can be asked all the same, with what was known last; a list is unavailable, which is no fault."""
+    site.errors_expected = True
+    projector = await site.projector()
+    result = await site.client.execute(TWO)
+    await site.client.executions.list(after=result.position)
+    assert projector.runners["executions"].status().position == result.position
+
+    def is_away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("the database is away")
+
+    for name in ("position", "witness"):
+        monkeypatch.setattr(MemoryView, name, property(is_away))
+    for name in ("select", "change", "amend"):
+        monkeypatch.setattr(MemoryView, name, is_away)
+    await site.client.execute(TWO)
+
+    async def told_so() -> bool:
+        found = (await site.client.queries.projections()).projections
+        [one] = [one for one in found if one.name == "executions"]
+        return (one.state, one.position, one.error) == ("retrying", result.position, "the database is away")
+
+    await until(told_so)
+    with pytest.raises(Unavailable) as refused:
+        await site.client.executions.recent()
+    assert refused.value.code == "no_database"
+
+
 async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says which one, nothing of its page is kept, the others go on; mended, it goes on there."""
     site.errors_expected = True
@@ -225,6 +253,23 @@ async def test_a_failing_projection_stops_upon_the_commit(site: Engine, monkeypa
     again = await site.projector(include=[Counting], store=store)
     await asyncio.wait_for(again.runners["counting"].reached(result.position), 5)
     assert told(again) == await counted(site)
+
+
+async def test_another_process_goes_on_with_better_code(site: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that has failed keeps nobody else from the work, though it stays up: a mended process takes over, and both answer."""
+    site.errors_expected = True
+    file = tmp_path / "views.sqlite"
+    monkeypatch.setattr(Counting, "fails_on", lambda _, event: event.execution_id == "evil")
+    old = await site.projector(include=[Counting], store=file)
+    await site.client.execute(TWO, execution_id="evil")
+    await until(lambda: old.runners["counting"].state == "failed")
+    monkeypatch.setattr(Counting, "fails_on", None)
+    new = await site.projector(include=[Counting], store=file)
+    result = await site.client.execute(TWO)
+    await asyncio.wait_for(new.runners["counting"].reached(result.position), 5)
+    assert [one.runners["counting"].state for one in (old, new)] == ["failed", "working"]
+    await old.runners["counting"].reached(result.position)
+    assert told(old) == told(new) == await counted(site)
 
 
 async def test_what_fails_outside_of_a_transaction_is_told_as_well(site: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,15 +314,65 @@ async def test_a_log_that_becomes_shorter_meanwhile_is_noticed(site: Engine, con
     for number in range(3):
         result = await site.client.execute(TWO, execution_id=f"old-{number}")
     await site.client.executions.list(after=result.position)
+    before = projector.runners["executions"].position
     await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
     await ensure_streams(connection, site.subjects)
     result = await site.client.execute(TWO, execution_id="new")
-    assert result.position < projector.runners["executions"].position
+    assert result.position < before
 
     async def is_new() -> bool:
         return [one.id for one in await site.client.executions.recent()] == ["new"]
 
     await until(is_new)
+    await until(lambda: all(one.status().lag == 0 for one in projector.runners.values()))
+
+
+async def test_a_log_that_is_replaced_meanwhile_and_has_grown_is_noticed(site: Engine, connection: Connection) -> None:
+    """By what is heard: a position that there was already is one of another log."""
+    projector = await site.projector()
+    result = await site.client.execute(TWO, execution_id="old")
+    await site.client.executions.list(after=result.position)
+    before = projector.runners["executions"].position
+    await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
+    await ensure_streams(connection, site.subjects)
+    for number in range(5):
+        result = await site.client.execute(TWO, execution_id=f"new-{number}")
+    assert result.position > before
+
+    async def is_new() -> bool:
+        return [one.id for one in await site.client.executions.recent()] == [f"new-{number}" for number in reversed(range(5))]
+
+    await until(is_new)
+
+
+async def test_a_database_that_fails_while_a_view_is_emptied_is_waited_for(
+    site: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that is restored the database starts again, too: what is to be made anew is emptied once it can be."""
+    site.errors_expected = True
+    projector = await site.projector()
+    runner = projector.runners["executions"]
+    for number in range(3):
+        result = await site.client.execute(TWO, execution_id=f"old-{number}")
+    await site.client.executions.list(after=result.position)
+    clear, failed = MemoryView.clear, list[str]()
+
+    def fails_once(view: MemoryView) -> None:
+        if view.name == runner.view.name and not failed:
+            failed.append(view.name)
+            raise OperationalError("the database is starting")
+        clear(view)
+
+    monkeypatch.setattr(MemoryView, "clear", fails_once)
+    await connection.api(f"STREAM.DELETE.{site.subjects.log_stream}")
+    await ensure_streams(connection, site.subjects)
+    await site.client.execute(TWO, execution_id="new")
+
+    async def is_new() -> bool:
+        return [one.id for one in await site.client.executions.recent()] == ["new"]
+
+    await until(is_new)
+    assert failed
 
 
 async def test_another_view_can_take_its_place(site: Engine, tmp_path: Path) -> None:
@@ -327,6 +422,15 @@ async def test_who_waits_is_told_where_nothing_is_new(site: Engine, tmp_path: Pa
         async with Projector(site.url, namespace=site.namespace, store=file) as projector:
             await asyncio.wait_for(projector.caught_up(), 5)
             assert projector.runners["executions"].status().lag == 0
+
+
+async def test_the_feed_is_one_that_can_be_named(site: Engine) -> None:
+    """It is among what a process keeps, alone or beside others, and among what there is for whoever mistypes a name."""
+    assert (await site.projector()).kept == ["executions", "statistics", "alerts", "feed"]
+    assert (await site.projector(only=["feed"])).kept == ["feed"]
+    with pytest.raises(esexec.ValidationError) as refused:
+        await site.projector(only=["fed"])
+    assert refused.value.hint == "there are executions, statistics, alerts, feed"
 
 
 async def test_two_namespaces_keep_apart(site: Engine, connection: Connection) -> None:

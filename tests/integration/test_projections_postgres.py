@@ -1,6 +1,7 @@
 """Read models in a real PostgreSQL: kept once whatever becomes of it, by one process at a time, in a schema per namespace."""
 
 import asyncio
+from threading import Barrier
 
 import psycopg
 import pytest
@@ -118,3 +119,17 @@ async def test_namespaces_have_schemas_of_their_own(site: Engine, postgres_url: 
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (f"esexec_{site.namespace}",)
         ).fetchall()
     assert {"executions__executions", "greeted__greeted", "esexec_live"} <= {name for (name,) in found}
+
+
+async def test_several_that_begin_at_once_on_an_empty_database(postgres_url: str) -> None:
+    """Each of many that make the same schema and tables at the same moment finds them made: none fails upon another."""
+    for number in range(4):
+        namespace = f"at-once-{number}"
+        ready = Barrier(6)
+
+        def opened(namespace: str = namespace, ready: Barrier = ready) -> str:
+            ready.wait(10)
+            with view_of(Greeted, postgres_url, namespace=namespace) as view:
+                return view.name
+
+        assert await asyncio.gather(*(asyncio.to_thread(opened) for _ in range(6))) == ["greeted"] * 6

@@ -112,6 +112,30 @@ async def test_one_that_differs_takes_its_place_only_if_wanted(site: Engine, tmp
     assert (again.view, again.old, again.equal, again.swapped) == ("greeted", "greeted_b", True, True)
 
 
+async def test_a_view_is_made_by_one_at_a_time(site: Engine, tmp_path: Path, store: Store) -> None:
+    """Who makes the same view at the same time is refused, as nobody could say what came of both; afterwards it can be made."""
+    await site.client.execute(greet, {"name": "Ada"})
+    theirs = SqliteStore(tmp_path / "views.sqlite")
+    assert theirs.lock("greeted_b.made")
+    with pytest.raises(ValidationError, match="by somebody else"):
+        await made(site, store)
+    theirs.close()
+    for name in ("greeted_b", "greeted"):
+        assert (await made(site, store)).view == name
+
+
+async def test_views_of_other_projections_stay_what_they_are(site: Engine, store: Store) -> None:
+    """Whether they answer under their own name or another; a projection's own former view is not another's."""
+    await site.client.execute(greet, {"name": "Ada"})
+    assert (await made(site, store, ExecutionsProjection)).view == "executions_b"
+    for name in ("executions", "executions_b"):
+        with pytest.raises(ValidationError, match="a view of executions") as refused:
+            await made(site, store, into=name, others=[ExecutionsProjection, Greeted])
+        assert refused.value.code == "name_taken"
+    assert (await made(site, store, others=[ExecutionsProjection, Greeted])).view == "greeted_b"
+    assert (await made(site, store, others=[ExecutionsProjection, Greeted])).view == "greeted"
+
+
 async def test_one_that_was_never_kept_is_made(site: Engine, store: Store) -> None:
     """Where there was none before it answers at once."""
     await site.client.execute(greet, {"name": "Ada"})

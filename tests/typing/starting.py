@@ -21,6 +21,16 @@ def count(name: str) -> int:
     return len(name)
 
 
+@esexec.task
+async def ordered(name: str) -> esexec.Ok[Facility] | esexec.Err:
+    return esexec.Ok(Facility(name))
+
+
+@esexec.task
+def counted(name: str) -> esexec.Ok[int]:
+    return esexec.Ok(len(name))
+
+
 def named(what: esexec.Startable) -> esexec.Startable:
     return what
 
@@ -29,6 +39,8 @@ async def on_a_client(client: esexec.Client, plan: esexec.Plan) -> None:
     assert_type(await client.run(create, {"name": "n"}), Facility)
     assert_type(await client.run(count, {"name": "n"}), int)
     assert_type(await client.run("create", {"name": "n"}), Any)
+    assert_type(await client.run(ordered, {"name": "n"}), Facility)
+    assert_type(await client.run(counted, {"name": "n"}), int)
     handle = await client.start(create, {"name": "n"})
     assert_type(handle, esexec.Handle[Facility])
     assert_type(await handle.result(), Facility)

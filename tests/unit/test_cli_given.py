@@ -46,15 +46,20 @@ BEGUN = datetime(2026, 11, 30, 12, 3, 7, 250_000, tzinfo=UTC)
 )
 def test_a_moment_in_a_life(text: str, seconds: float) -> None:
     """A time of day is the first such moment since the beginning; a whole second lasts to its end."""
-    assert read_moment(text, BEGUN, "--at") == BEGUN + timedelta(seconds=seconds)
+    assert read_moment(text, BEGUN, BEGUN + timedelta(days=2), "--at") == BEGUN + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["2026-11-30T12:03:07", "noon", "", "24:30:00", "1:2:3", "12"])
 def test_a_moment_that_is_none(text: str) -> None:
     """What is no time, or has no offset beside its date, is refused."""
     with pytest.raises(ValidationError) as refused:
-        read_moment(text, BEGUN, "--at")
+        read_moment(text, BEGUN, BEGUN, "--at")
     assert refused.value.code == "bad_time"
+
+
+def test_a_moment_that_did_not_come_yet() -> None:
+    """A time of day before the beginning is not one of tomorrow, as long as that has not come: it was before the beginning."""
+    assert read_moment("12:03:06", BEGUN, BEGUN + timedelta(hours=1), "--at") < BEGUN
 
 
 def test_a_deadline_is_a_time_or_a_duration() -> None:
