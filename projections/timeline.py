@@ -62,6 +62,8 @@ class Teller:
                 return f"{_attempt(event)} found in the cache: the output of {source}, {duration(event.age_ms)} old"
             case e.TaskCompleted():
                 return f"{_attempt(event)} completed{self._took(event, event.ended_at, 'in')}"
+            case e.TaskRejected():
+                return f"{_attempt(event)} rejected: {said(event.error)}{_final(event)}"
             case e.TaskFailed():
                 return f"{_attempt(event)} failed{self._took(event, event.ended_at)}: {said(event.error)}{_final(event)}"
             case e.RecoveryStarted():

@@ -44,10 +44,7 @@ from esexec.client.times import patience
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
 from esexec.domain.commit import Commit
-from esexec.domain.errors import (
-    Conflict,
-    NotConfirmed,
-)
+from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -219,6 +216,28 @@ class Client:
         """
         given = params if input is None else input
         return (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
+
+    async def try_run(
+        self,
+        what: Startable,
+        params: Any = None,
+        *,
+        input: Any = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
+    ) -> Ok | Err:
+        """As `run`, with the outcome as a value to match on: `Ok(value)`, or `Err(error)`, also of a start that was refused.
+
+        Raises `AwaitTimeout`, `NotConfirmed` and `Unavailable`: then there is no outcome as yet.
+        """
+        given = params if input is None else input
+        try:
+            result = await self.execute(what, given, wait_timeout=wait_timeout, **options)
+            return Ok(result.unwrap(), result.directive)
+        except (AwaitTimeout, NotConfirmed, Unavailable):
+            raise
+        except EsexecError as error:
+            return Err(error, getattr(error, "directive", None))
 
     # Following ---------------------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     `retryable`: may the same attempt be repeated by policy? `recoverable`: may a recovery strategy run once retries are
     exhausted? None leaves either to the engine. Durations are milliseconds, times UTC.
+    `directive`: what a handler said beside it.
     """
 
     type: ErrorType
@@ -51,6 +52,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     context: dict[str, Any] = {}
     exception: str | None = None
     stack: str | None = None
+    directive: Any = None
 
     def __str__(self) -> str:
         return self.message
@@ -99,7 +101,8 @@ class ExecutionError(EsexecError):
     """A handler failed. Raised by handlers to say how: `raise ExecutionError("…", retry=False)`.
 
     `retry`: True or False decides above any classifier (within `max_retries`); None lets the classifier decide.
-    `retry_after`: seconds to wait before the next attempt instead of the back-off.
+    `retry_after`: seconds to wait before the next attempt instead of the back-off. `directive`: whatever whoever reads the error
+    is to have beside it, as JSON.
     """
 
     default_code = "execution_error"
@@ -112,11 +115,13 @@ class ExecutionError(EsexecError):
         retry: bool | None = None,
         retry_after: float | None = None,
         hint: str | None = None,
+        directive: Any = None,
         **context: Any,
     ) -> None:
         super().__init__(message, code=code, hint=hint, **context)
         self.retry = retry
         self.retry_after = retry_after
+        self.directive = directive
 
     @property
     def info(self) -> ErrorInfo:
@@ -125,7 +130,13 @@ class ExecutionError(EsexecError):
             info.retryable = self.retry
         if self.retry_after is not None:
             info.retry_after_ms = round(self.retry_after * 1000)
+        if self.directive is not None:
+            info.directive = self.directive
         return info
+
+
+TaskError = ExecutionError
+"""The name that goes with `@task`."""
 
 
 class RateLimited(ExecutionError):
@@ -254,4 +265,5 @@ def to_exception(info: ErrorInfo, *, otherwise: type[EsexecError] | None = None)
     if isinstance(error, ExecutionError):
         error.retry = info.retryable
         error.retry_after = None if info.retry_after_ms is None else info.retry_after_ms / 1000
+        error.directive = info.directive
     return error

@@ -219,12 +219,16 @@ class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
 
 
 class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
-    """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured."""
+    """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured.
+
+    `directive`: what it said beside its output. That of a failed one stands in its error.
+    """
 
     ended_at: datetime
     output: Any = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
+    directive: Any = None
 
 
 class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
@@ -237,6 +241,10 @@ class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
     instead: Instead | None = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
+
+
+class TaskRejected(TaskFailed, tag="task_rejected", frozen=True, kw_only=True):
+    """The worker that was handed the attempt does not have its task. Takes the place of `TaskFailed`; it is never retried."""
 
 
 class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
@@ -594,6 +602,7 @@ ExecutionEvent = (
     | TaskStarted
     | TaskCompleted
     | TaskFailed
+    | TaskRejected
     | TaskTimedOut
     | TaskRetryScheduled
     | TaskSkipped

@@ -94,7 +94,7 @@ def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
 def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    step.output, step.error = event.output, None
+    step.output, step.error, step.directive = event.output, None, event.directive
     if event.vars:
         set_vars(state, event.vars)
     if event.measured is not None:

@@ -158,6 +158,8 @@ metric_parts: Final = 32
 """Most values of one metric, and most of its tags."""
 metrics_per_attempt: Final = 100
 """Most metrics of one attempt."""
+directive_bytes: Final = 16 * 1024
+"""Largest directive that a handler gives beside its output or its error, as JSON."""
 measured_bytes: Final = 16 * 1024
 """Largest metrics of one attempt, all together, as JSON."""
 cost_max: Final = 1e12

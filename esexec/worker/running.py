@@ -22,11 +22,13 @@ from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
+from esexec.domain.outcome import Err, Ok
 from esexec.failures import describe
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
 from esexec.tasks.live import Outlet
+from esexec.tasks.outputs import as_failure, encoded_directive
 from esexec.worker.attempt import Attempt, Why
 from esexec.worker.images import Images
 from esexec.worker.pools import Lent, Pools
@@ -84,7 +86,7 @@ class Runner:
             return
         task = self._tasks.get(dispatch.task)
         if task is None:
-            await self._refuse(attempt, _unknown_task(dispatch.task, self._tasks))
+            await self._reject(attempt, _unknown_task(dispatch.task, self._tasks))
             return
         if task.is_prepared:
             preparing = self._keep(self._prepare(attempt, task))
@@ -219,6 +221,11 @@ class Runner:
         assert attempt.started_at is not None
         assert attempt.context is not None
         try:
+            directive: Any = None
+            if isinstance(output, Err):
+                raise as_failure(output)
+            if isinstance(output, Ok):
+                output, directive = output.value, encoded_directive(output.directive)
             news = attempt.context.changed_vars()
             report = r.Completed(
                 worker=self._worker,
@@ -227,11 +234,12 @@ class Runner:
                 output=output,
                 vars=news,
                 measured=attempt.context.measured,
+                directive=directive,
             )
             data = encode_with_output(report, output)
-            if attempt.to_keep is not None and self._results is not None and attempt.why is None:
+            if attempt.to_keep is not None and self._results is not None and attempt.why is None and directive is None:
                 self._results.keep(attempt.to_keep, attempt.dispatch, attempt.context, output, report.ended_at)
-        except ExecutionError as error:
+        except Exception as error:  # what `Err` holds, too
             await self._raised(attempt, error)
         else:
             if logger.isEnabledFor(logging.DEBUG):
@@ -287,6 +295,12 @@ class Runner:
         ended_at, dispatch = now(), attempt.dispatch
         info = msgspec.structs.replace(info, retryable=False, task_id=dispatch.step, attempt=dispatch.attempt, timestamp=ended_at)
         await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=ended_at, error=info)))
+
+    async def _reject(self, attempt: Attempt, info: ErrorInfo) -> None:
+        """This worker does not have the task."""
+        _log(logging.WARNING, attempt, "rejected", info)
+        info.timestamp = ended_at = now()
+        await self._over(attempt, _encode(r.Rejected(worker=self._worker, ended_at=ended_at, error=info)))
 
     def let_go(self, attempt: Attempt, why: Why) -> None:
         """Somebody else ended it, or nobody: its handler counts no more, and that is the end of what is told of it."""

@@ -262,7 +262,7 @@ class TaleOfSteps:
             self._settle(step, "failed")
         return problem
 
-    _task_timed_out = _task_failed
+    _task_timed_out = _task_rejected = _task_failed
 
     def _task_overdue(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         legal = step.open and attempt == step.attempt and not (step.started or step.overdue or self.paused)

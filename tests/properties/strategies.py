@@ -221,7 +221,9 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     ),
     e.TaskScheduled: st.builds(e.TaskScheduled, **_task),
     e.TaskStarted: st.builds(e.TaskStarted, **_task, started_at=times, worker=words),
-    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects, measured=_measured),
+    e.TaskCompleted: st.builds(
+        e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects, measured=_measured, directive=values
+    ),
     e.TaskFailed: st.builds(
         e.TaskFailed,
         **_task,
@@ -231,6 +233,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         vars=objects,
         measured=_measured,
     ),
+    e.TaskRejected: st.builds(e.TaskRejected, **_task, error=errors, ended_at=st.none() | times),
     e.TaskCacheHit: st.builds(
         e.TaskCacheHit,
         **_task,

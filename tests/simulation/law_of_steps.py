@@ -100,7 +100,7 @@ class LawOfSteps(Known):
         else:
             self._give_up(step)
 
-    _task_timed_out = _task_failed
+    _task_timed_out = _task_rejected = _task_failed
 
     def _was_overdue(self, event: Event) -> None:
         if event["error"]["code"] == "queue_timeout":

@@ -13,9 +13,9 @@ ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTo
 InternalError KeptPlan Key LogMessage Metric Monitoring NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok
 Overloaded Pending Plan PlanInvalid PlanWarning PoolUse Progress RateLimit RateLimited RecoveryAction RecoveryContext
 RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUnavailable ResourceUsage Rollbacks
-Span StartOptions Startable StateView Step Subscription Task TaskProgress TaskResult TaskStatistics TaskStatus TaskTimeout
-TaskTotals TaskView TimelineEntry Unavailable Undo Undoings ValidationError Verification Worker WorkerLost WorkerResource
-WorkerResources WorkerSample
+Span StartOptions Startable StateView Step Subscription Task TaskError TaskProgress TaskResult TaskStatistics TaskStatus
+TaskTimeout TaskTotals TaskView TimelineEntry Unavailable Undo Undoings ValidationError Verification Worker WorkerLost
+WorkerResource WorkerResources WorkerSample
 classifier collect connect current_context local recovery remove_classifier resource task telemetry
 """
 

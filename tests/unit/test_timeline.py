@@ -73,6 +73,7 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             e.TaskFailed(step="a", attempt=4, error=ERROR, retries_exhausted=True),
             "a (attempt 4) failed: [HTTP_503] busy…; no retries left",
         ),
+        (e.TaskRejected(step="a", error=ERROR, instead="fallback"), "a rejected: [HTTP_503] busy…; its fallback is tried"),
         (
             e.TaskTimedOut(step="a", timeout_ms=30_000, error=ERROR, ended="cancelled"),
             "a ran past its timeout of 30.0 s (cancelled)",
