@@ -165,9 +165,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
+        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "TaskError", "RateLimited",
         "ResourceUnavailable", "ExecutionCancelled",
-        "WorkerLost", "TaskTimeout", "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
+        "WorkerLost", "ProcessCrashed", "TaskTimeout",
+        "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
         "AwaitTimeout", "Unavailable", "CorruptHistory",
     ),
 }  # fmt: skip

@@ -51,13 +51,22 @@ async def executor(call: Call) -> None:
         await asyncio.Event().wait()
 
 
-async def worker(call: Call, tasks: TasksOption, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
+async def worker(
+    call: Call,
+    tasks: TasksOption,
+    queue: QueueOption = None,
+    concurrency: ConcurrencyOption = 10,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Processes for tasks that run in one of their own. Default: one per processor."),
+    ] = None,
+) -> None:
     """Run a worker: it runs the tasks and recovery strategies of a module. As many as you like; SIGTERM drains it."""
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
     others = _beside_tasks(tasks)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others)
+        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, processes=processes, **others)
         await _up(call, server, stack, role)
         _ready(call, server, _said_of(role, found, queues))
         await asyncio.Event().wait()

@@ -7,7 +7,8 @@
     │   ├── RateLimited              with `retry_after`
     │   ├── ResourceUnavailable      there are no such resources, or they were not free in time
     │   ├── ExecutionCancelled       somebody waited for the output of a cancelled execution
-    │   └── WorkerLost               the attempt's workers died too often
+    │   ├── WorkerLost               the attempt's workers died too often
+    │   └── ProcessCrashed           the process that ran the handler ended under it
     ├── TaskTimeout                  an attempt ran past its timeout (also a TimeoutError)
     ├── InternalError                a fault of the engine
     ├── Refused                      the engine understood a command and said no
@@ -163,6 +164,12 @@ class WorkerLost(ExecutionError):
     default_code = "WORKER_LOST"
 
 
+class ProcessCrashed(ExecutionError):
+    """The process that ran the handler ended under it: `os._exit`, a signal, no memory left. Nobody knows what it had done."""
+
+    default_code = "PROCESS_CRASHED"
+
+
 class TaskTimeout(EsexecError, TimeoutError):
     """An attempt ran past its timeout."""
 
@@ -237,7 +244,7 @@ class CorruptHistory(EsexecError):
 
 _BY_CODE: dict[str, type[EsexecError]] = {
     kind.default_code: kind
-    for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, NotFound, Conflict, Overloaded)
+    for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, ProcessCrashed, NotFound, Conflict, Overloaded)
 } | {
     "unknown_plan": NotFound,
     "plan_not_ready": Refused,

@@ -11,7 +11,7 @@ from esexec.domain import measures
 from esexec.domain.state import Deed, ExecutionState, Lane, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
-UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
+UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST", "PROCESS_CRASHED"})
 """Codes of failures after which it is not known whether the attempt did its work. Every timeout is one as well."""
 NEVER_BEGAN = frozenset({"queue_timeout"})
 """Codes of timeouts of attempts that no worker began."""

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -21,6 +21,7 @@ from esexec.tasks.context import Context
 from esexec.tasks.options import Duration, TaskOptions, read_options
 from esexec.tasks.resources import checked_uses
 
+RunIn = Literal["process"]
 P = ParamSpec("P")
 R = TypeVar("R")
 Q = ParamSpec("Q")
@@ -33,7 +34,7 @@ class Task(Generic[P, R]):
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
     `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
     `concurrency`: how many steps of it may run at once; `resources`: what an attempt of it needs. `uses`: the resources of its
-    worker that it needs; `cache`: for whom its outputs serve again.
+    worker that it needs; `cache`: for whom its outputs serve again. `run_in`: `process`, or None for where handlers usually run.
     """
 
     __name__: str
@@ -51,6 +52,7 @@ class Task(Generic[P, R]):
         resources: tuple[ResourceRequirement, ...] = (),
         uses: Iterable[str] = (),
         cache: Cache | None = None,
+        run_in: RunIn | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -67,7 +69,8 @@ class Task(Generic[P, R]):
         self.is_async = _is_async(self.name, fn)
         self.uses = checked_uses(self.name, uses)
         self.cache = _checked_cache(self.name, cache)
-        self.is_prepared = bool(self.uses) or self.cache is not None
+        self.run_in = _checked_run_in(self.name, run_in, self.uses)
+        self.is_prepared = bool(self.uses) or self.cache is not None or self.run_in is not None
         """Whether something has to be done before the handler is called."""
         functools.update_wrapper(self, fn)
         self.compensation = _checked_compensation(self.name, compensate)
@@ -106,6 +109,7 @@ class Task(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         uses: Iterable[str] = (),
+        run_in: RunIn | None = None,
         **settings: Unpack[TaskOptions],
     ) -> "Callable[[Callable[Q, S]], Task[Q, S]]": ...
     def compensate(
@@ -116,6 +120,7 @@ class Task(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         uses: Iterable[str] = (),
+        run_in: RunIn | None = None,
         **settings: Unpack[TaskOptions],
     ) -> Any:
         """Make a function the one that undoes this task: `@create.compensate`, or `@create.compensate(max_retries=10)`.
@@ -136,6 +141,7 @@ class Task(Generic[P, R]):
                 settings=said,
                 description=description,
                 uses=uses,
+                run_in=run_in,
                 local_names=local_names,
             )
             self.compensation = undo
@@ -186,6 +192,7 @@ def task(
     compensate: Task[..., Any] | str | None = None,
     uses: Iterable[str] = (),
     cache: Cache | None = None,
+    run_in: RunIn | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -212,6 +219,7 @@ def task(
     compensate: Task[..., Any] | str | None = None,
     uses: Iterable[str] = (),
     cache: Cache | None = None,
+    run_in: RunIn | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -236,7 +244,8 @@ def task(
     `retry_delay` is another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own
     (else see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many
     steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of
-    the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
+    the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`. `run_in="process"`:
+    for what works the processor hard; it runs in a process of its own, which can be killed.
     Raises ValidationError: `invalid_task` for the function, `invalid_cache` for a cache whose key does not fit it,
     `invalid_settings`, and what is refused of rate limits, keys and requirements by the codes that plans have for it.
     """
@@ -273,6 +282,7 @@ def task(
             resources=needs,
             uses=uses,
             cache=cache,
+            run_in=run_in,
             local_names=local_names,
         )
 
@@ -308,6 +318,22 @@ def _checked_cache(name: str, cache: Any) -> Cache | None:
     if cache is None or isinstance(cache, Cache):
         return cache
     raise ValidationError(f"task `{name}`: {cache!r:.80} is no cache", code="invalid_task", hint='cache=Cache(ttl="1h")')
+
+
+def _checked_run_in(name: str, run_in: Any, uses: tuple[str, ...]) -> RunIn | None:
+    if run_in not in (None, "process"):
+        raise ValidationError(
+            f"task `{name}`: there is no place {run_in!r:.80} to run in",
+            code="invalid_task",
+            hint='run_in="process", or nothing: then coroutines run on the loop and functions in threads',
+        )
+    if run_in is not None and uses:
+        raise ValidationError(
+            f"task `{name}` cannot run in a process of its own and use its worker's resources",
+            code="invalid_task",
+            hint="let it open what it needs, at the top of its module",
+        )
+    return run_in  # type: ignore[no-any-return]
 
 
 def _checked_description(name: str, description: str) -> str:

@@ -6,6 +6,7 @@ again, and its second outcome changes nothing.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -45,6 +46,7 @@ from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
 from esexec.worker.outlet import LiveOutlet
 from esexec.worker.pools import Pools
+from esexec.worker.processes import Processes, place_of
 from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
 from esexec.worker.sampling import Sampler
@@ -75,7 +77,8 @@ class Worker(Role):
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
     recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
     queues are, unless the strategy names one. `resources`: what its handlers take turns with, beside those of the modules:
-    WorkerResources, or factories by name; see also `resource`. `sample_ms`: how often it tells how its process does (0: never).
+    WorkerResources, or factories by name; see also `resource`. `processes`: so many handlers run at a time in processes of their
+    own, where tasks want that (default: one for each processor). `sample_ms`: how often it tells how its process does (0: never).
 
     `async with` starts and drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks, strategies
     or resources that cannot be, `Unavailable` if no server answers.
@@ -95,6 +98,7 @@ class Worker(Role):
         patience: float = 0.0,
         lease_ms: int = limits.lease_ms,
         drain_s: float = 10.0,
+        processes: int | None = None,
         sample_ms: int = limits.sample_interval_ms,
         **auth: Unpack[Auth],
     ) -> None:
@@ -111,6 +115,10 @@ class Worker(Role):
         self._own_lanes = frozenset(map(own_lane, self.strategies))
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._lease_ms, self._drain_s, self._sample_ms = lease_ms, drain_s, sample_ms
+        self._process_count = _checked_processes(processes)
+        for task in self.tasks.values():
+            if task.run_in is not None:
+                place_of(task)
         self._subjects = Subjects(namespace)
         self._attempts: dict[str, Attempt] = {}
         self._queues: dict[str, Queue] = {}
@@ -167,6 +175,8 @@ class Worker(Role):
         self._images = Images(self.name, self._publisher.send)
         self._pools = Pools(self.resources.values())
         undo.push_async_callback(self._pools.close)
+        self._processes = Processes(self._process_count)
+        undo.push_async_callback(self._processes.close)
         self._runner = Runner(
             self.name,
             self._callable,
@@ -176,6 +186,7 @@ class Worker(Role):
             outlet=LiveOutlet(connection.client, self._subjects, self.name),
             pools=self._pools,
             results=await self._cached_results(connection),
+            processes=self._processes,
         )
         self._leases = LeaseKeeper(
             self._url,
@@ -223,6 +234,7 @@ class Worker(Role):
             self._runner.let_go(attempt, "draining")
         for task in self._background:
             task.cancel()
+        await self._processes.close()
         await self._pools.close()
         await self._leases.stop()
         await self._publisher.close()
@@ -448,6 +460,14 @@ class Worker(Role):
 def _with_built_in(strategies: dict[str, RecoveryStrategy]) -> dict[str, RecoveryStrategy]:
     built_in = NetworkTimeoutRecovery()
     return {built_in.id: built_in} | strategies
+
+
+def _checked_processes(count: Any) -> int:
+    if count is None:
+        return os.cpu_count() or 1
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValidationError(f"{count!r} is no number of processes", code="bad_processes", hint="1 or more")
+    return count
 
 
 def _checked_queues(queues: Mapping[str, int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-UNKNOWN_OUTCOME = frozenset({"WORKER_LOST"})
+UNKNOWN_OUTCOME = frozenset({"WORKER_LOST", "PROCESS_CRASHED"})
 WORK = frozenset({"task", "fallback"})
 WAITING = frozenset({"task_held", "task_overdue"})
 OF_GRANTS = frozenset({"task_granted", "resource_allocated", "task_rate_limited", "task_waiting"})

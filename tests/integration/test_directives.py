@@ -33,7 +33,7 @@ async def test_a_directive_comes_with_the_output(engine: Engine) -> None:
 
 @pytest.mark.parametrize("returned", [True, False])
 async def test_a_directive_comes_with_the_error(engine: Engine, returned: bool) -> None:
-    """F005, F007: `Err` and `TaskError` fail the attempt alike; the directive stands in `task_failed`, the result, the exception."""
+    """F005, F007: `Err` and `TaskError` fail the attempt alike; the directive stands in the history, and in the exception."""
 
     @esexec.task(max_retries=0)
     def pay() -> esexec.Err:
