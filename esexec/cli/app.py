@@ -24,6 +24,7 @@ from esexec.cli import (
     start,
     stats,
     strategies,
+    tasks,
     top,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
@@ -53,6 +54,7 @@ for verbs in (
     top,
     stats,
     plans,
+    tasks,
     strategies,
     alerts,
     configure,

@@ -41,8 +41,10 @@ from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.client.subscriptions import Callback, Subscription, Subscriptions
 from esexec.client.times import patience
+from esexec.client.workers import Workers
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
+from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
 from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
 from esexec.domain.messages import Answer
@@ -98,6 +100,7 @@ class Client:
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
+        self.workers = Workers(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects(namespace)
         self._connection: Connection | None = None
@@ -150,6 +153,12 @@ class Client:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise not_open()
+        return self._connection
+
+    @property
     def namespace(self) -> str:
         return self._subjects.namespace
 
@@ -178,7 +187,8 @@ class Client:
         execution_id = watch.state.execution_id
         answer = await self._sender.send(watch, "start", command)
         if answer is None or answer.status == "accepted":
-            return Handle(self, execution_id)
+            state = watch.state
+            return Handle(self, execution_id, warnings=warnings_of(state.created.unannounced) if state.exists else ())
         return Handle(self, answer.original_id or execution_id, duplicate=True)
 
     async def execute(

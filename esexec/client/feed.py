@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
 from esexec.domain.evolve import fold
@@ -111,6 +112,8 @@ class Watch:
             self.heard_mono = self.feed.now_mono
             fold(state.execution_id, (commit,), state)
             if self.asked:
+                if commit.n == 1 and state.created.unannounced:
+                    _warn(state)
                 self._carried_out(commit)
             for heard in self.heard:
                 heard(commit)
@@ -130,6 +133,12 @@ class Watch:
     def answered(self, answer: Answer) -> None:
         if (asked := self.asked.get(answer.command_id)) is not None:
             asked.answered(answer)
+
+
+def _warn(state: ExecutionState) -> None:
+    """Whoever waits for it may wait for long, and would wonder."""
+    for one in warnings_of(state.created.unannounced):
+        logger.warning("execution %s: %s", state.execution_id, one.message)
 
 
 class Feed:

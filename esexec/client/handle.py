@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from esexec.domain.messages import Warned
 from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending
 
@@ -13,17 +14,20 @@ if TYPE_CHECKING:
 
 class Handle:
     """Follows one execution. `duplicate`: the start found it there already (idempotency key, or the same start again).
+    `warnings`: what is probably not meant, such as a task that no worker has announced (`unannounced_task`): it waits for one.
 
     Nothing here touches the execution but `cancel`, `pause`, `resume`, `retry`, `rollback` and `checkpoint`. `wait_timeout` is
     how long the caller waits (a number: seconds; None: for ever).
     """
 
-    __slots__ = ("_client", "duplicate", "id")
+    __slots__ = ("_client", "duplicate", "id", "warnings")
 
-    def __init__(self, client: "Client", execution_id: str, *, duplicate: bool = False) -> None:
+    def __init__(
+        self, client: "Client", execution_id: str, *, duplicate: bool = False, warnings: tuple[Warned, ...] = ()
+    ) -> None:
         self._client = client
         self.id = execution_id
-        self.duplicate = duplicate
+        self.duplicate, self.warnings = duplicate, warnings
 
     @property
     def execution_id(self) -> str:

@@ -118,10 +118,16 @@ class ConfigureNamespace(AnyCommand, frozen=True, kw_only=True):
 
 
 class AnnounceTasks(AnyCommand, frozen=True, kw_only=True):
-    """A worker says which tasks it has and their settings (entity `_settings`)."""
+    """A worker says which tasks it has and their settings (entity `_settings`).
+
+    `schemas`: JSON Schemas (2020-12) of what they take as params, by task; one without takes anything. `any_task`: it also has a
+    handler for tasks of whatever name.
+    """
 
     tasks: dict[str, TaskInfo]
     worker: str = ""
+    schemas: dict[str, dict[str, Any]] = {}
+    any_task: bool = False
 
 
 class AddStrategy(AnyCommand, frozen=True, kw_only=True):

@@ -104,6 +104,8 @@ class ExecutionError(EsexecError):
     `retry`: True or False decides above any classifier (within `max_retries`); None lets the classifier decide.
     `retry_after`: seconds to wait before the next attempt instead of the back-off. `directive`: whatever whoever reads the error
     is to have beside it, as JSON.
+
+    Also called `TaskError`.
     """
 
     default_code = "execution_error"

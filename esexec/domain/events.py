@@ -38,7 +38,8 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, 
 class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=True):
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
-    `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `namespace`: the
+    `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `unannounced`: those
+    that no worker had announced by then, and that wait for one. `namespace`: the
     namespace's settings at that time, of its queues those that may be used. `start_at`: nothing happens before. `deadline`,
     `parent`, `forked_from`, `kept`: as in the start.
     """
@@ -59,6 +60,7 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     parent: str | None = None
     forked_from: str | None = None
     kept: dict[str, Any] = {}
+    unannounced: tuple[str, ...] = ()
 
 
 class ExecutionStarted(_Event, tag="execution_started", frozen=True, kw_only=True):
@@ -476,10 +478,16 @@ class NamespaceConfigured(_Event, tag="namespace_configured", frozen=True, kw_on
 
 
 class TasksAnnounced(_Event, tag="tasks_announced", frozen=True, kw_only=True):
-    """Workers announced these tasks: what is said of each replaces what was said of it before."""
+    """Workers announced these tasks: what is said of each replaces what was said of it before.
+
+    `schemas`: of the params of a task, each one more version of it that takes what this describes; None: one that takes anything.
+    `any_task`: the worker has a handler for tasks of whatever name.
+    """
 
     tasks: dict[str, TaskInfo]
     worker: str = ""
+    schemas: dict[str, dict[str, Any] | None] = {}
+    any_task: bool = False
 
 
 class StrategyAdded(_Event, tag="strategy_added", frozen=True, kw_only=True):

@@ -98,6 +98,16 @@ class Task(Generic[P, R]):
             resources=self.resources,
         )
 
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """A JSON Schema of the params that the task takes, as a worker announces it; None where it cannot be told."""
+        self.prepare()
+        assert self._binding is not None
+        schema = self._binding.schema
+        if schema is not None and self.description:
+            schema = {"description": self.description, **schema}
+        return schema
+
     @overload
     def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
     @overload

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Unpack
 
 import msgspec
@@ -20,8 +20,8 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
 from esexec.domain.ids import is_user_id
-from esexec.domain.messages import CancelSignal, Dispatch
-from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
+from esexec.domain.namespace import SETTINGS_ENTITY, version_of
 from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
@@ -201,6 +201,7 @@ class Worker(Role):
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
         await connection.subscribe(self._subjects.live("*", "before"), self._on_before)
+        await connection.subscribe(self._subjects.who_is_there, partial(self._on_who_is_there, connection))
         await self._announce(connection)
         self._queues, self._pullers, self._draining = {}, {}, False
         for name, slots in self._slots.items():
@@ -256,7 +257,7 @@ class Worker(Role):
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
         tasks = {name: task.info for name, task in self._callable.items()}
-        command = c.AnnounceTasks(id=new_id(), tasks=tasks, worker=self.name, actor=self.name)
+        command = c.AnnounceTasks(id=new_id(), tasks=tasks, worker=self.name, schemas=self._schemas, actor=self.name)
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
         try:
@@ -264,6 +265,28 @@ class Worker(Role):
         except TimeoutError:
             logger.info("no executor has answered yet; the announcement waits for one")
         await subscription.unsubscribe()
+
+    @cached_property
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        """What the tasks take, as far as there is room to say it."""
+        found, room = {}, limits.schemas_bytes
+        for name, task in self._callable.items():
+            schema = task.schema
+            size = len(msgspec.json.encode(schema)) if schema is not None else 0
+            if schema is not None and size <= min(limits.schema_bytes, room):
+                found[name] = schema
+                room -= size
+        return found
+
+    @cached_property
+    def _presence(self) -> bytes:
+        tasks = {name: version_of(self._schemas.get(name)).id for name in self._callable}
+        return msgspec.json.encode(WorkerPresence(worker=self.name, tasks=tasks, queues=self._slots))
+
+    async def _on_who_is_there(self, connection: Connection, message: Msg) -> None:
+        if not self._draining:
+            with suppress(OutboundBufferLimitError):  # disconnected
+                connection.client.post(self._subjects.who_is_here, self._presence)
 
     async def _on_announced(self, message: Msg) -> None:
         self._announced.set()
