@@ -146,7 +146,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Tasks": (
         "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "WorkerResource",
-        "WorkerResources", "collect",
+        "WorkerResources", "Handlers", "HandledTask", "collect",
     ),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
@@ -165,7 +165,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
+        "EsexecError", "ErrorInfo", "ValidationError", "UnknownTask", "PlanInvalid", "ExecutionError", "RateLimited",
         "ResourceUnavailable", "ExecutionCancelled",
         "WorkerLost", "ProcessCrashed", "TaskTimeout",
         "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",

@@ -20,7 +20,7 @@ from esexec.executor import Executor
 from esexec.nats.connection import connect
 from esexec.process import yield_to_others
 from esexec.role import Role
-from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
+from esexec.tasks import ANY_TASK, RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
 
 T = TypeVar("T")
@@ -169,8 +169,8 @@ def _ready(call: Call, server: Server, roles: dict[str, Any]) -> None:
 def _what_to_try(call: Call, tasks: Mapping[str, Task[..., Any]]) -> None:
     esexec = call.esexec
     call.say("\ntry in another terminal:")
-    if tasks:
-        name = min(tasks)
+    if named := [name for name in tasks if name != ANY_TASK]:
+        name = min(named)
         call.say(f"  {esexec} start --task {name} --input '{_sample(tasks[name])}' --wait")
     else:
         call.say(f"  {esexec} worker --tasks MODULE")

@@ -2,6 +2,7 @@
 
     EsexecError                      code, message, hint; `.info` is the wire form
     ├── ValidationError              bad params, plan, id or settings; never retried
+    │   ├── UnknownTask              a handler for any task does not know this one: the attempt is rejected
     │   └── PlanInvalid              a plan that cannot be submitted: cycle, unknown reference, …
     ├── ExecutionError               a handler failed (also what handlers raise to say how)
     │   ├── RateLimited              with `retry_after`
@@ -90,6 +91,16 @@ class ValidationError(EsexecError):
 
     type: ClassVar[ErrorType] = "validation_error"
     default_code = "invalid"
+
+
+class UnknownTask(ValidationError):
+    """There is no handler for a task of this name. Raised by a handler, it rejects the attempt; nothing is tried again."""
+
+    default_code = "unknown_task"
+
+    def __init__(self, name: str = "", *, code: str | None = None, hint: str | None = None, **context: Any) -> None:
+        """`name`: of the task; a text with a space in it is taken as the whole message."""
+        super().__init__(name if " " in name else f"unknown task: {name}", code=code, hint=hint, **context)
 
 
 class PlanInvalid(ValidationError):
@@ -248,6 +259,7 @@ _BY_CODE: dict[str, type[EsexecError]] = {
     kind.default_code: kind
     for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, ProcessCrashed, NotFound, Conflict, Overloaded)
 } | {
+    "unknown_task": UnknownTask,
     "unknown_plan": NotFound,
     "plan_not_ready": Refused,
     "too_many_plans": Refused,

@@ -8,6 +8,7 @@ makes the bytes of a report that carries a handler's output.
 
 from esexec.tasks.caching import Cache
 from esexec.tasks.context import AttemptCancelled, Context, current_context
+from esexec.tasks.handlers import ANY_TASK, HandledTask, Handlers
 from esexec.tasks.outputs import encode_with_output
 from esexec.tasks.recovery import (
     NetworkTimeoutRecovery,
@@ -23,9 +24,12 @@ from esexec.tasks.resources import WorkerResource, WorkerResources, collect_reso
 from esexec.tasks.task import Task, task
 
 __all__ = [
+    "ANY_TASK",
     "AttemptCancelled",
     "Cache",
     "Context",
+    "HandledTask",
+    "Handlers",
     "NetworkTimeoutRecovery",
     "RecoveryAction",
     "RecoveryContext",

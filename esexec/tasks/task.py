@@ -72,14 +72,42 @@ class Task(Generic[P, R]):
         self.run_in = _checked_run_in(self.name, run_in, self.uses)
         self.is_prepared = bool(self.uses) or self.cache is not None or self.run_in is not None
         """Whether something has to be done before the handler is called."""
+        self.is_method = _is_method(fn)
+        """Whether it is a method in a class, which has yet to be bound to an object (see `Handlers`)."""
         functools.update_wrapper(self, fn)
         self.compensation = _checked_compensation(self.name, compensate)
         self._binding: Binding | None = None
+        if self.is_method:
+            return
         # A type may be defined further down the module; then `prepare` finds it when the task is collected.
         self._bind_to(local_names or {}, may_wait=True)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
+
+    def bound_to(self, owner: object) -> "Task[..., R]":
+        """The task of a method, with the method bound to an object."""
+        made: Task[..., R] = Task(
+            self.fn.__get__(owner),
+            name=self.name,
+            settings=self.settings,
+            description=self.description,
+            compensate=self.compensation,
+            concurrency=self.concurrency,
+            resources=self.resources,
+            uses=self.uses,
+            cache=self.cache,
+            run_in=self.run_in,
+        )
+        return made
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None, /) -> "Task[P, R]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None, /) -> Any: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        """Of an object it is the bound method, so that it is called as any other."""
+        return self if instance is None or not self.is_method else functools.partial(self.fn, instance)
 
     @property
     def path(self) -> str | None:
@@ -328,6 +356,14 @@ def _checked_cache(name: str, cache: Any) -> Cache | None:
     if cache is None or isinstance(cache, Cache):
         return cache
     raise ValidationError(f"task `{name}`: {cache!r:.80} is no cache", code="invalid_task", hint='cache=Cache(ttl="1h")')
+
+
+def _is_method(fn: Any) -> bool:
+    """Whether a function stands in a class, and takes its object first."""
+    within, _, _ = getattr(fn, "__qualname__", "").rpartition(".")
+    if not inspect.isfunction(fn) or not within or within.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(fn).parameters), None) == "self"
 
 
 def _checked_run_in(name: str, run_in: Any, uses: tuple[str, ...]) -> RunIn | None:

@@ -22,10 +22,11 @@ import msgspec
 from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
+from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, UnknownTask, ValidationError
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
+from esexec.tasks.handlers import ANY_TASK
 from esexec.tasks.live import Outlet
 from esexec.worker.attempt import Attempt, Why
 from esexec.worker.frames import CannotBegin, EndedAsTold
@@ -87,7 +88,7 @@ class Runner:
         if dispatch.purpose == "recovery":
             await self._begin_recovery(attempt, self._strategies[dispatch.task], now_mono)
             return
-        task = self._tasks.get(dispatch.task)
+        task = self._tasks.get(dispatch.task) or self._tasks.get(ANY_TASK)
         if task is None:
             await self._reject(attempt, _unknown_task(dispatch.task, self._tasks))
             return
@@ -301,6 +302,10 @@ class Runner:
             return
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
+        if isinstance(error, UnknownTask):
+            attempt.started_at = None
+            await self._reject(attempt, error.info)
+            return
         context = attempt.context
         info, data = failed(self._worker, attempt.dispatch, attempt.started_at, error, context=context, measured=attempt.measured)
         _log(logging.INFO, attempt, "failed", info)

@@ -34,12 +34,14 @@ from esexec.role import Role
 from esexec.tasks import (
     NetworkTimeoutRecovery,
     RecoveryStrategy,
+    Task,
     Tasks,
     WorkerResource,
     collect,
     collect_resources,
     collect_strategies,
 )
+from esexec.tasks.handlers import ANY_TASK
 from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.images import Images
 from esexec.worker.lanes import Queue
@@ -105,7 +107,8 @@ class Worker(Role):
         self.name = name or f"w{new_id()[-8:]}"
         tasks = list(tasks) if isinstance(tasks, Iterator) else tasks
         self.tasks = collect(tasks)
-        """By name. A step may also name a task by where its function is, `package.module:function`."""
+        """By name; under `*` what handles tasks of any other name. A step may also name a task by where its function is,
+        `package.module:function`."""
         self.strategies = _with_built_in(collect_strategies(tasks, strategies))
         """By id."""
         self.resources = collect_resources(tasks, resources)
@@ -256,8 +259,10 @@ class Worker(Role):
 
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
-        tasks = {name: task.info for name, task in self._callable.items()}
-        command = c.AnnounceTasks(id=new_id(), tasks=tasks, worker=self.name, schemas=self._schemas, actor=self.name)
+        tasks = {name: task.info for name, task in self._named.items()}
+        command = c.AnnounceTasks(
+            id=new_id(), tasks=tasks, worker=self.name, schemas=self._schemas, actor=self.name, any_task=self._any_task
+        )
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
         try:
@@ -266,11 +271,19 @@ class Worker(Role):
             logger.info("no executor has answered yet; the announcement waits for one")
         await subscription.unsubscribe()
 
+    @property
+    def _named(self) -> dict[str, Task[..., Any]]:
+        return {name: task for name, task in self._callable.items() if name != ANY_TASK}
+
+    @property
+    def _any_task(self) -> bool:
+        return ANY_TASK in self._callable
+
     @cached_property
     def _schemas(self) -> dict[str, dict[str, Any]]:
         """What the tasks take, as far as there is room to say it."""
         found, room = {}, limits.schemas_bytes
-        for name, task in self._callable.items():
+        for name, task in self._named.items():
             schema = task.schema
             size = len(msgspec.json.encode(schema)) if schema is not None else 0
             if schema is not None and size <= min(limits.schema_bytes, room):
@@ -280,8 +293,8 @@ class Worker(Role):
 
     @cached_property
     def _presence(self) -> bytes:
-        tasks = {name: version_of(self._schemas.get(name)).id for name in self._callable}
-        return msgspec.json.encode(WorkerPresence(worker=self.name, tasks=tasks, queues=self._slots))
+        tasks = {name: version_of(self._schemas.get(name)).id for name in self._named}
+        return msgspec.json.encode(WorkerPresence(worker=self.name, tasks=tasks, queues=self._slots, any_task=self._any_task))
 
     async def _on_who_is_there(self, connection: Connection, message: Msg) -> None:
         if not self._draining:
