@@ -20,6 +20,7 @@ from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
 from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
+from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
 
@@ -165,7 +166,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "UnknownTask", "PlanInvalid", "ExecutionError", "RateLimited",
+        "EsexecError", "ErrorInfo", "ValidationError", "UnknownTask", "PlanInvalid", "ExecutionError", "TaskError", "RateLimited",
         "ResourceUnavailable", "ExecutionCancelled",
         "WorkerLost", "ProcessCrashed", "TaskTimeout",
         "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
@@ -182,13 +183,9 @@ ELSEWHERE = {
 }
 
 
-OTHER_NAMES = ("TaskError",)
-"""What is said where the thing itself is."""
-
-
 def python_page() -> str:
     """From the signatures and docstrings of `esexec.__all__`."""
-    left = set(esexec.__all__) - {*OTHER_NAMES} - {name for names in GROUPS.values() for name in names}
+    left = set(esexec.__all__) - {name for names in GROUPS.values() for name in names}
     left |= set(projections.__all__) - {*READ_MODELS, *ELSEWHERE}
     assert not left, f"no group holds {sorted(left)}"
     lines = [
@@ -221,6 +218,8 @@ def _read_models() -> list[str]:
 def _name(name: str, home: ModuleType = esexec) -> list[str]:
     thing = getattr(home, name)
     lines = ["", f"### `{name}`", ""]
+    if inspect.isclass(thing) and thing.__name__ != name:
+        return [*lines, f"Another name of `{thing.__name__}`."]
     if name == "Startable":
         module: ModuleType = sys.modules["esexec.client.commands"]
         alias = next(one for one in said(tree_of(module).body) if one.name == name)
@@ -254,6 +253,7 @@ PARTS: dict[str, Any] = {
     "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,
     "client.tasks": executions.TasksOfExecutions,
+    "client.workers": workers_of_client.Workers,
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from esexec.client import Client, Planner
+from esexec.domain.ids import namespace_named
 from esexec.executor import Executor
 from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
@@ -23,6 +24,7 @@ def connect(
     url: str | None = None,
     *,
     namespace: str = "default",
+    instance: str | None = None,
     actor: str | None = None,
     owner: str | None = None,
     patience: float = 0.0,
@@ -30,7 +32,9 @@ def connect(
     **auth: Unpack[Auth],
 ) -> Client:
     """A client of the server at `url` (default: `$NATS_URL`, else nats://127.0.0.1:4222). Use with `async with`."""
-    return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
+    return Client(
+        url, namespace=namespace_named(namespace, instance), actor=actor, owner=owner, patience=patience, planner=planner, **auth
+    )
 
 
 @asynccontextmanager
@@ -41,6 +45,7 @@ async def local(
     resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
     queues: Mapping[str, int] | None = None,
     namespace: str = "default",
+    instance: str | None = None,
     store: str | Path = ".esexec",
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
@@ -56,6 +61,7 @@ async def local(
     `actor`: as of `Client`. `planner`: makes plans from queries (`client.plans.create`). `projections`: whether read models are
     kept, in the store's directory, so that lists and statistics can be asked for. `include`: read models of your own besides.
     """
+    namespace = namespace_named(namespace, instance)
     async with AsyncExitStack() as stack:
         if url is None:
             server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))

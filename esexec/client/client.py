@@ -47,6 +47,7 @@ from esexec.domain import commands as c
 from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
 from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
+from esexec.domain.ids import namespace_named
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -75,7 +76,7 @@ CONFIRM_S = 5.0
 
 
 class Client:
-    """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
+    """A connection to a namespace (`instance` is another name for it). Use as `async with esexec.connect(url) as client:`.
 
     `actor`: who gives the commands, for the history (`owner` is another name for it); else `$ESEXEC_ACTOR`, else the NATS user,
     else nobody is named. `planner`: makes plans from queries (`plans.create`).
@@ -88,6 +89,7 @@ class Client:
         url: str | None = None,
         *,
         namespace: str = "default",
+        instance: str | None = None,
         actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
@@ -102,7 +104,7 @@ class Client:
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
         self.workers = Workers(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:

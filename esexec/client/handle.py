@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from esexec.client.errors import not_found
 from esexec.domain.messages import Warned
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending
+from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, TaskRecord, record_of
 
 if TYPE_CHECKING:
     from esexec.client.checkpoints import Checkpoint
@@ -52,6 +53,13 @@ class Handle:
     async def snapshot(self) -> ExecutionResult:
         """Everything known of it now."""
         return await self._client.get_or_raise(self.id)
+
+    async def record(self) -> TaskRecord:
+        """The record of its task as of now, as lists have it (of a plan: of its first step). It has a JSON form."""
+        state = await self._client._state(self.id)
+        if not state.exists:
+            raise not_found(self.id)
+        return record_of(state, 0)
 
     async def worker_id(self) -> str | None:
         """Who runs it: the worker of a step that runs, else of the last that ran; None while it is queued."""

@@ -10,7 +10,7 @@ def warnings_of(unannounced: Iterable[str]) -> tuple[Warned, ...]:
     return tuple(
         Warned(
             code="unannounced_task",
-            message=f"no worker has announced the task {task}: what needs it waits until one does",
+            message=f"no worker has announced the task {task}: it waits for one; a worker of its queue without it rejects it",
             hint="is the name right? esexec tasks ls shows those that are known; esexec worker --tasks MODULE brings more",
         )
         for task in unannounced

@@ -30,3 +30,8 @@ def is_task_name(text: str) -> bool:
 def token_from(text: str) -> str:
     """The nearest legal id to `text`; never empty. Used to make a step's id from its task's name."""
     return _NOT_TOKEN.sub("_", text).strip("_")[: limits.id_chars] or "step"
+
+
+def namespace_named(namespace: str, instance: str | None) -> str:
+    """The namespace that is meant where `instance`, another name for it, may be given in its place."""
+    return namespace if instance is None else instance

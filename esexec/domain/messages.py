@@ -75,7 +75,8 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     when a start's idempotency key belongs to another. `effective`: whether it changed anything (a cancel of an ended
     execution did not). `plan_id`, `plan_status`: of the plan that a `put_plan` was about, as it is kept now.
     `resources`, `until`: what an `allocate` was granted, and until when; `waiting`: it has to wait, and is answered once more.
-    `warnings`: of a start, such as `unannounced_task`: no worker has announced a task of it, so it may wait for one.
+    `warnings`: of a start, such as `unannounced_task`: no worker has announced a task of it, so it may wait for one. `record`: of
+    a start that wants it: the record of its task (of a plan, of the first step), as lists have it.
     """
 
     command_id: str
@@ -90,6 +91,7 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     until: datetime | None = None
     waiting: bool = False
     warnings: tuple[Warned, ...] = ()
+    record: Any = None
 
 
 class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):

@@ -32,6 +32,7 @@ from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
 from esexec.log.port import Log
+from esexec.results import TaskRecord, record_of
 
 logger = logging.getLogger("esexec.executor")
 
@@ -222,7 +223,8 @@ class Desk:
             case "applied":
                 if type(envelope.content) is r.Before:
                     await self._tell_image(mailbox, envelope)
-                await self.answer(envelope, warnings=_warnings(mailbox, envelope))
+                warnings, record = _told_of_start(mailbox, envelope)
+                await self.answer(envelope, warnings=warnings, record=record)
                 await envelope.ack()
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
@@ -276,6 +278,7 @@ class Desk:
         error: ErrorInfo | None = None,
         execution_id: str | None = None,
         warnings: tuple[Warned, ...] = (),
+        record: TaskRecord | None = None,
     ) -> None:
         content = envelope.content
         if not isinstance(content, c.AnyCommand) or (status == "accepted" and effective and not content.confirm):
@@ -289,6 +292,7 @@ class Desk:
                 error=error,
                 original_id=execution_id,
                 warnings=warnings,
+                record=record,
             )
         )
 
@@ -451,11 +455,12 @@ class Desk:
         await self.outbox.bury(envelope, reason)
 
 
-def _warnings(mailbox: Mailbox, envelope: Envelope) -> tuple[Warned, ...]:
+def _told_of_start(mailbox: Mailbox, envelope: Envelope) -> tuple[tuple[Warned, ...], TaskRecord | None]:
+    """What the answer to a start says besides: what may not be meant, and the record of a single task."""
     state, content = mailbox.state, envelope.content
     if state is None or not state.exists or type(content) is not c.StartExecution or not content.confirm:
-        return ()
-    return warnings_of(state.created.unannounced)
+        return (), None
+    return warnings_of(state.created.unannounced), record_of(state, 0) if content.record else None
 
 
 def _is_early(envelope: Envelope) -> bool:

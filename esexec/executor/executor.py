@@ -14,6 +14,7 @@ from typing import Unpack
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.ids import namespace_named
 from esexec.domain.kept_alerts import ALERTS_ENTITY
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState
@@ -47,7 +48,7 @@ _WATCH_S = 1.0
 
 
 class Executor(Role):
-    """Decides what comes next for every execution of a namespace.
+    """Decides what comes next for every execution of a namespace (`instance` is another name for it).
 
     `cache_size`: idle executions kept in memory (0 is correct, and slower). `async with` starts and drains it; `run()` keeps
     it up until cancelled. Raises `Unavailable` if no server answers.
@@ -58,6 +59,7 @@ class Executor(Role):
         url: str = "nats://127.0.0.1:4222",
         *,
         namespace: str = "default",
+        instance: str | None = None,
         name: str | None = None,
         cache_size: int = limits.cached_entities,
         replicas: int = 1,
@@ -67,7 +69,7 @@ class Executor(Role):
         self.name = name or f"x{new_id()[-8:]}"
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._cache_size = cache_size
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._command_taps: list[Tap] = []
         self._watch: asyncio.Task[None] | None = None
 

@@ -77,7 +77,9 @@ class Checks:
     def _refusal(self, graph: Graph, index: int, params: Any, where: str) -> ErrorInfo:
         step = graph.steps[index]
         newest, *others = self._accepts[step.task]
-        path, reason = newest.problems(params)[0]
+        problems = newest.problems(params)
+        path = problems[0][0]
+        reason = "; ".join([why for at, why in problems if at == path])
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
         also = f" (nor do {len(others)} other versions of it take that)" if others else ""
         return ErrorInfo(
@@ -122,7 +124,8 @@ class _Accepts:
         if self._validator is None:
             return []
         found = []
-        for error in self._validator.iter_errors(params):
+        errors = sorted(self._validator.iter_errors(params), key=lambda error: error.kind.name != "additionalProperties")
+        for error in errors:
             path, kind = list(error.instance_path), error.kind.name
             if kind in ("additionalProperties", "required") or not _refers(_at(params, path)):
                 found.append((path, self._reason(error, kind, params)))

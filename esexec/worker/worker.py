@@ -19,7 +19,7 @@ from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
-from esexec.domain.ids import is_user_id
+from esexec.domain.ids import is_user_id, namespace_named
 from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
 from esexec.domain.namespace import SETTINGS_ENTITY, version_of
 from esexec.domain.strategies import own_lane
@@ -74,7 +74,7 @@ _SLOTS_OF_A_STRATEGY = 4
 
 
 class Worker(Role):
-    """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
+    """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time) of a namespace (`instance`: the same).
 
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
     recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
@@ -95,6 +95,7 @@ class Worker(Role):
         resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
         queues: Mapping[str, int] | None = None,
         namespace: str = "default",
+        instance: str | None = None,
         name: str | None = None,
         replicas: int = 1,
         patience: float = 0.0,
@@ -122,7 +123,7 @@ class Worker(Role):
         for task in self.tasks.values():
             if task.run_in is not None:
                 place_of(task)
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._attempts: dict[str, Attempt] = {}
         self._queues: dict[str, Queue] = {}
         self._pullers: dict[str, Puller] = {}

@@ -40,7 +40,7 @@ async def test_params_that_do_not_fit_are_refused_when_they_are_given(engine: En
     with pytest.raises(esexec.ValidationError) as refused:
         await engine.client.start("ship", {"parcl": "x"})
     assert refused.value.code == "invalid_params"
-    assert "unexpected parameter `parcl`, did you mean `parcel`?" in refused.value.message
+    assert "unexpected parameter `parcl`, did you mean `parcel`?; missing parameter `parcel`" in refused.value.message
     assert refused.value.hint == "expected parcel: string, weight: number (optional)"
     with pytest.raises(esexec.ValidationError) as refused:
         await engine.client.start(plan_of({"parcel": "y", "weight": "heavy"}), execution_id="never")
@@ -190,3 +190,30 @@ async def test_a_refusal_names_the_line_of_the_plan_file(engine: Engine, tmp_pat
         await started(engine.client.start(Plan.from_file(file)), file)
     assert (refused.value.code, refused.value.context["line"]) == ("invalid_params", 7)
     assert f"{file}:7: steps[0].params.weight" in refused.value.message
+
+
+async def test_the_answer_to_a_start_carries_the_record_of_its_task(engine: Engine, raw: RawClient) -> None:
+    """F128: who submits a task has its record at once, as JSON; a handle reads it whenever it is wanted."""
+    await engine.worker(ship)
+    answer = await raw.ask("raw-6", "start", task="ship", input={"parcel": "x"}, record=True)
+    said = {field: answer.record[field] for field in ("execution_id", "task_id", "name")}
+    assert said == {"execution_id": "raw-6", "task_id": "ship", "name": "ship"}
+    assert answer.record["status"] in ("pending", "running", "completed")
+    handle = await engine.client.start(ship, {"parcel": "x"})
+    await handle.wait(wait_timeout=8)
+    record = await handle.record()
+    assert (record.id, record.status, record.attempt) == (f"{handle.id}/ship", "completed", 1)
+
+
+async def test_an_instance_is_a_namespace_of_its_own(engine: Engine) -> None:
+    """F024: `instance=` says so on every role; what is started there is not seen elsewhere."""
+    other = f"{engine.namespace}-b"
+    async with (
+        esexec.Executor(engine.url, instance=other),
+        esexec.Worker(engine.url, tasks=[ship], instance=other),
+        esexec.connect(engine.url, instance=other) as client,
+    ):
+        assert client.namespace == other
+        assert await client.run(ship, {"parcel": "x"}, execution_id="e1", wait_timeout=8) == "x"
+    assert await engine.client.get("e1") is None
+    assert await engine.client.workers.tasks() == []
