@@ -1,5 +1,6 @@
 """`esexec tasks ls | show`: the tasks that workers have announced, who has them now, and what they take."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 tasks = typer.Typer(name="tasks", help="See which tasks there are, and who has them.", no_args_is_help=True)
 
+_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NAMES = 3
 """So many workers are named; of more, how many there are."""
 
@@ -40,7 +42,7 @@ async def ls(call: Call) -> None:
     from esexec.cli.terminal import columns, show, terminal, text
 
     rows = []
-    for one in found:
+    for one in _once(found):
         count = len(one.workers)
         there = text(f"{count} worker{'' if count == 1 else 's'}" if count else "no worker", "" if count else "yellow")
         versions = sum(bool(version.workers) for version in one.versions)
@@ -49,6 +51,12 @@ async def ls(call: Call) -> None:
             (text(one.name), there, text(", ".join(one.queues)), text(more, "yellow"), text(one.description, "bright_black"))
         )
     show(terminal(), columns(*rows))
+
+
+def _once(found: "list[AnnouncedTask]") -> "list[AnnouncedTask]":
+    """Without those that only say where the function of another is: a step may name a task by that as well."""
+    known = [(one.info, one.versions, one.workers) for one in found if not _PLACE.fullmatch(one.name)]
+    return [one for one in found if not _PLACE.fullmatch(one.name) or (one.info, one.versions, one.workers) not in known]
 
 
 async def show(call: Call, name: Annotated[str, typer.Argument(metavar="NAME", help="The task.", show_default=False)]) -> None:

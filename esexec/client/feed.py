@@ -112,7 +112,7 @@ class Watch:
             self.heard_mono = self.feed.now_mono
             fold(state.execution_id, (commit,), state)
             if self.asked:
-                if commit.n == 1 and state.created.unannounced:
+                if commit.n == 1 and state.created.unannounced and any(asked.until_end for asked in self.asked.values()):
                     _warn(state)
                 self._carried_out(commit)
             for heard in self.heard:
