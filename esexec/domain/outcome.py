@@ -1,16 +1,26 @@
 """What came of something, as a value: what a handler may return, and what a caller may match on."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
 from esexec.domain.errors import EsexecError
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class Ok(msgspec.Struct, frozen=True):
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+"""What a task returns, where it is known."""
+
+
+class Ok(msgspec.Struct, Generic[T], frozen=True):
     """It completed, with this value. `directive`: what the handler said beside its output, for whoever reads the result."""
 
-    value: Any = None
+    value: T = None  # type: ignore[assignment]
     directive: Any = None
 
 
