@@ -42,6 +42,7 @@ def connect_sync(
     url: str | None = None,
     *,
     namespace: str = "default",
+    instance: str | None = None,
     actor: str | None = None,
     owner: str | None = None,
     patience: float = 0.0,
@@ -53,25 +54,9 @@ def connect_sync(
     Everything that is awaited of the other is simply called; a loop runs in a thread of its own. Without a block: `open()`, and
     `close()` in the end.
     """
-    return SyncClient(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
-
-
-def connect_sync(
-    url: str | None = None,
-    *,
-    namespace: str = "default",
-    actor: str | None = None,
-    owner: str | None = None,
-    patience: float = 0.0,
-    planner: Planner | None = None,
-    **auth: Unpack[Auth],
-) -> SyncClient:
-    """As `connect`, for callers without a loop: `with esexec.connect_sync(url) as client: client.run("task", {…})`.
-
-    Everything that is awaited of the other is simply called; a loop runs in a thread of its own. Without a block: `open()`, and
-    `close()` in the end.
-    """
-    return SyncClient(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
+    return SyncClient(
+        url, namespace=namespace, instance=instance, actor=actor, owner=owner, patience=patience, planner=planner, **auth
+    )
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ means "not (yet)". `task_id` is the step's id; `tool` and `result` of the docume
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,16 +20,6 @@ from esexec.domain.outcome import Ok as Ok
 from esexec.domain.outcome import T as T
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 from esexec.views import ExecutionMetrics, TimelineEntry
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    T = TypeVar("T", default=Any)
-else:
-    from typing import TypeVar
-
-    T = TypeVar("T")
-"""What a task returns, where it is known."""
 
 
 class ExecutionStatus(StrEnum):
@@ -406,7 +396,7 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
     )
 
 
-_RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name != "output")
+_RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name not in ("output", "directive"))
 
 
 def record_of(state: ExecutionState, index: int) -> TaskRecord:

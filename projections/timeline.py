@@ -242,7 +242,8 @@ def _created(event: e.ExecutionCreated) -> str:
     parent = f", started by {_line(event.parent)}" if event.parent else ""
     origin = f", carries on from {event.forked_from}" if event.forked_from else ""
     owner = f" by {_line(event.owner)}" if event.owner else ""
-    return f"execution of {_line(event.name)} created{owner}{key}{parent}{origin}{start}"
+    missing = f"; no worker has announced {_names(event.unannounced)}" if event.unannounced else ""
+    return f"execution of {_line(event.name)} created{owner}{key}{parent}{origin}{start}{missing}"
 
 
 def _of_namespace(event: e.Event) -> str | None:
@@ -252,7 +253,8 @@ def _of_namespace(event: e.Event) -> str | None:
         case e.NamespaceConfigured():
             return "namespace configured"
         case e.TasksAnnounced():
-            return f"tasks announced by {event.worker or 'a worker'}: {_line(', '.join(event.tasks))}"
+            names = [*dict.fromkeys((*event.tasks, *event.schemas)), *(["any other"] if event.any_task else [])]
+            return f"tasks announced by {event.worker or 'a worker'}: {_line(', '.join(names))}"
         case e.StrategyAdded():
             return f"recovery strategy {_line(event.strategy.id)} added for {_line(', '.join(event.strategy.applicable_errors))}"
         case e.StrategyRemoved():

@@ -207,7 +207,12 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             "execution of p created by ada, started by e0/s, carries on from e9, not to start before 2026-01-01 00:00:00 UTC",
         ),
         (e.KeyBound(key="order-17", execution_id="e1"), "idempotency key order-17 belongs to e1"),
-        (e.TasksAnnounced(tasks={}, worker="w1"), "tasks announced by w1: "),
+        (e.TasksAnnounced(tasks={}, worker="w1", schemas={"a": {}}), "tasks announced by w1: a"),
+        (e.TasksAnnounced(tasks={}, any_task=True), "tasks announced by a worker: any other"),
+        (
+            e.ExecutionCreated(plan=msgspec.Raw(b"{}"), plan_id="", name="p", unannounced=("a", "b")),
+            "execution of p created; no worker has announced a, b",
+        ),
     ],
 )
 def test_events_in_words(event: e.Event, words: str) -> None:
