@@ -20,6 +20,7 @@ from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
 from esexec import cloudevents, protocol  # noqa: E402
 from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
+from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.configuration import KEYS  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
 from esexec.domain import strategies as strategies_of_domain  # noqa: E402
@@ -165,12 +166,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Tasks": (
         "task", "Task", "Context", "current_context", "AttemptCancelled", "Cache", "resource", "WorkerResource",
-        "WorkerResources", "collect",
+        "WorkerResources", "Handlers", "HandledTask", "collect",
     ),
     "Recovery": (
         "recovery", "RecoveryStrategy", "RecoveryContext", "RecoveryResult", "RecoveryAction", "NetworkTimeoutRecovery",
     ),
-    "The client": ("Client", "Startable", "StartOptions", "Handle"),
+    "The client": ("Client", "Startable", "Returns", "StartOptions", "MapOptions", "Starting", "Handle"),
+    "Callers without a loop": ("connect_sync", "SyncClient", "SyncHandle"),
+    "Chains and closures": ("link", "Link", "Halt", "Continue", "ChainResult", "Closure", "AsyncClosure"),
     "All verbs on one object": ("Engine",),
     "Alerts": ("AlertCondition", "Alert"),
     "What comes back": (
@@ -184,9 +187,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Telemetry": ("telemetry",),
     "Classifying errors": ("classifier", "remove_classifier", "Classification"),
     "Errors": (
-        "EsexecError", "ErrorInfo", "ValidationError", "PlanInvalid", "ExecutionError", "RateLimited",
-        "ResourceUnavailable", "ExecutionCancelled",
-        "WorkerLost", "TaskTimeout", "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
+        "EsexecError", "ErrorInfo", "ValidationError", "UnknownTask", "PlanInvalid", "ExecutionError", "TaskError", "RateLimited",
+        "ResourceUnavailable", "ExecutionCancelled", "ChainError",
+        "WorkerLost", "ProcessCrashed", "TaskTimeout",
+        "InternalError", "Refused", "NotFound", "Conflict", "Overloaded", "NotConfirmed",
         "AwaitTimeout", "Unavailable", "CorruptHistory",
     ),
 }  # fmt: skip
@@ -235,6 +239,8 @@ def _read_models() -> list[str]:
 def _name(name: str, home: ModuleType = esexec) -> list[str]:
     thing = getattr(home, name)
     lines = ["", f"### `{name}`", ""]
+    if inspect.isclass(thing) and thing.__name__ != name:
+        return [*lines, f"Another name of `{thing.__name__}`."]
     if name == "Startable":
         module: ModuleType = sys.modules["esexec.client.commands"]
         alias = next(one for one in said(tree_of(module).body) if one.name == name)
@@ -251,11 +257,15 @@ def _name(name: str, home: ModuleType = esexec) -> list[str]:
     lines += [_code(_head(node)), "", markdown(ast.get_docstring(node))]
     if name == "EsexecError":
         lines += ["", "The tree is drawn in [errors](errors.md)."]
+    if name in BLOCKING:
+        return [*lines, "", f"Its methods are those of [`{BLOCKING[name]}`](#{BLOCKING[name].lower()})."]
     for method in node.body:
         if isinstance(method, Definition) and not method.name.startswith("_"):
             lines += _method(method)
     return lines
 
+
+BLOCKING = {"SyncClient": "Client", "SyncHandle": "Handle"}
 
 # What a client has by attributes; each is told like a class.
 PARTS: dict[str, Any] = {
@@ -268,6 +278,7 @@ PARTS: dict[str, Any] = {
     "client.resources": resources.Resources,
     "client.strategies": strategies.Strategies,
     "client.tasks": executions.TasksOfExecutions,
+    "client.workers": workers_of_client.Workers,
 }
 
 

@@ -1,13 +1,32 @@
 """esexec: a durable execution engine on NATS. This module holds the public names and nothing else."""
 
 from esexec import telemetry
-from esexec.client import Checkpoint, Client, Handle, KeptPlan, Monitoring, PoolUse, Startable, StartOptions, Subscription
+from esexec.client import (
+    AsyncClosure,
+    ChainResult,
+    Checkpoint,
+    Client,
+    Closure,
+    Handle,
+    KeptPlan,
+    Link,
+    MapOptions,
+    Monitoring,
+    PoolUse,
+    Startable,
+    Starting,
+    StartOptions,
+    Subscription,
+    link,
+)
+from esexec.client.sync import SyncClient, SyncHandle
 from esexec.cloudevents import CloudEvent, ExecutionEventType
 from esexec.domain.alerts import Alert, AlertCondition
 from esexec.domain.checkpoints import StateView, TaskView
 from esexec.domain.commit import Commit
 from esexec.domain.errors import (
     AwaitTimeout,
+    ChainError,
     Conflict,
     CorruptHistory,
     ErrorInfo,
@@ -19,11 +38,14 @@ from esexec.domain.errors import (
     NotFound,
     Overloaded,
     PlanInvalid,
+    ProcessCrashed,
     RateLimited,
     Refused,
     ResourceUnavailable,
+    TaskError,
     TaskTimeout,
     Unavailable,
+    UnknownTask,
     ValidationError,
     WorkerLost,
 )
@@ -36,7 +58,7 @@ from esexec.domain.settings import ExecutionConfig, NamespaceConfig
 from esexec.engine import Engine
 from esexec.executor import Executor
 from esexec.failures import Classification, classifier, remove_classifier
-from esexec.local import connect, local
+from esexec.local import connect, connect_sync, local
 from esexec.log.verify import Verification
 from esexec.nats.embedded import EmbeddedServer
 from esexec.plans import Plan, Step
@@ -57,11 +79,16 @@ from esexec.tasks import (
     AttemptCancelled,
     Cache,
     Context,
+    Continue,
+    Halt,
+    HandledTask,
+    Handlers,
     NetworkTimeoutRecovery,
     RecoveryAction,
     RecoveryContext,
     RecoveryResult,
     RecoveryStrategy,
+    Returns,
     Task,
     WorkerResource,
     WorkerResources,
@@ -88,17 +115,22 @@ __version__ = VERSION
 __all__ = [
     "Alert",
     "AlertCondition",
+    "AsyncClosure",
     "AttemptCancelled",
     "AwaitTimeout",
     "Bar",
     "Cache",
+    "ChainError",
+    "ChainResult",
     "Checkpoint",
     "Classification",
     "Client",
+    "Closure",
     "CloudEvent",
     "Commit",
     "Conflict",
     "Context",
+    "Continue",
     "CorruptHistory",
     "EmbeddedServer",
     "Engine",
@@ -117,11 +149,16 @@ __all__ = [
     "ExecutionUpdate",
     "Executor",
     "Gantt",
+    "Halt",
     "Handle",
+    "HandledTask",
+    "Handlers",
     "InternalError",
     "KeptPlan",
     "Key",
+    "Link",
     "LogMessage",
+    "MapOptions",
     "Metric",
     "Monitoring",
     "NamespaceConfig",
@@ -135,6 +172,7 @@ __all__ = [
     "PlanInvalid",
     "PlanWarning",
     "PoolUse",
+    "ProcessCrashed",
     "Progress",
     "RateLimit",
     "RateLimited",
@@ -148,14 +186,19 @@ __all__ = [
     "ResourceRequirement",
     "ResourceUnavailable",
     "ResourceUsage",
+    "Returns",
     "Rollbacks",
     "Span",
     "StartOptions",
     "Startable",
+    "Starting",
     "StateView",
     "Step",
     "Subscription",
+    "SyncClient",
+    "SyncHandle",
     "Task",
+    "TaskError",
     "TaskProgress",
     "TaskResult",
     "TaskStatistics",
@@ -167,6 +210,7 @@ __all__ = [
     "Unavailable",
     "Undo",
     "Undoings",
+    "UnknownTask",
     "ValidationError",
     "Verification",
     "Worker",
@@ -177,7 +221,9 @@ __all__ = [
     "classifier",
     "collect",
     "connect",
+    "connect_sync",
     "current_context",
+    "link",
     "local",
     "recovery",
     "remove_classifier",

@@ -31,6 +31,7 @@ class ExecutionEventType(StrEnum):
     TASK_STARTED = "task.started"
     TASK_COMPLETED = "task.completed"
     TASK_FAILED = "task.failed"
+    TASK_REJECTED = "task.rejected"
     TASK_TIMED_OUT = "task.timed_out"
     TASK_RETRY_SCHEDULED = "task.retry_scheduled"
     TASK_SKIPPED = "task.skipped"

@@ -8,7 +8,18 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any, Self, Unpack
 
-from esexec.client import Callback, Checkpoint, Client, Handle, Monitoring, Planner, Startable, StartOptions, Subscription
+from esexec.client import (
+    Callback,
+    Checkpoint,
+    Client,
+    Handle,
+    Monitoring,
+    Planner,
+    Startable,
+    Starting,
+    StartOptions,
+    Subscription,
+)
 from esexec.client.alerts import AlertCallback
 from esexec.domain.alert_reading import SaidCondition
 from esexec.domain.errors import ValidationError
@@ -16,7 +27,7 @@ from esexec.domain.flow import Resource, ResourceUsage
 from esexec.domain.flow_reading import SaidResources
 from esexec.domain.rollback import Undo
 from esexec.nats.connection import Auth
-from esexec.results import ExecutionResult, ExecutionStatus, ExecutionUpdate
+from esexec.results import ExecutionResult, ExecutionStatus, ExecutionUpdate, T
 from esexec.tasks.options import Duration
 from esexec.views import ExecutionMetrics, TimelineEntry
 
@@ -72,23 +83,23 @@ class Engine:
 
     async def run(
         self,
-        what: Startable,
+        what: Startable[T],
         params: Any = None,
         *,
         input: Any = None,
         wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
-    ) -> Any:
+    ) -> T:
         """Start, and give the output, or raise the typed error. See `Client.run`."""
         return await self.client.run(what, params, input=input, wait_timeout=wait_timeout, **options)
 
-    async def start(self, what: Startable, input: Any = None, **options: Unpack[StartOptions]) -> Handle:
+    def start(self, what: Startable[T], input: Any = None, **options: Unpack[StartOptions]) -> Starting[T]:
         """Start; the handle follows it. See `Client.start`."""
-        return await self.client.start(what, input, **options)
+        return self.client.start(what, input, **options)
 
-    async def run_async(self, what: Startable, input: Any = None, **options: Unpack[StartOptions]) -> Handle:
+    def run_async(self, what: Startable[T], input: Any = None, **options: Unpack[StartOptions]) -> Starting[T]:
         """`start`, by another name."""
-        return await self.client.start(what, input, **options)
+        return self.client.start(what, input, **options)
 
     # Following -------------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from esexec.client import Client, Planner
+from esexec.client.sync import SyncClient
+from esexec.domain.ids import namespace_named
 from esexec.executor import Executor
 from esexec.nats.connection import Auth
 from esexec.nats.embedded import EmbeddedServer
@@ -23,6 +25,7 @@ def connect(
     url: str | None = None,
     *,
     namespace: str | None = None,
+    instance: str | None = None,
     actor: str | None = None,
     owner: str | None = None,
     patience: float = 0.0,
@@ -36,7 +39,30 @@ def connect(
     `nats` program; else nats://127.0.0.1:4222. Raises ValidationError for what is wrong there (`bad_setting`, `unknown_setting`,
     `bad_settings_file`, `unknown_context`, `bad_context`).
     """
-    return Client(url, namespace=namespace, actor=actor, owner=owner, patience=patience, planner=planner, **auth)
+    return Client(
+        url, namespace=namespace, instance=instance, actor=actor, owner=owner, patience=patience, planner=planner, **auth
+    )
+
+
+def connect_sync(
+    url: str | None = None,
+    *,
+    namespace: str | None = None,
+    instance: str | None = None,
+    actor: str | None = None,
+    owner: str | None = None,
+    patience: float = 0.0,
+    planner: Planner | None = None,
+    **auth: Unpack[Auth],
+) -> SyncClient:
+    """As `connect`, for callers without a loop: `with esexec.connect_sync(url) as client: client.run("task", {…})`.
+
+    Everything that is awaited of the other is simply called; a loop runs in a thread of its own. Without a block: `open()`, and
+    `close()` in the end.
+    """
+    return SyncClient(
+        url, namespace=namespace, instance=instance, actor=actor, owner=owner, patience=patience, planner=planner, **auth
+    )
 
 
 @asynccontextmanager
@@ -47,6 +73,7 @@ async def local(
     resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
     queues: Mapping[str, int] | None = None,
     namespace: str = "default",
+    instance: str | None = None,
     store: str | Path = ".esexec",
     sync: Literal["always", "2m", "100ms"] = "always",
     url: str | None = None,
@@ -64,6 +91,7 @@ async def local(
     `projections`: whether read models are kept, in the store's directory, so that lists and statistics can be asked for.
     `include`: read models of your own besides.
     """
+    namespace = namespace_named(namespace, instance)
     async with AsyncExitStack() as stack:
         if url is None:
             server = await stack.enter_async_context(EmbeddedServer(Path(store), sync=sync))

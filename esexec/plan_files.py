@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from esexec.domain import aliases, limits
-from esexec.domain.errors import PlanInvalid
+from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import shown
 
 _PART = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
@@ -28,6 +28,12 @@ def load(path: str | PathLike[str]) -> tuple[str, Any]:
     except UnicodeDecodeError as error:
         raise _wrong(path, "not UTF-8", "not_utf8", data.count(b"\n", 0, error.start) + 1) from None
     return text, _from_json(path, text) if file.suffix.lower() == ".json" else _from_yaml(path, text)
+
+
+def in_file(error: ValidationError, path: str | PathLike[str]) -> PlanInvalid:
+    """`located`, of a refusal of somebody else who has not seen the file."""
+    told = PlanInvalid(error.message, code=error.code, hint=error.hint, **error.context)
+    return located(told, path, load(path)[0])
 
 
 def located(error: PlanInvalid, path: str | PathLike[str], text: str) -> PlanInvalid:

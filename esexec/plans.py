@@ -91,6 +91,7 @@ class Step:
     `id` defaults to the task's name, made unique within the plan. `depends_on`: ids, positions or `Step` objects; a reference
     (`${steps.NAME.output}`) in `params` implies the dependency. `parallel`: may overlap with other steps. `fallback`: the task
     that is tried in its place once it has failed. `compensate`: the task that undoes it, if not the one its task names itself.
+    `when`: a reference, or `not` and one: where that is false, null or not there (or, with `not`, is), the step is skipped.
     `concurrency`: how many such steps may run at once, over all executions. `resources`: what each of its attempts needs.
     Raises PlanInvalid for a task without a name and for settings that cannot be.
     """
@@ -107,6 +108,7 @@ class Step:
         parallel: bool = False,
         fallback: "str | HasName | None" = None,
         compensate: "str | HasName | None" = None,
+        when: str | None = None,
         concurrency: SaidKey | None = None,
         resources: SaidResources | None = None,
         description: str = "",
@@ -127,6 +129,7 @@ class Step:
             "parallel": parallel,
             "fallback": None if fallback is None else _name_of(fallback, "fallback"),
             "compensate": None if compensate is None else _name_of(compensate, "compensate"),
+            "when": when,
             "concurrency": key,
             "resources": needs,
             "description": description,
@@ -210,6 +213,13 @@ class Plan:
             return cls.from_dict(document)
         except PlanInvalid as error:
             raise plan_files.located(error, path, text) from None
+
+    @classmethod
+    def of(cls, spec: domain.Plan) -> "Plan":
+        """The plan of a canonical form (`spec`). Raises PlanInvalid if it cannot be carried out."""
+        plan = cls.__new__(cls)
+        plan._graph = compile_plan(spec)
+        return plan
 
     @property
     def name(self) -> str:

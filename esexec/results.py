@@ -15,6 +15,9 @@ from esexec.domain.events import Event, ExecutionCreated
 from esexec.domain.flow import ResourceUsage
 from esexec.domain.measures import Metric
 from esexec.domain.messages import Level
+from esexec.domain.outcome import Err as Err
+from esexec.domain.outcome import Ok as Ok
+from esexec.domain.outcome import T as T
 from esexec.domain.state import SETTLED, TERMINAL, ExecutionState, StepState, phase_of
 from esexec.views import ExecutionMetrics, TimelineEntry
 
@@ -61,7 +64,8 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     rollback; `undone_by` the task for that, `compensation_error` why it failed.
 
     `quality` (0 to 1) and `metrics`: the last that its handlers said. `cost`: of all its attempts in this run, those to undo it
-    included. `cached_from`: no handler ran, the output is that of this `execution/step`.
+    included. `cached_from`: no handler ran, the output is that of this `execution/step`. `directive`: what its
+    handler said beside its output, or its error.
     """
 
     task_id: str
@@ -89,6 +93,7 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     cost: float = 0.0
     metrics: tuple[Metric, ...] = ()
     cached_from: str | None = None
+    directive: Any = None
 
     @property
     def step(self) -> str:
@@ -112,7 +117,7 @@ class TaskResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
 
 
 class TaskRecord(TaskResult, omit_defaults=True, kw_only=True, gc=False):
-    """One step of an execution, as lists have it: what `TaskResult` has but the output, and where it belongs.
+    """One step of an execution, as lists have it: what `TaskResult` has but the output and the directive, and where it belongs.
 
     `execution_name`: of the execution's plan. `created_at`: when the execution was.
     """
@@ -176,6 +181,8 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False
     `duration_ms`: from `started_at`, its first start, to `completed_at`, its last end, with all that lies between. `going_since`:
     when a retry, a restore or a rollback on command last set it going again; what that took counts from there.
 
+    `directive`: what the handler of the last step said beside the result, or the one that failed beside its error.
+
     `position`: where in the log this was read; the execution's later commits have greater ones.
 
     `metrics`, `resource_usage`, `timeline`: only of a result that was asked for in full (`client.get(id, full=True)`).
@@ -213,6 +220,7 @@ class ExecutionResult(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False
     forked_from: str | None = None
     variables: dict[str, Any] = {}
     checkpoints: list[str] = []
+    directive: Any = None
     metrics: ExecutionMetrics | None = None
     resource_usage: list[ResourceUsage] | None = None
     timeline: list[TimelineEntry] | None = None
@@ -257,18 +265,6 @@ class Pending(msgspec.Struct, frozen=True):
     """Not ended yet."""
 
     status: ExecutionStatus
-
-
-class Ok(msgspec.Struct, frozen=True):
-    """Completed, with this value."""
-
-    value: Any
-
-
-class Err(msgspec.Struct, frozen=True):
-    """Ended otherwise, with this error."""
-
-    error: EsexecError
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -400,14 +396,14 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
     )
 
 
-_RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name != "output")
+_RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name not in ("output", "directive"))
 
 
 def record_of(state: ExecutionState, index: int) -> TaskRecord:
     """What lists say of one step: the same as its result, without the output."""
     step, created = state.graph.steps[index], state.created
     result = _task_result(index, step.id, step.task, state.steps[index])
-    said = {name: getattr(result, name) for name in _RECORDED}
+    said = {name: getattr(result, name) for name in result.__struct_fields__ if name not in ("output", "directive")}
     said["error"] = _without_stack(result.error)
     assert state.created_at is not None
     return TaskRecord(
@@ -440,6 +436,10 @@ def _tell_what_is_rare(result: ExecutionResult, state: ExecutionState, created: 
         result.going_since = state.going_since
     if state.checkpoints:
         result.checkpoints = list(state.checkpoints)
+    if result.error is not None:
+        result.directive = result.error.directive
+    elif state.status == "completed":
+        result.directive = _final_directive(state)
 
 
 def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskResult:
@@ -468,6 +468,10 @@ def _task_result(index: int, step_id: str, task: str, step: StepState) -> TaskRe
             result.undone_by = step.compensator if step.compensation != "skipped" else None
     if step.measured is not None:
         result.quality, result.cost, result.metrics = step.measured.quality, step.measured.cost, step.measured.metrics
+    if step.directive is not None and step.status == "completed":
+        result.directive = step.directive
+    elif step.error is not None:
+        result.directive = step.error.directive
     if step.cached is not None:
         result.cached_from = f"{step.cached.source_execution}/{step.cached.source_step}"
     return result
@@ -518,9 +522,15 @@ def outcome_of(state: ExecutionState) -> Pending | Ok | Err:
     if not state.ended:
         return Pending(ExecutionStatus(state.status))
     try:
-        return Ok(final_output(state))
+        return Ok(final_output(state), _final_directive(state))
     except EsexecError as error:
-        return Err(error)
+        return Err(error, getattr(error, "directive", None))
+
+
+def _final_directive(state: ExecutionState) -> Any:
+    """Beside the output of the one last step; of several last steps each has its own in its result."""
+    sinks = state.graph.sinks
+    return state.steps[sinks[0]].directive if len(sinks) == 1 else None
 
 
 def progress_of(state: ExecutionState, remaining_ms: int | None = None) -> Progress:

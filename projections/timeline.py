@@ -62,6 +62,8 @@ class Teller:
                 return f"{_attempt(event)} found in the cache: the output of {source}, {duration(event.age_ms)} old"
             case e.TaskCompleted():
                 return f"{_attempt(event)} completed{self._took(event, event.ended_at, 'in')}"
+            case e.TaskRejected():
+                return f"{_attempt(event)} rejected: {said(event.error)}{_final(event)}"
             case e.TaskFailed():
                 return f"{_attempt(event)} failed{self._took(event, event.ended_at)}: {said(event.error)}{_final(event)}"
             case e.RecoveryStarted():
@@ -171,7 +173,7 @@ def _of_task(event: e.Event) -> str | None:
         case e.TaskRetryScheduled():
             return f"{event.step} is tried again in {duration(event.delay_ms)} (attempt {event.attempt})"
         case e.TaskSkipped():
-            return f"{event.step} skipped: " + (f"{event.because} failed" if event.because else event.reason.replace("_", " "))
+            return f"{event.step} skipped: {_why_skipped(event)}"
         case e.TaskCancelled():
             return f"{event.step} cancelled" + (f" (handler {event.ended})" if event.ended else "")
         case e.FallbackStarted():
@@ -240,7 +242,8 @@ def _created(event: e.ExecutionCreated) -> str:
     parent = f", started by {_line(event.parent)}" if event.parent else ""
     origin = f", carries on from {event.forked_from}" if event.forked_from else ""
     owner = f" by {_line(event.owner)}" if event.owner else ""
-    return f"execution of {_line(event.name)} created{owner}{key}{parent}{origin}{start}"
+    missing = f"; no worker has announced {_names(event.unannounced)}" if event.unannounced else ""
+    return f"execution of {_line(event.name)} created{owner}{key}{parent}{origin}{start}{missing}"
 
 
 def _of_namespace(event: e.Event) -> str | None:
@@ -250,7 +253,8 @@ def _of_namespace(event: e.Event) -> str | None:
         case e.NamespaceConfigured():
             return "namespace configured"
         case e.TasksAnnounced():
-            return f"tasks announced by {event.worker or 'a worker'}: {_line(', '.join(event.tasks))}"
+            names = [*dict.fromkeys((*event.tasks, *event.schemas)), *(["any other"] if event.any_task else [])]
+            return f"tasks announced by {event.worker or 'a worker'}: {_line(', '.join(names))}"
         case e.StrategyAdded():
             return f"recovery strategy {_line(event.strategy.id)} added for {_line(', '.join(event.strategy.applicable_errors))}"
         case e.StrategyRemoved():
@@ -352,3 +356,9 @@ def duration(duration_ms: float) -> str:
 
 def _amounts(resources: tuple[Resource, ...]) -> str:
     return ", ".join(f"{one.amount:g} {one.type} of {one.pool}" for one in resources)
+
+
+def _why_skipped(event: e.TaskSkipped) -> str:
+    if event.because is None:
+        return event.reason.replace("_", " ")
+    return f"{event.because} {'was skipped' if event.reason == 'condition' else 'failed'}"

@@ -148,6 +148,12 @@ def fatal(step: str, attempt: int = 1, *, run: int = 1) -> Report:
     return failed(step, attempt, run=run, code="FATAL", retryable=False)
 
 
+def rejected(step: str, attempt: int = 1, *, run: int = 1) -> Report:
+    """Its worker does not have the task."""
+    error = ErrorInfo(type="validation_error", code="unknown_task", message="this worker has no such task")
+    return r.Rejected(error=error, ended_at=at(1), worker="w"), step, f"{run}-{attempt}"
+
+
 def timed_out(step: str, attempt: int = 1, *, run: int = 1) -> Report:
     return r.TimedOut(started_at=at(0), ended_at=at(30), ended="cancelled", worker="w"), step, f"{run}-{attempt}"
 

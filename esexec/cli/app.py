@@ -28,6 +28,7 @@ from esexec.cli import (
     start,
     stats,
     strategies,
+    tasks,
     top,
 )
 from esexec.cli.exits import MEANING, Exit, say_error
@@ -59,6 +60,7 @@ for verbs in (
     listing,
     plan,
     plans,
+    tasks,
     strategies,
     alerts,
     config,

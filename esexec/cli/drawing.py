@@ -95,7 +95,7 @@ def _beside(graph: Graph, position: int) -> Iterator[str]:
 
 def _condition(step: Step) -> str | None:
     """What must hold for it to run, where a plan can say so."""
-    said: str | None = getattr(step, "when", None)
+    said = step.when
     return said
 
 

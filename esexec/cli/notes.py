@@ -1,11 +1,14 @@
 """What is probably not meant in a plan, as notes beside the result. With `--json` there are none."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
 
 from esexec.cli.call import Call
-from esexec.client import Client
+from esexec.client import Client, Handle
 from esexec.client.strategies import namespace_of
+from esexec.domain.errors import ValidationError
 from esexec.domain.lint import PlanWarning
+from esexec.plan_files import in_file
 from esexec.plans import Plan
 
 _NAMED = 3
@@ -36,3 +39,14 @@ async def note_warnings(call: Call, client: Client, plan: Plan) -> None:
     # Whether a task records what was before nobody can see from here.
     unseen = {"needs_before_image"} if complete else {"needs_before_image", "no_compensation"}
     say_warnings(call, [one for one in plan.lint(known if complete else None) if one.code not in unseen])
+
+
+async def started(starting: Awaitable[Handle], file: Path | None) -> Handle:
+    """The handle; a refusal of what stands in a plan file says in which line."""
+    try:
+        return await starting
+    except ValidationError as error:
+        path = str(error.context.get("path", ""))
+        if file is None or error.code != "invalid_params" or not path.startswith("steps["):
+            raise
+        raise in_file(error, file) from None

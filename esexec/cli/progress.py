@@ -137,7 +137,8 @@ class StepLine:
             case e.TaskRetryScheduled() | e.CompensationRetryScheduled():
                 self.due = event.due
             case e.TaskSkipped():
-                self.state, self.trouble = "skipped", f"{event.because} failed" if event.because else event.reason
+                because = event.because if event.reason != "condition" else None
+                self.state, self.trouble = "skipped", f"{because} failed" if because else event.reason
             case e.TaskCancelled():
                 self.state = "cancelled"
             case e.RecoveryInitiated():

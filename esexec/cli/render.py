@@ -31,13 +31,21 @@ _STARTS: Final = ("task_started", "recovery_started", "compensation_started")
 _ATTEMPT_ENDS: Final = (
     "task_completed",
     "task_failed",
+    "task_rejected",
     "task_timed_out",
     "task_cancelled",
     "recovery_completed",
     "compensation_completed",
     "compensation_failed",
 )
-_BAD: Final = ("task_failed", "task_timed_out", "execution_failed", "compensation_failed", "execution_deadline_exceeded")
+_BAD: Final = (
+    "task_failed",
+    "task_rejected",
+    "task_timed_out",
+    "execution_failed",
+    "compensation_failed",
+    "execution_deadline_exceeded",
+)
 _ODD: Final = (
     "cancel",
     "retr",

@@ -20,7 +20,7 @@ from esexec.executor import Executor
 from esexec.nats.connection import connect
 from esexec.process import yield_to_others
 from esexec.role import Role
-from esexec.tasks import RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
+from esexec.tasks import ANY_TASK, RecoveryStrategy, Task, WorkerResource, collect_resources, collect_strategies
 from esexec.worker import Worker
 
 T = TypeVar("T")
@@ -51,14 +51,31 @@ async def executor(call: Call) -> None:
         await asyncio.Event().wait()
 
 
-async def worker(call: Call, tasks: TasksOption = None, queue: QueueOption = None, concurrency: ConcurrencyOption = 10) -> None:
+async def worker(
+    call: Call,
+    tasks: TasksOption = None,
+    queue: QueueOption = None,
+    concurrency: ConcurrencyOption = 10,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Processes for tasks that run in one of their own. Default: one per processor."),
+    ] = None,
+) -> None:
     """Run a worker: it runs the tasks and recovery strategies of a module. As many as you like; SIGTERM drains it."""
     tasks = needed(tasks, call.tasks)
     found, queues = load_tasks(tasks), read_queues(queue, concurrency)
     others = _beside_tasks(tasks)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(call.reach())
-        role = Worker(server.url, tasks=found.values(), queues=queues, namespace=call.namespace, **others, **server.auth)
+        role = Worker(
+            server.url,
+            tasks=found.values(),
+            queues=queues,
+            namespace=call.namespace,
+            processes=processes,
+            **others,
+            **server.auth,
+        )
         await _up(call, server, stack, role)
         _ready(call, server, _said_of(role, found, queues))
         await asyncio.Event().wait()
@@ -161,8 +178,8 @@ def _ready(call: Call, server: Server, roles: dict[str, Any]) -> None:
 def _what_to_try(call: Call, tasks: Mapping[str, Task[..., Any]]) -> None:
     esexec = call.esexec
     call.say("\ntry in another terminal:")
-    if tasks:
-        name = min(tasks)
+    if named := [name for name in tasks if name != ANY_TASK]:
+        name = min(named)
         call.say(f"  {esexec} start --task {name} --input '{_sample(tasks[name])}' --wait")
     else:
         call.say(f"  {esexec} worker --tasks MODULE")

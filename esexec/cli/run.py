@@ -30,7 +30,7 @@ from esexec.cli.given import (
     read_input,
     time_options,
 )
-from esexec.cli.notes import say_warnings
+from esexec.cli.notes import say_warnings, started
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.plans import Plan
@@ -88,7 +88,7 @@ async def run(
             **server.auth,
         )
         client = await stack.enter_async_context(opened)
-        handle = await client.start(what, given, execution_id=execution_id, **options)
+        handle = await started(client.start(what, given, execution_id=execution_id, **options), plan)
         try:
             return await _see_through(call, client, handle.id)
         except asyncio.CancelledError:

@@ -27,7 +27,7 @@ from esexec.cli.given import (
     read_metadata,
     time_options,
 )
-from esexec.cli.notes import note_warnings
+from esexec.cli.notes import note_warnings, started
 from esexec.cli.verb import verb
 from esexec.client import Handle
 from esexec.domain.errors import AwaitTimeout, NotConfirmed, Refused, ValidationError
@@ -94,14 +94,15 @@ async def start(
         if isinstance(what, Plan):
             await note_warnings(call, client, what)
         try:
-            handle = await client.start(what, given, **options)
+            handle = await started(client.start(what, given, **options), plan)
         except NotConfirmed as error:
             error.message = f"{error.handle.id}: {error.message}"
             raise
         _hint(call, server, handle)
         if not (wait or wait_timeout is not None):
             if call.json:
-                call.document({"execution_id": handle.id, "duplicate": handle.duplicate})
+                warnings = {"warnings": handle.warnings} if handle.warnings else {}
+                call.document({"execution_id": handle.id, "duplicate": handle.duplicate, **warnings})
             call.say(handle.id)
             return None
         call.say(f"execution {handle.id}")
@@ -126,6 +127,9 @@ def _what(plan: Path | None, task: str | None, plan_id: str | None) -> Plan | st
 def _hint(call: Call, server: Server, handle: Handle) -> None:
     if handle.duplicate:
         call.note("it was started before; nothing was started now")
+    for one in handle.warnings if not (call.json or server.is_ours) else ():
+        call.note(f"warning [{one.code}]: {one.message}")
+        call.note(f"hint: {one.hint}")
     if server.is_ours:
         call.note(f"nothing runs on {server.store}; `{call.esexec} dev --tasks MODULE` carries it out")
 

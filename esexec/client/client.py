@@ -5,26 +5,30 @@ durable as soon as they are stored; a caller that gives up waiting takes nothing
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 import msgspec
 
 from esexec.client.actor import actor_of
 from esexec.client.alerts import Alerts
+from esexec.client.chain import ChainResult, Interrupt, LinkLike, chained
 from esexec.client.checkpoints import Checkpoints
-from esexec.client.commands import Startable, StartOptions, checked_id, start_command
+from esexec.client.closures import AsyncClosure, Closure
+from esexec.client.commands import MapOptions, Startable, StartOptions, checked_id, start_command
 from esexec.client.durations import PastDurations
 from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.events import EventReader, Since
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.feed import Feed, Watch
-from esexec.client.handle import Handle
+from esexec.client.handle import Handle, Starting
 from esexec.client.histories import Histories, not_yet
+from esexec.client.instances import Instances
 from esexec.client.live import Live, LiveOf
+from esexec.client.many import checked_rows, gathered, outcomes_gathered, outcomes_of, outputs_of, plan_of_map
 from esexec.client.monitor import Monitor
 from esexec.client.monitoring import Monitorings
 from esexec.client.plans import Planner, Plans
@@ -40,13 +44,13 @@ from esexec.client.sending import Sender
 from esexec.client.strategies import Strategies, namespace_of
 from esexec.client.subscriptions import Callback, Subscription, Subscriptions
 from esexec.client.times import patience
+from esexec.client.workers import Workers
 from esexec.cloudevents import CloudEvent
 from esexec.domain import commands as c
+from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
-from esexec.domain.errors import (
-    Conflict,
-    NotConfirmed,
-)
+from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirmed, Unavailable
+from esexec.domain.ids import namespace_named
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
 from esexec.domain.past import as_of
@@ -63,9 +67,14 @@ from esexec.nats.publisher import Publisher
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from esexec.plans import Duration
-from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, outcome_of, result_of
+from esexec.results import Err, ExecutionResult, ExecutionStatus, Ok, Pending, T, outcome_of, result_of
+from esexec.tasks import Returns, Task
+from esexec.tasks.reading import reader_of
 from esexec.world import new_id as fresh_id
 from projections.statistics_asks import ExecutionStatistics, TaskStatistics
+
+if TYPE_CHECKING:
+    from esexec.client.sync import SyncClient
 
 _ONCE_OPEN = frozenset(
     {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
@@ -75,7 +84,7 @@ CONFIRM_S = 5.0
 
 
 class Client:
-    """A connection to a namespace. Use as `async with esexec.connect(url) as client:`.
+    """A connection to a namespace (`instance` is another name for it). Use as `async with esexec.connect(url) as client:`.
 
     Without a `url` the environment, the project's file and contexts of the `nats` program say whatever is not given (see
     `esexec.connect`); with one nothing but the arguments holds, and the namespace is `default` unless named.
@@ -91,6 +100,7 @@ class Client:
         url: str | None = None,
         *,
         namespace: str | None = None,
+        instance: str | None = None,
         actor: str | None = None,
         owner: str | None = None,
         confirm_s: float = CONFIRM_S,
@@ -98,6 +108,7 @@ class Client:
         planner: Planner | None = None,
         **auth: Unpack[Auth],
     ) -> None:
+        namespace = namespace_named(namespace, instance)
         if not url:
             from esexec.configuration import configuration  # reads files: not needed by whoever says where
 
@@ -108,8 +119,10 @@ class Client:
         self.executions, self.tasks, self.checkpoints = Executions(self), TasksOfExecutions(self), Checkpoints(self)
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
+        self.workers = Workers(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects("default" if namespace is None else namespace)
+        self._instances = Instances(self._another)
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -144,6 +157,7 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:
             await self.alerts._close()
+            await self._instances.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._subscriptions.close()
@@ -160,8 +174,31 @@ class Client:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise not_open()
+        return self._connection
+
+    @property
     def namespace(self) -> str:
         return self._subjects.namespace
+
+    def _another(self, namespace: str) -> "Client":
+        """For `instance=`; raises `ValidationError` (`not_open`) if this one is not open."""
+        if self._connection is None:
+            raise not_open()
+        return Client(
+            self.url, namespace=namespace, actor=self.actor, confirm_s=self._confirm_s, patience=self._patience, **self._auth
+        )
+
+    @property
+    def sync(self) -> "SyncClient":
+        """This very client for other threads than that of its loop, as long as it is open: each call waits there for what this
+        loop does, as for `connect_sync`. In the loop's own thread a call raises `ValidationError` (`own_loop`).
+        """
+        from esexec.client.sync import SyncClient  # is made of this module
+
+        return SyncClient.of(self, self._feed.loop)
 
     @property
     def owner(self) -> str | None:
@@ -170,25 +207,41 @@ class Client:
 
     # Starting --------------------------------------------------------------------------------------------------------------
 
-    async def start(self, what: Startable, input: Any = None, **options: Unpack[StartOptions]) -> Handle:
-        """Start a plan or a task; returns once the executor has committed it.
+    def start(self, what: Startable[T], input: Any = None, **options: Unpack[StartOptions]) -> Starting[T]:
+        """Start a plan or a task: `handle = await client.start(…)` returns once the executor has committed it. With
+        `async with client.start(…) as handle:` the execution is cancelled if the block is left before it has ended.
 
         Raises the typed refusal (`PlanInvalid`, `Conflict`, `Overloaded`, `ValidationError`), or `NotConfirmed`, carrying the
         handle, if nobody answers in time: the command stays durable and will be carried out (unless its code is `not_stored`:
         the server is away, and it is durable only once this client has reached it).
         """
-        execution_id, command = start_command(what, input, options, self.owner)
+        if options.get("execution_id") is not None or options.get("instance") is not None:
+            return Starting(self, None, self._start(what, input, options))
+        execution_id = fresh_id()
+        return Starting(self, execution_id, self._start(what, input, options, execution_id))
+
+    async def _start(self, what: Startable, input: Any, options: StartOptions, fresh: str | None = None) -> Handle[Any]:
+        """`fresh`: the execution's id, where the caller has not said one."""
+        if options and (instance := options.get("instance")) not in (None, self.namespace):
+            other = await self._instances.of(instance)
+            options["instance"] = None
+            return await other._start(what, input, options)
+        execution_id, command = start_command(what, input, options, self.owner, execution_id=fresh)
         watch = await self._feed.open(execution_id)
         try:
-            return await self._started(watch, command)
+            handle = await self._started(watch, command)
         finally:
             await self._feed.release(watch)
+        handle._read = reader_of(what) if isinstance(what, Task) else None
+        handle._is_orphan = fresh is not None and not handle.duplicate and command.idempotency_key is None
+        return handle
 
     async def _started(self, watch: Watch, command: c.StartExecution) -> Handle:
         execution_id = watch.state.execution_id
         answer = await self._sender.send(watch, "start", command)
         if answer is None or answer.status == "accepted":
-            return Handle(self, execution_id)
+            state = watch.state
+            return Handle(self, execution_id, warnings=warnings_of(state.created.unannounced) if state.exists else ())
         return Handle(self, answer.original_id or execution_id, duplicate=True)
 
     async def execute(
@@ -199,6 +252,10 @@ class Client:
         Raises as `start` does; `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never).
         """
         wait_s = patience(wait_timeout)
+        if options and (instance := options.get("instance")) not in (None, self.namespace):
+            other = await self._instances.of(instance)
+            options["instance"] = None
+            return await other.execute(what, input, wait_timeout=wait_timeout, **options)
         execution_id, command = start_command(what, input, options, self.owner, waits=True)
         watch = await self._feed.open(execution_id)
         try:
@@ -213,19 +270,160 @@ class Client:
 
     async def run(
         self,
-        what: Startable,
+        what: Startable[T],
         params: Any = None,
         *,
         input: Any = None,
         wait_timeout: Duration | None = None,
         **options: Unpack[StartOptions],
-    ) -> Any:
+    ) -> T:
         """Start, wait for the end, and give the output; anything but completion is raised as its typed error.
 
-        `input` is another name for `params`: of a plan one says the first, of a task the second.
+        `input` is another name for `params`: of a plan one says the first, of a task the second. The output of a task that is
+        given itself (not its name) has the type that it is annotated to return.
         """
         given = params if input is None else input
-        return (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
+        output = (await self.execute(what, given, wait_timeout=wait_timeout, **options)).unwrap()
+        return read(output) if isinstance(what, Task) and (read := reader_of(what)) is not None else output  # type: ignore[no-any-return]
+
+    async def try_run(
+        self,
+        what: Startable[T],
+        params: Any = None,
+        *,
+        input: Any = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
+    ) -> Ok[T] | Err:
+        """As `run`, with the outcome as a value to match on: `Ok(value)`, or `Err(error)`, also of a start that was refused.
+
+        Raises `AwaitTimeout`, `NotConfirmed` and `Unavailable`: then there is no outcome as yet.
+        """
+        given = params if input is None else input
+        read = reader_of(what) if isinstance(what, Task) else None
+        try:
+            result = await self.execute(what, given, wait_timeout=wait_timeout, **options)
+            return Ok(result.unwrap() if read is None else read(result.unwrap()), result.directive)
+        except (AwaitTimeout, NotConfirmed, Unavailable):
+            raise
+        except EsexecError as error:
+            return Err(error, getattr(error, "directive", None))
+
+    # Many ------------------------------------------------------------------------------------------------------------------
+
+    @overload
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: Literal[False] = False,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: Literal[True],
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[Ok[T] | Err]: ...
+    async def map(
+        self,
+        task: Returns[T] | str,
+        rows: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        return_errors: bool = False,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[T] | list[Ok[T] | Err]:
+        """Call a task for every row, and give the outputs in the order of the rows. All of it is one execution, with a step
+        `row-0`, `row-1`, … for each; without any row there is none, and the answer is `[]`.
+
+        `rows`: the params of each call, by name. `concurrency`: how many of them may run at once (else the setting
+        `parallel_execution_limit`: 5). Unless `return_errors`, the first row that fails for good ends it: what runs may end,
+        nothing else begins, and its error is raised. With `return_errors` all the others go on, and each row has its `Ok(value)`
+        or `Err(error)`.
+
+        Raises as `execute`; `ValidationError` (`bad_row`, `bad_task_name`, `too_many_rows`).
+        """
+        rows = checked_rows(rows)
+        if not rows:
+            return []
+        said = cast(StartOptions, {**options})
+        if concurrency is not None:
+            said["parallel_execution_limit"] = concurrency
+        if return_errors:
+            said["continue_on_error"] = True
+        result = await self.execute(plan_of_map(task, len(rows)), rows, wait_timeout=wait_timeout, **said)
+        read = reader_of(task) if isinstance(task, Task) else None
+        return outcomes_of(result, read) if return_errors else outputs_of(result, read)
+
+    @overload
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: Literal[False] = False, wait_timeout: Duration | None = None
+    ) -> list[T]: ...
+    @overload
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: Literal[True], wait_timeout: Duration | None = None
+    ) -> list[Ok[T] | Err]: ...
+    async def gather(
+        self, handles: Iterable[Handle[T] | str], *, return_errors: bool = False, wait_timeout: Duration | None = None
+    ) -> list[T] | list[Ok[T] | Err]:
+        """Wait for executions (their handles, or ids): their outputs, in the order of the handles.
+
+        Raises the first error that there is, and `AwaitTimeout` after `wait_timeout` (a number: seconds; None: never); the others
+        go on, and nothing is cancelled. With `return_errors` each has its `Ok(value)` or `Err(error)`, which may be that.
+        """
+        if return_errors:
+            return await outcomes_gathered(self, handles, wait_timeout)
+        return await gathered(self, handles, wait_timeout)
+
+    async def chain(
+        self,
+        links: Sequence[LinkLike],
+        params: Any = None,
+        *,
+        interrupt: Interrupt | None = None,
+        wait_timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
+    ) -> ChainResult:
+        """Tasks one after the other, in one execution: the first gets `params`, each further one what the one before gave. All
+        have the same context.
+
+        `links`: tasks or their names; with params of their own, which win over those that flow, as `("process", {"format":
+        "json"})` or `link("process", format="json")`. These may hold references, as in plans.
+
+        `interrupt` is asked behind each link but the last whether to go on. The name of a task: that runs with the param
+        `result`, and returns `Halt(value)` or `Continue(value)`. A condition: `"${result.blocked}"` halts where the result has
+        that. Both are part of the execution, and go on without this program. A function of this program: it is called with the
+        result and the context, and returns `Halt`, `Continue`, or whether to halt; then every link is an execution of its own.
+
+        Raises `ChainError` if a link fails, or it is halted with an error; `ValidationError` (`empty_chain`, `bad_link`,
+        `bad_interrupt`); and as `execute`.
+        """
+        return await chained(self, links, params, interrupt, wait_timeout, options)
+
+    # Prepared --------------------------------------------------------------------------------------------------------------
+
+    def closure(
+        self, what: Startable[T], params: Any = None, *, wait_timeout: Duration | None = None, **options: Unpack[StartOptions]
+    ) -> Closure[T]:
+        """A function of the params: `process = client.closure("process", {"format": "json"})`, then `await process({"data": 1})`.
+
+        The params of the call are laid over these `params`, its options over `options`. It gives what `run` gives.
+        """
+        return Closure(self, what, params, wait_timeout, options)
+
+    def async_closure(self, what: Startable[T], params: Any = None, **options: Unpack[StartOptions]) -> AsyncClosure[T]:
+        """As `closure`, but it gives what `start` gives: `handle = await process({"data": 1})`."""
+        return AsyncClosure(self, what, params, options)
 
     # Following ---------------------------------------------------------------------------------------------------------------
 

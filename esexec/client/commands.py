@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import msgspec
 
@@ -17,23 +17,24 @@ from esexec.domain.reading import read_config
 from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig
 from esexec.domain.shape import check_shape
 from esexec.plans import Duration, Plan
-from esexec.tasks import Task
+from esexec.results import T
+from esexec.tasks import Returns, Task
 from esexec.tasks.foreign import enc_hook
 from esexec.world import new_id
 
-Startable = Plan | Task[..., Any] | str | Mapping[str, Any]
+Startable = Plan | Returns[T] | str | Mapping[str, Any]
 """A plan, a plan as a mapping, a task, a task's name, or the id of a plan that the namespace keeps (64 hexadecimal digits)."""
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
 
 
-class StartOptions(TypedDict, total=False):
-    """What can be said of one start. Settings given here win over all other levels, and over `config`; durations as in `Step`.
+class MapOptions(TypedDict, total=False):
+    """What can be said of every start. Settings given here win over all other levels, and over `config`; durations as in `Step`.
 
     `timeout` is one attempt's; how long the caller waits is `wait_timeout` elsewhere. `start_at`, or `delay` from now: not
     before then. `deadline`, a time or a duration from now: no run goes on past it. `execution_timeout`: of a whole run, from its
     first step. Times carry their offset from UTC. What is started inside a handler may not outlive the execution it belongs to.
-    `rate_limit`: of its steps' attempts. `concurrency`: how many executions with the same key may run at once.
+    `rate_limit`: of its steps' attempts. `instance`: another namespace than the client's, on the same server.
     """
 
     context: Mapping[str, Any] | None
@@ -58,31 +59,46 @@ class StartOptions(TypedDict, total=False):
     backoff_multiplier: float
     jitter: float
     retry_unknown: bool
-    parallel_execution_limit: int
-    continue_on_error: bool
     enable_rollback: bool
     on_missing_compensation: Literal["skip", "fail"]
     execution_timeout: Duration
     checkpoint_interval: Duration
     checkpoint_every: Literal["task", "never"]
     rate_limit: SaidRateLimit | None
+    instance: str | None
+
+
+class StartOptions(MapOptions, total=False):
+    """What can be said of one start: what `MapOptions` has, and these.
+
+    `concurrency`: how many executions with the same key may run at once.
+    """
+
+    parallel_execution_limit: int
+    continue_on_error: bool
     concurrency: SaidKey | None
 
 
 _NO_SETTINGS = frozenset(
-    {"context", "execution_id", "idempotency_key", "metadata", "config", "preset", "start_at", "delay", "deadline"}
+    {"context", "execution_id", "idempotency_key", "metadata", "config", "preset", "start_at", "delay", "deadline", "instance"}
 )
 
 
 def start_command(
-    what: Startable, input: Any, options: StartOptions, owner: str | None, *, waits: bool = False
+    what: Startable,
+    input: Any,
+    options: StartOptions,
+    owner: str | None,
+    *,
+    waits: bool = False,
+    execution_id: str | None = None,
 ) -> tuple[str, c.StartExecution]:
-    """The execution's id and the command. `waits`: the caller waits for its end.
+    """The execution's id and the command. `waits`: the caller waits for its end. `execution_id`: the id, unless options say one.
 
     Raises `ValidationError` (`PlanInvalid` for a mapping that is no plan).
     """
     given_id = options.get("execution_id")
-    execution_id = checked_id(given_id) if given_id else new_id()
+    execution_id = checked_id(given_id) if given_id else execution_id or new_id()
     plan, task, plan_id = _what(what)
     said = times.of_start(options.get("start_at"), options.get("delay"), options.get("deadline"), waits=waits)
     if options:
@@ -132,7 +148,7 @@ def _what(what: Startable) -> tuple[msgspec.Raw, str | None, str | None]:
         if not is_task_name(what):
             raise ValidationError(f"{what[:100]!r} is no task name", code="bad_task_name", hint="letters, digits and _ . : / -")
         return c.NO_PLAN, what, None
-    return msgspec.Raw(Plan.from_dict(what).graph.raw), None, None
+    return msgspec.Raw(Plan.from_dict(cast(Mapping[str, Any], what)).graph.raw), None, None
 
 
 def _config(options: StartOptions) -> ExecutionConfig:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit
 from esexec.domain.errors import EsexecError
 from esexec.domain.evolve import fold
@@ -111,6 +112,8 @@ class Watch:
             self.heard_mono = self.feed.now_mono
             fold(state.execution_id, (commit,), state)
             if self.asked:
+                if commit.n == 1 and state.created.unannounced and any(asked.until_end for asked in self.asked.values()):
+                    _warn(state)
                 self._carried_out(commit)
             for heard in self.heard:
                 heard(commit)
@@ -132,6 +135,12 @@ class Watch:
             asked.answered(answer)
 
 
+def _warn(state: ExecutionState) -> None:
+    """Whoever waits for it may wait for long, and would wonder."""
+    for one in warnings_of(state.created.unannounced):
+        logger.warning("execution %s: %s", state.execution_id, one.message)
+
+
 class Feed:
     """See the module."""
 
@@ -148,6 +157,7 @@ class Feed:
         self.now_mono = time.monotonic()
 
     async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._ticker = asyncio.create_task(self._tick(), name="esexec-feed")
         self._connection.on_reconnect(self._look_at_all)
 

@@ -134,7 +134,9 @@ def _skip_doomed(decision: Decision) -> None:
             decision.unfinished = True
             return
         step_id = state.graph.steps[index].id
-        decision.emit(e.TaskSkipped(step=step_id, run=state.run, attempt=0, reason="dependency_failed", because=because))
+        is_unwanted = state.steps[state.graph.index[because]].skip_reason == "condition"
+        reason: e.SkipReason = "condition" if is_unwanted else "dependency_failed"
+        decision.emit(e.TaskSkipped(step=step_id, run=state.run, attempt=0, reason=reason, because=because))
 
 
 def _schedule(decision: Decision) -> None:
@@ -151,7 +153,23 @@ def _schedule(decision: Decision) -> None:
             decision.unfinished = True
             return
         heappop(state.ready if state.graph.parallel[index] else state.serial)
+        if index in state.graph.conditions and not _is_wanted(state, index):
+            _skip_unwanted(decision, index)
+            continue
         decision.emit(e.TaskScheduled(step=state.graph.steps[index].id, run=state.run))
+
+
+def _is_wanted(state: ExecutionState, index: int) -> bool:
+    """What a step's `when` says."""
+    created = state.created
+    return state.graph.conditions[index].holds(input=created.input, context=created.context, output_of=state.output_of)
+
+
+def _skip_unwanted(decision: Decision, index: int) -> None:
+    state = decision.state
+    decision.emit(e.TaskSkipped(step=state.graph.steps[index].id, run=state.run, attempt=0, reason="condition"))
+    if state.doomed:
+        _skip_doomed(decision)
 
 
 def _next_ready(state: ExecutionState) -> int | None:

@@ -139,6 +139,9 @@ class _Attempt:
             case r.Failed():
                 self.started(report.started_at, report.worker)
                 self.failed(report.error, report.ended_at, report.vars, report.measured)
+            case r.Rejected():
+                error = msgspec.structs.replace(report.error, retryable=False, task_id=self.step_id, attempt=self.attempt)
+                self.failed(error, report.ended_at, kind=e.TaskRejected)
             case r.TimedOut():
                 self.started(report.started_at, report.worker)
                 self.timed_out(report.ended_at, report.ended, report.measured)
@@ -195,6 +198,7 @@ class _Attempt:
                         output=report.output,
                         vars=report.vars,
                         measured=report.measured,
+                        directive=report.directive,
                     )
                 )
                 if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
@@ -300,6 +304,7 @@ class _Attempt:
         ended_at: datetime | None,
         news: dict[str, Any] | None = None,
         measured: Measured | None = None,
+        kind: type[e.TaskFailed] = e.TaskFailed,
     ) -> None:
         match self.step.purpose:
             case "recovery":
@@ -311,7 +316,7 @@ class _Attempt:
             case _:
                 following = self.failure(error)
                 self.emit(
-                    e.TaskFailed,
+                    kind,
                     error=error,
                     ended_at=ended_at,
                     will_retry=following.retry,

@@ -40,7 +40,7 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
     `plan_id`: of a plan that the namespace keeps. `start_at`, or `delay_ms` from when the command was stored: not before then.
     `deadline`: no run may go on past it (what a handler starts inherits its parent's). `parent`: the execution and step whose
     handler started this one. `forked_from`, `kept`: the execution that this one carries on from, and the outputs of the steps
-    that are taken as completed.
+    that are taken as completed. `record`: the answer is to carry the record of the task.
     """
 
     plan: msgspec.Raw = NO_PLAN
@@ -57,6 +57,7 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
     parent: Annotated[str, Meta(max_length=limits.name_chars)] | None = None
     forked_from: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
     kept: dict[str, Any] = {}
+    record: bool = False
 
 
 class CancelExecution(AnyCommand, frozen=True, kw_only=True):
@@ -118,10 +119,16 @@ class ConfigureNamespace(AnyCommand, frozen=True, kw_only=True):
 
 
 class AnnounceTasks(AnyCommand, frozen=True, kw_only=True):
-    """A worker says which tasks it has and their settings (entity `_settings`)."""
+    """A worker says which tasks it has and their settings (entity `_settings`).
+
+    `schemas`: JSON Schemas (2020-12) of what they take as params, by task; one without takes anything. `any_task`: it also has a
+    handler for tasks of whatever name.
+    """
 
     tasks: dict[str, TaskInfo]
     worker: str = ""
+    schemas: dict[str, dict[str, Any]] = {}
+    any_task: bool = False
 
 
 class AddStrategy(AnyCommand, frozen=True, kw_only=True):

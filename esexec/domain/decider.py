@@ -68,6 +68,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         start_at, deadline = times
     if (problem := _key_problem(graph, command, decision.around.namespace)) is not None:
         return Verdict("invalid", error=problem)
+    if decision.around.check is not None and (problem := decision.around.check(graph, command)) is not None:
+        return refused(problem)
     tasks = _announced(graph, decision.around)
     decision.emit(
         e.ExecutionCreated(
@@ -87,6 +89,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
             parent=command.parent,
             forked_from=command.forked_from,
             kept=command.kept,
+            unannounced=_unannounced(graph, decision.around) if decision.around.all_known else (),
         )
     )
     if decision.state.created.start_at is None:
@@ -177,6 +180,15 @@ def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
             continue
         used[task] = said
     return used
+
+
+def _unannounced(graph: Graph, around: Surroundings) -> tuple[str, ...]:
+    """The tasks that the plan calls by name, and that no worker has announced."""
+    known = around.tasks
+    if len(graph.steps) == 1 and graph.steps[0].task in known and graph.steps[0].fallback is graph.steps[0].compensate is None:
+        return ()
+    called = dict.fromkeys(task for one in graph.steps for task in (one.task, one.fallback, one.compensate))
+    return tuple([task for task in called if task is not None and task not in known])
 
 
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:

@@ -1,14 +1,16 @@
 """One commit in the making, and what can become of a message that is decided into it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 from esexec.domain import limits
+from esexec.domain.commands import StartExecution
 from esexec.domain.commit import Cause
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Event
 from esexec.domain.evolve import begin, evolve, note_cause
+from esexec.domain.graph import Graph
 from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.state import ExecutionState
 from esexec.domain.strategies import Strategy
@@ -54,12 +56,15 @@ def invalid(code: str, message: str, hint: str) -> Verdict:
 class Surroundings(NamedTuple):
     """What an execution takes from its namespace: the settings, what workers announced of their tasks, recovery strategies.
 
-    None of it is changed once it is here: news come as new objects.
+    None of it is changed once it is here: news come as new objects. `check`: says why what a start gives to tasks is nothing that
+    they take, where that is known. `all_known`: whether `tasks` are all that were announced: the others wait for a worker.
     """
 
     namespace: NamespaceConfig = EMPTY_NAMESPACE
     tasks: Mapping[str, TaskInfo] = {}
     strategies: tuple[Strategy, ...] = ()
+    check: "Callable[[Graph, StartExecution], ErrorInfo | None] | None" = None
+    all_known: bool = False
 
 
 NOWHERE = Surroundings()

@@ -2,12 +2,15 @@
 
     EsexecError                      code, message, hint; `.info` is the wire form
     ├── ValidationError              bad params, plan, id or settings; never retried
+    │   ├── UnknownTask              a handler for any task does not know this one: the attempt is rejected
     │   └── PlanInvalid              a plan that cannot be submitted: cycle, unknown reference, …
     ├── ExecutionError               a handler failed (also what handlers raise to say how)
     │   ├── RateLimited              with `retry_after`
     │   ├── ResourceUnavailable      there are no such resources, or they were not free in time
+    │   ├── ChainError               a link of a chain failed; with `action`, `error`, `partial_results`
     │   ├── ExecutionCancelled       somebody waited for the output of a cancelled execution
-    │   └── WorkerLost               the attempt's workers died too often
+    │   ├── WorkerLost               the attempt's workers died too often
+    │   └── ProcessCrashed           the process that ran the handler ended under it
     ├── TaskTimeout                  an attempt ran past its timeout (also a TimeoutError)
     ├── InternalError                a fault of the engine
     ├── Refused                      the engine understood a command and said no
@@ -36,6 +39,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     `retryable`: may the same attempt be repeated by policy? `recoverable`: may a recovery strategy run once retries are
     exhausted? None leaves either to the engine. Durations are milliseconds, times UTC.
+    `directive`: what a handler said beside it.
     """
 
     type: ErrorType
@@ -51,6 +55,7 @@ class ErrorInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     context: dict[str, Any] = {}
     exception: str | None = None
     stack: str | None = None
+    directive: Any = None
 
     def __str__(self) -> str:
         return self.message
@@ -89,6 +94,16 @@ class ValidationError(EsexecError):
     default_code = "invalid"
 
 
+class UnknownTask(ValidationError):
+    """There is no handler for a task of this name. Raised by a handler, it rejects the attempt; nothing is tried again."""
+
+    default_code = "unknown_task"
+
+    def __init__(self, name: str = "", *, code: str | None = None, hint: str | None = None, **context: Any) -> None:
+        """`name`: of the task; a text with a space in it is taken as the whole message."""
+        super().__init__(name if " " in name else f"unknown task: {name}", code=code, hint=hint, **context)
+
+
 class PlanInvalid(ValidationError):
     """A plan that cannot be submitted. `code` names the rule, `hint` the way out."""
 
@@ -99,7 +114,10 @@ class ExecutionError(EsexecError):
     """A handler failed. Raised by handlers to say how: `raise ExecutionError("…", retry=False)`.
 
     `retry`: True or False decides above any classifier (within `max_retries`); None lets the classifier decide.
-    `retry_after`: seconds to wait before the next attempt instead of the back-off.
+    `retry_after`: seconds to wait before the next attempt instead of the back-off. `directive`: whatever whoever reads the error
+    is to have beside it, as JSON.
+
+    Also called `TaskError`.
     """
 
     default_code = "execution_error"
@@ -112,11 +130,13 @@ class ExecutionError(EsexecError):
         retry: bool | None = None,
         retry_after: float | None = None,
         hint: str | None = None,
+        directive: Any = None,
         **context: Any,
     ) -> None:
         super().__init__(message, code=code, hint=hint, **context)
         self.retry = retry
         self.retry_after = retry_after
+        self.directive = directive
 
     @property
     def info(self) -> ErrorInfo:
@@ -125,7 +145,13 @@ class ExecutionError(EsexecError):
             info.retryable = self.retry
         if self.retry_after is not None:
             info.retry_after_ms = round(self.retry_after * 1000)
+        if self.directive is not None:
+            info.directive = self.directive
         return info
+
+
+TaskError = ExecutionError
+"""The name that goes with `@task`."""
 
 
 class RateLimited(ExecutionError):
@@ -146,10 +172,34 @@ class ExecutionCancelled(ExecutionError):
     default_code = "cancelled"
 
 
+class ChainError(ExecutionError):
+    """A chain failed, or was halted with an error. Code and message are those of the error.
+
+    `action`: the link that failed, or behind which it was halted, by its id. `error`: what it failed with. `partial_results`:
+    what the links gave that completed, by their ids.
+    """
+
+    def __init__(self, action: str, error: ErrorInfo, partial_results: dict[str, Any]) -> None:
+        super().__init__(error.message, code=error.code, hint=error.hint)
+        self.action, self.error, self.partial_results = action, error, partial_results
+        self.context, self._info = error.context, error
+        self.retry = error.retryable
+        self.retry_after = None if error.retry_after_ms is None else error.retry_after_ms / 1000
+
+    def __str__(self) -> str:
+        return f"{self.action}: {super().__str__()}"
+
+
 class WorkerLost(ExecutionError):
     """The workers that held this attempt were lost too often (`limits.losses_per_attempt`)."""
 
     default_code = "WORKER_LOST"
+
+
+class ProcessCrashed(ExecutionError):
+    """The process that ran the handler ended under it: `os._exit`, a signal, no memory left. Nobody knows what it had done."""
+
+    default_code = "PROCESS_CRASHED"
 
 
 class TaskTimeout(EsexecError, TimeoutError):
@@ -226,8 +276,9 @@ class CorruptHistory(EsexecError):
 
 _BY_CODE: dict[str, type[EsexecError]] = {
     kind.default_code: kind
-    for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, NotFound, Conflict, Overloaded)
+    for kind in (RateLimited, ResourceUnavailable, ExecutionCancelled, WorkerLost, ProcessCrashed, NotFound, Conflict, Overloaded)
 } | {
+    "unknown_task": UnknownTask,
     "unknown_plan": NotFound,
     "plan_not_ready": Refused,
     "too_many_plans": Refused,
@@ -254,4 +305,5 @@ def to_exception(info: ErrorInfo, *, otherwise: type[EsexecError] | None = None)
     if isinstance(error, ExecutionError):
         error.retry = info.retryable
         error.retry_after = None if info.retry_after_ms is None else info.retry_after_ms / 1000
+        error.directive = info.directive
     return error

@@ -38,7 +38,8 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True, 
 class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=True):
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
-    `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `namespace`: the
+    `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `unannounced`: those
+    that no worker had announced by then, and that wait for one. `namespace`: the
     namespace's settings at that time, of its queues those that may be used. `start_at`: nothing happens before. `deadline`,
     `parent`, `forked_from`, `kept`: as in the start.
     """
@@ -59,6 +60,7 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     parent: str | None = None
     forked_from: str | None = None
     kept: dict[str, Any] = {}
+    unannounced: tuple[str, ...] = ()
 
 
 class ExecutionStarted(_Event, tag="execution_started", frozen=True, kw_only=True):
@@ -219,12 +221,16 @@ class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
 
 
 class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
-    """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured."""
+    """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured.
+
+    `directive`: what it said beside its output. That of a failed one stands in its error.
+    """
 
     ended_at: datetime
     output: Any = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
+    directive: Any = None
 
 
 class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
@@ -237,6 +243,10 @@ class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):
     instead: Instead | None = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
+
+
+class TaskRejected(TaskFailed, tag="task_rejected", frozen=True, kw_only=True):
+    """The worker that was handed the attempt does not have its task. Takes the place of `TaskFailed`; it is never retried."""
 
 
 class TaskTimedOut(_TaskEvent, tag="task_timed_out", frozen=True, kw_only=True):
@@ -468,10 +478,16 @@ class NamespaceConfigured(_Event, tag="namespace_configured", frozen=True, kw_on
 
 
 class TasksAnnounced(_Event, tag="tasks_announced", frozen=True, kw_only=True):
-    """Workers announced these tasks: what is said of each replaces what was said of it before."""
+    """Workers announced these tasks: what is said of each replaces what was said of it before.
+
+    `schemas`: of the params of a task, each one more version of it that takes what this describes; None: one that takes anything.
+    `any_task`: the worker has a handler for tasks of whatever name.
+    """
 
     tasks: dict[str, TaskInfo]
     worker: str = ""
+    schemas: dict[str, dict[str, Any] | None] = {}
+    any_task: bool = False
 
 
 class StrategyAdded(_Event, tag="strategy_added", frozen=True, kw_only=True):
@@ -594,6 +610,7 @@ ExecutionEvent = (
     | TaskStarted
     | TaskCompleted
     | TaskFailed
+    | TaskRejected
     | TaskTimedOut
     | TaskRetryScheduled
     | TaskSkipped

@@ -85,6 +85,7 @@ _EVOLVE: dict[type, Callable[[ExecutionState, Any], None]] = {
     e.TaskStarted: step.task_started,
     e.TaskCompleted: step.task_completed,
     e.TaskFailed: step.task_failed,
+    e.TaskRejected: step.task_failed,
     e.TaskTimedOut: step.task_failed,
     e.TaskRetryScheduled: step.task_retry_scheduled,
     e.TaskSkipped: step.task_skipped,

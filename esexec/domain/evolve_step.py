@@ -11,7 +11,7 @@ from esexec.domain import measures
 from esexec.domain.state import Deed, ExecutionState, Lane, StepState, StepStatus, Timer, table
 from esexec.domain.timers import close_timer
 
-UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST"})
+UNKNOWN_OUTCOMES = frozenset({"WORKER_LOST", "PROCESS_CRASHED"})
 """Codes of failures after which it is not known whether the attempt did its work. Every timeout is one as well."""
 NEVER_BEGAN = frozenset({"queue_timeout"})
 """Codes of timeouts of attempts that no worker began."""
@@ -94,7 +94,7 @@ def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
 def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    step.output, step.error = event.output, None
+    step.output, step.error, step.directive = event.output, None, event.directive
     if event.vars:
         set_vars(state, event.vars)
     if event.measured is not None:
@@ -196,7 +196,7 @@ def task_skipped(state: ExecutionState, event: e.TaskSkipped) -> None:
     if state.doomed and state.doomed[0][0] == index:
         state.doomed.popleft()
     _settle(state, index, step, "skipped")
-    if event.reason == "dependency_failed":
+    if event.reason in ("dependency_failed", "condition"):
         _doom_dependents(state, index, event.step)
     elif event.reason == "recovery":
         _release_dependents(state, index)

@@ -12,7 +12,7 @@ from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import as_plan_invalid, did_you_mean, invalid_value, shown
 from esexec.domain.flow_rules import check_needs, check_settings
 from esexec.domain.plan import Plan, Step
-from esexec.domain.references import Template, compile_params
+from esexec.domain.references import Condition, Reference, Template, compile_condition, compile_params
 from esexec.domain.settings import EMPTY_CONFIG, TaskSettings
 from esexec.domain.shape import check_shape
 
@@ -26,7 +26,8 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     `plain`: steps without settings of their own, in a plan without any; `bounded_waits`: whether any says a queue timeout;
     `gated`: whether any step, or the plan for its steps, says a rate limit, a concurrency key or resources.
     `dependencies` hold stated ones and those that references imply, without duplicates. `templates`: None where the params are
-    constant; `uses`: the steps whose outputs they refer to. `sinks`: steps that nothing waits for.
+    constant; `uses`: the steps whose outputs they refer to. `conditions`: of the steps that have a `when`. `sinks`: steps that
+    nothing waits for.
     """
 
     plan: Plan
@@ -42,6 +43,7 @@ class Graph(msgspec.Struct, frozen=True, eq=False):
     gated: bool
     uses: tuple[tuple[int, ...], ...]
     templates: tuple[Template | None, ...]
+    conditions: dict[int, Condition]
     sinks: tuple[int, ...]
 
 
@@ -52,7 +54,11 @@ def compile_plan(plan: Plan) -> Graph:
     plan, raw = _normal(plan)
     index = _index(plan)
     templates = tuple(_template(step, position) for position, step in enumerate(plan.steps))
-    dependencies = tuple(_dependencies(step, position, templates[position], index) for position, step in enumerate(plan.steps))
+    conditions = {position: _condition(step, position) for position, step in enumerate(plan.steps) if step.when is not None}
+    dependencies = tuple(
+        _dependencies(step, position, _referred(templates[position], conditions.get(position)), index)
+        for position, step in enumerate(plan.steps)
+    )
     dependents = _dependents(dependencies)
     _check_acyclic(plan.steps, dependencies, dependents)
     gated = plan.config.rate_limit is not None or any(map(_is_gated, plan.steps))
@@ -72,6 +78,7 @@ def compile_plan(plan: Plan) -> Graph:
         gated=gated,
         plain=tuple(plan.config is EMPTY_CONFIG and _says_nothing(step) for step in plan.steps),
         templates=templates,
+        conditions=conditions,
         sinks=tuple(position for position, waiting in enumerate(dependents) if not waiting),
     )
 
@@ -212,9 +219,23 @@ def _template(step: Step, position: int) -> Template | None:
     return template
 
 
-def _dependencies(step: Step, position: int, template: Template | None, index: dict[str, int]) -> tuple[int, ...]:
+def _condition(step: Step, position: int) -> Condition:
+    path = f"steps[{position}].when"
+    try:
+        return compile_condition(step.when or "")
+    except ValidationError as error:
+        raise as_plan_invalid(error, path=path) from None
+
+
+def _referred(template: Template | None, condition: Condition | None) -> tuple[Reference, ...]:
+    """All that a step refers to."""
+    of_params = () if template is None else template.references
+    return of_params if condition is None else (*of_params, condition.reference)
+
+
+def _dependencies(step: Step, position: int, referred: tuple[Reference, ...], index: dict[str, int]) -> tuple[int, ...]:
     """The positions that `step` waits for, in plan order: those it states and those its references imply."""
-    if not step.depends_on and template is None:
+    if not step.depends_on and not referred:
         return ()
     waits_for: set[int] = set()
     for number, name in enumerate(step.depends_on):
@@ -228,7 +249,7 @@ def _dependencies(step: Step, position: int, template: Template | None, index: d
         if other in waits_for:
             raise PlanInvalid(f"{path}: `{name}` is named twice", code="duplicate_dependency", hint="name it once", path=path)
         waits_for.add(other)
-    for reference in template.references if template is not None else ():
+    for reference in referred:
         if reference.step is None:
             continue
         path = f"steps[{position}].params"

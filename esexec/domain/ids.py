@@ -4,8 +4,11 @@
 """
 
 import re
+from typing import TypeVar
 
 from esexec.domain import limits
+
+N = TypeVar("N", str, str | None)
 
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.id_chars}}}", re.ASCII)
 _NOT_TOKEN = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
@@ -30,3 +33,8 @@ def is_task_name(text: str) -> bool:
 def token_from(text: str) -> str:
     """The nearest legal id to `text`; never empty. Used to make a step's id from its task's name."""
     return _NOT_TOKEN.sub("_", text).strip("_")[: limits.id_chars] or "step"
+
+
+def namespace_named(namespace: N, instance: str | None) -> N | str:
+    """The namespace that is meant where `instance`, another name for it, may be given in its place."""
+    return namespace if instance is None else instance

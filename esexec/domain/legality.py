@@ -192,7 +192,11 @@ def _about_skipped(state: ExecutionState, index: int, event: e.TaskSkipped, wher
         others = [(state.graph.steps[other].id, state.steps[other]) for other in state.graph.dependencies[index]]
         doomed = any(id == event.because and other.status in ("failed", "skipped") and not other.done for id, other in others)
         return None if doomed else f"{where}: no dependency of that name has failed"
-    return None
+    if event.because is None:
+        return None if index in state.graph.conditions else f"{where}: it has no condition"
+    others = [(state.graph.steps[other].id, state.steps[other]) for other in state.graph.dependencies[index]]
+    unwanted = any(id == event.because and other.skip_reason == "condition" for id, other in others)
+    return None if unwanted else f"{where}: no dependency of that name was skipped for its condition"
 
 
 def _about_scheduled(state: ExecutionState, index: int, event: e.TaskScheduled, where: str) -> str | None:

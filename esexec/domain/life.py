@@ -48,6 +48,7 @@ STEP: Final[StepLife] = {
     e.TaskStarted: {"pending": ("running",)},
     e.TaskCompleted: {"running": ("completed",)},
     e.TaskFailed: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
+    e.TaskRejected: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskTimedOut: {"pending": ("pending", "failed"), "running": ("pending", "failed")},
     e.TaskRetryScheduled: {"pending": ("pending",)},
     e.RecoveryInitiated: {"pending": ("pending",)},

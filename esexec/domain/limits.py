@@ -160,6 +160,14 @@ metric_parts: Final = 32
 """Most values of one metric, and most of its tags."""
 metrics_per_attempt: Final = 100
 """Most metrics of one attempt."""
+schema_bytes: Final = 16 * 1024
+"""Largest schema of a task's parameters that is announced, as JSON."""
+schemas_bytes: Final = 256 * 1024
+"""Largest schemas that one worker announces, all together."""
+task_versions: Final = 8
+"""So many different schemas of one task are known beside each other."""
+directive_bytes: Final = 16 * 1024
+"""Largest directive that a handler gives beside its output or its error, as JSON."""
 measured_bytes: Final = 16 * 1024
 """Largest metrics of one attempt, all together, as JSON."""
 cost_max: Final = 1e12

@@ -60,6 +60,14 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
 AnswerStatus = Literal["accepted", "duplicate", "superseded", "refused"]
 
 
+class Warned(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
+    """Something about a command that was accepted, and that may not be meant."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+
 class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
     """What became of a command.
 
@@ -67,6 +75,8 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     when a start's idempotency key belongs to another. `effective`: whether it changed anything (a cancel of an ended
     execution did not). `plan_id`, `plan_status`: of the plan that a `put_plan` was about, as it is kept now.
     `resources`, `until`: what an `allocate` was granted, and until when; `waiting`: it has to wait, and is answered once more.
+    `warnings`: of a start, such as `unannounced_task`: no worker has announced a task of it, so it may wait for one. `record`: of
+    a start that wants it: the record of its task (of a plan, of the first step), as lists have it.
     """
 
     command_id: str
@@ -80,6 +90,8 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
     resources: tuple[Resource, ...] = ()
     until: datetime | None = None
     waiting: bool = False
+    warnings: tuple[Warned, ...] = ()
+    record: Any = None
 
 
 class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
@@ -159,3 +171,16 @@ class WorkerSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     memory_bytes: Annotated[int, Meta(ge=0)]
     running: Annotated[int, Meta(ge=0)]
     executions: tuple[str, ...] = ()
+
+
+class WorkerPresence(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
+    """A worker is there: sent on `live._workers.here` by each that hears `live._workers.ask`.
+
+    `tasks`: those it has, each with the id of the schema that it announced of it, empty for none. `any_task`: it has a handler
+    for tasks of whatever name. `queues`: how many attempts at a time it takes from which.
+    """
+
+    worker: str
+    tasks: dict[str, str] = {}
+    queues: dict[str, int] = {}
+    any_task: bool = False

@@ -31,14 +31,31 @@ def key_entity(key: str) -> str:
     return f"_key-{hashlib.sha256(key.encode()).hexdigest()[:48]}"
 
 
+class TaskVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task takes as params, as some worker announced it: `schema` a JSON Schema; None: anything. `id`: a hash of it."""
+
+    id: str = ""
+    schema: dict[str, Any] | None = None
+
+
+def version_of(schema: dict[str, Any] | None) -> TaskVersion:
+    """The version that a schema stands for."""
+    if schema is None:
+        return TaskVersion()
+    return TaskVersion(hashlib.sha256(msgspec.json.encode(schema, order="sorted")).hexdigest()[:12], schema)
+
+
 class NamespaceState(msgspec.Struct):
-    """The folded `_settings`. `strategies`: in the order in which they were added first."""
+    """The folded `_settings`. `strategies`: in the order in which they were added first. `versions`: of tasks of which a schema
+    was announced, the last one last."""
 
     n: int = 0
     version: int = 0
     config: NamespaceConfig = EMPTY_NAMESPACE
     tasks: dict[str, TaskInfo] = {}
     strategies: tuple[Strategy, ...] = ()
+    versions: dict[str, tuple[TaskVersion, ...]] = {}
+    any_task: bool = False
     applied: dict[str, int] = {}
 
     @property
@@ -59,7 +76,7 @@ def fold_namespace(commits: Iterable[Commit], state: NamespaceState | None = Non
                 case e.NamespaceConfigured():
                     state.config = event.config if event.config != EMPTY_NAMESPACE else EMPTY_NAMESPACE
                 case e.TasksAnnounced():
-                    state.tasks = state.tasks | event.tasks
+                    _announced(state, event)
                 case e.StrategyAdded():
                     state.strategies = _with(state.strategies, event.strategy)
                 case e.StrategyRemoved():
@@ -91,7 +108,13 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
             for name, settings in news.items():
                 if (problem := settings_problem(settings, joined("tasks", shown(name)))) is not None:
                     return problem
-            return [e.TasksAnnounced(tasks=news, worker=command.worker)] if news else []
+            if (problem := _schema_problem(command)) is not None:
+                return problem
+            schemas = _new_versions(state, command)
+            any_task = command.any_task and not state.any_task
+            if not (news or schemas or any_task):
+                return []
+            return [e.TasksAnnounced(tasks=news, worker=command.worker, schemas=schemas, any_task=any_task)]
         case c.AddStrategy():
             return _add(state, command.strategy)
         case c.RemoveStrategy():
@@ -99,6 +122,35 @@ def decide_namespace(state: NamespaceState, command: c.SettingsCommand) -> list[
                 return problem
             known = any(one.id == command.strategy_id for one in state.strategies)
             return [e.StrategyRemoved(strategy_id=command.strategy_id)] if known else []
+
+
+def _announced(state: NamespaceState, event: e.TasksAnnounced) -> None:
+    for name, schema in event.schemas.items():
+        known = state.versions.get(name, (TaskVersion(),) if name in state.tasks else ())
+        new = version_of(schema)
+        kept = (*(one for one in known if one.id != new.id), new)[-limits.task_versions :]
+        state.versions = state.versions | {name: kept}
+    state.tasks = state.tasks | event.tasks
+    state.any_task = state.any_task or event.any_task
+
+
+def _new_versions(state: NamespaceState, command: c.AnnounceTasks) -> dict[str, dict[str, Any] | None]:
+    """The schemas that are not known of their tasks; None for a task of which some are, and that comes without one now."""
+    found: dict[str, dict[str, Any] | None] = {}
+    for name in command.tasks:
+        schema, known = command.schemas.get(name), state.versions.get(name, ())
+        if (schema is not None or known) and all(one.id != version_of(schema).id for one in known):
+            found[name] = schema
+    return found
+
+
+def _schema_problem(command: c.AnnounceTasks) -> ErrorInfo | None:
+    for name, schema in command.schemas.items():
+        if (size := len(msgspec.json.encode(schema))) > limits.schema_bytes:
+            message = f"the schema of task {shown(name)} has {size} bytes"
+            hint = f"at most {limits.schema_bytes} (limits.schema_bytes); leave it out"
+            return ErrorInfo(type="validation_error", code="too_large", message=message, hint=hint)
+    return None
 
 
 def configured(config: NamespaceConfig, change: Mapping[str, Any]) -> NamespaceConfig | ErrorInfo:

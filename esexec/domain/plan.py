@@ -21,6 +21,7 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
     `compensate` names the task that undoes this step (else the one its task was announced with); `fallback` the task that is
     tried in its place, with the same params, once its own attempts and recovery have failed. `concurrency`: how many such steps
     may run at once, over all executions; `resources`: what each of its attempts needs, all of it or nothing.
+    `when`: a reference, or `not` and a reference; where that says no once the step is ready, it is skipped.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Step(TaskSettings, omit_defaults=True, forbid_unknown_fields=True, kw_only
     parallel: bool = False
     compensate: str | None = None
     fallback: str | None = None
+    when: str | None = None
     concurrency: Key | None = None
     resources: Annotated[tuple[ResourceRequirement, ...], Meta(max_length=limits.requirements)] = ()
     description: str = ""

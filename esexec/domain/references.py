@@ -7,6 +7,9 @@ any other key is written `["any key"]` (JSON's escapes) or `['any key']` (no esc
 Compiled once per plan, resolved once per dispatch. Params without a reference or an escape compile to None: they are
 constant. Resolving shares the constant parts of the params and the values pointed to: treat the outcome as read-only.
 Keys of flow control (`flow_keys`) are texts of the same syntax, with roots of their own.
+
+The key `"..."` of an object, where its value is one reference, stands for all that the object there has: `{"...": "${input}",
+"format": "json"}`; what is written beside it wins.
 """
 
 import re
@@ -39,6 +42,7 @@ _SEGMENT = re.compile(
     r"""\.(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<json>"(?:[^"\\]|\\.)*")\]|\['(?P<plain>[^']*)'\]"""
 )
 _CLOSE = re.compile(r"\s*\}")
+SPREAD = "..."
 _UNMEASURED = 8
 """So many values are taken over as they are; each further one is measured, for each may have `limits.output_bytes`."""
 
@@ -89,7 +93,33 @@ def resolve(template: Template, *, input: Any, context: Any, output_of: Callable
     return template._node.value(_Scope(input, context, output_of))
 
 
+class Condition(NamedTuple):
+    """What a step's `when` asks: whether something is there that is neither false nor null; or, negated, is not."""
+
+    reference: Reference
+    negated: bool
+
+    def holds(self, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> bool:
+        """Whether the step is to be done. What is not there is as good as false."""
+        try:
+            value = _Scope(input, context, output_of).lookup(self.reference)
+        except ValidationError:
+            value = None
+        return (value is not None and value is not False) != self.negated
+
+
 # Compiling -----------------------------------------------------------------------------------------------------------
+
+
+def compile_condition(text: str) -> Condition:
+    """The condition: `${…}`, or `not ${…}`. Raises ValidationError: `bad_condition`, `bad_reference`."""
+    stated = text.strip()
+    asked = stated.removeprefix("not ").strip()
+    parts = parse_text(asked, PARAMS) if "${" in asked else []
+    if len(parts) != 1 or not isinstance(parts[0], Reference):
+        hint = "write one reference, ${steps.NAME.output.ok}, or not and one"
+        raise ValidationError(f"`{shown(text)}` is no condition", code="bad_condition", hint=hint)
+    return Condition(parts[0], asked != stated)
 
 
 def _compile(value: object, found: dict[str, Reference], depth: int) -> "_Node | None":
@@ -104,7 +134,13 @@ def _compile(value: object, found: dict[str, Reference], depth: int) -> "_Node |
     nodes = [(key, node) for key, item in items if (node := _compile(item, found, depth + 1)) is not None]
     if not nodes:
         return None
-    return _Object(value, tuple(nodes)) if isinstance(value, dict) else _Array(list(value), tuple(nodes))
+    if not isinstance(value, dict):
+        return _Array(list(value), tuple(nodes))
+    spread = next((node for key, node in nodes if key == SPREAD and isinstance(node, _Whole)), None)
+    if spread is None:
+        return _Object(value, tuple(nodes))
+    beside = {key: item for key, item in value.items() if key != SPREAD}
+    return _Spread(spread, _Object(beside, tuple((key, node) for key, node in nodes if node is not spread)))
 
 
 def _compile_text(text: str, found: dict[str, Reference]) -> "_Node":
@@ -275,6 +311,19 @@ class _Object:
         for key, node in self.nodes:
             resolved[key] = node.value(scope)
         return resolved
+
+
+class _Spread:
+    __slots__ = ("beside", "spread")
+
+    def __init__(self, spread: "_Whole", beside: _Object) -> None:
+        self.spread, self.beside = spread, beside
+
+    def value(self, scope: _Scope) -> dict[str, Any]:
+        all_of_it = self.spread.value(scope)
+        if not isinstance(all_of_it, dict):
+            raise _unresolved(self.spread.reference, "it is no object, whose fields could be taken over")
+        return all_of_it | self.beside.value(scope)
 
 
 class _Array:

@@ -34,7 +34,8 @@ class Started(AnyReport, tag="started", frozen=True, kw_only=True):
 class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
     """The handler returned. `vars`: the execution's variables that it set. `measured`: what it measured of itself.
 
-    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`.
+    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`. `directive`: what the
+    handler said beside its output.
     """
 
     started_at: Time
@@ -43,6 +44,7 @@ class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
     vars: dict[str, Any] = {}
     measured: Measured | None = None
     cached: CachedFrom | None = None
+    directive: Any = None
 
 
 class Failed(AnyReport, tag="failed", frozen=True, kw_only=True):
@@ -53,6 +55,13 @@ class Failed(AnyReport, tag="failed", frozen=True, kw_only=True):
     ended_at: Time | None = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
+
+
+class Rejected(AnyReport, tag="rejected", frozen=True, kw_only=True):
+    """The worker does not have the task that it was handed. Whatever `error` says of it, it is not tried again."""
+
+    error: ErrorInfo
+    ended_at: Time | None = None
 
 
 class TimedOut(AnyReport, tag="timed_out", frozen=True, kw_only=True):
@@ -98,7 +107,7 @@ class Before(AnyReport, tag="before", frozen=True, kw_only=True):
     image: Any = None
 
 
-Report = Started | Completed | Failed | TimedOut | Stopped | Lost | Withdrawn | Before
+Report = Started | Completed | Failed | Rejected | TimedOut | Stopped | Lost | Withdrawn | Before
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):

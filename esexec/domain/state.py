@@ -166,7 +166,7 @@ class StepState(msgspec.Struct, gc=False):
     the attempt's params refer to. `deed`: what completed it. `closed`: the commits that closed its attempts. `settled`: the
     version that settled it. `gate`: what the open attempt must be granted; None: nothing. `fallback`: the task that does its
     work since its own failed. `compensator`: the task that undoes it, `undo_error`: why that failed. `measured`: by its attempts,
-    in this run. `cached`: where its output is from, if no handler ran.
+    in this run. `cached`: where its output is from, if no handler ran. `directive`: what its handler said beside its output.
     """
 
     waiting: int = 0
@@ -207,6 +207,7 @@ class StepState(msgspec.Struct, gc=False):
     was_rate_limited: bool = False
     measured: Measured | None = None
     cached: e.TaskCacheHit | None = None
+    directive: Any = None
 
     @property
     def asking(self) -> bool:

@@ -16,13 +16,14 @@ from esexec.domain import admission, limits
 from esexec.domain import commands as c
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
+from esexec.domain.announced import warnings_of
 from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.evolve import fold
-from esexec.domain.messages import Answer, Dispatch, ImageSignal
+from esexec.domain.messages import Answer, Dispatch, ImageSignal, Warned
 from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s, undecidable
@@ -31,6 +32,7 @@ from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
 from esexec.log.port import Log
+from esexec.results import TaskRecord, record_of
 
 logger = logging.getLogger("esexec.executor")
 
@@ -49,6 +51,11 @@ StartWaits = Callable[[str], Awaitable[bool]]
 
 
 async def _none_waits(entity: str) -> bool:
+    return False
+
+
+async def _nothing_new() -> bool:
+    """Whether there are news of the surroundings, which the leader is asked for."""
     return False
 
 
@@ -100,9 +107,10 @@ class Desk:
         start_waits: StartWaits = _none_waits,
         plan_of: PlanOf = no_plans,
         first_command: FirstCommand | None = None,
+        look_around: Callable[[], Awaitable[bool]] = _nothing_new,
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
-        self._start_waits = start_waits
+        self._start_waits, self._look_around = start_waits, look_around
         self.preparation = Preparation(self, plan_of, first_command)
         """What some commands need before they can be decided."""
         self.surroundings = Surroundings()
@@ -215,7 +223,8 @@ class Desk:
             case "applied":
                 if type(envelope.content) is r.Before:
                     await self._tell_image(mailbox, envelope)
-                await self.answer(envelope)
+                warnings, record = _told_of_start(mailbox, envelope)
+                await self.answer(envelope, warnings=warnings, record=record)
                 await envelope.ack()
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
@@ -268,6 +277,8 @@ class Desk:
         effective: bool = True,
         error: ErrorInfo | None = None,
         execution_id: str | None = None,
+        warnings: tuple[Warned, ...] = (),
+        record: TaskRecord | None = None,
     ) -> None:
         content = envelope.content
         if not isinstance(content, c.AnyCommand) or (status == "accepted" and effective and not content.confirm):
@@ -280,6 +291,8 @@ class Desk:
                 effective=effective,
                 error=error,
                 original_id=execution_id,
+                warnings=warnings,
+                record=record,
             )
         )
 
@@ -386,6 +399,8 @@ class Desk:
             if mailbox is not None and mailbox.state is not None and mailbox.state.n <= n and mailbox.appending is None:
                 mailbox.state, mailbox.refusals = None, mailbox.refusals + 1
             await self.take(envelope)
+        elif type(envelope.content) is c.StartExecution and verdict.error is not None and await self._look_around():
+            await self.take(envelope)  # another version of a task may have been announced by now
         elif verdict.kind in ("repeated", "stale", "open"):
             await self._repeat(envelope, verdict)
         elif verdict.kind == "unknown":
@@ -438,6 +453,14 @@ class Desk:
         logger.error("%s", reason.message, exc_info=error if code == "poison" else None)
         await self.answer(envelope, "refused", effective=False, error=reason)
         await self.outbox.bury(envelope, reason)
+
+
+def _told_of_start(mailbox: Mailbox, envelope: Envelope) -> tuple[tuple[Warned, ...], TaskRecord | None]:
+    """What the answer to a start says besides: what may not be meant, and the record of a single task."""
+    state, content = mailbox.state, envelope.content
+    if state is None or not state.exists or type(content) is not c.StartExecution or not content.confirm:
+        return (), None
+    return warnings_of(state.created.unannounced), record_of(state, 0) if content.record else None
 
 
 def _is_early(envelope: Envelope) -> bool:

@@ -14,15 +14,18 @@ from typing import Unpack
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
+from esexec.domain.ids import namespace_named
 from esexec.domain.kept_alerts import ALERTS_ENTITY
 from esexec.domain.kept_plans import PLANS_ENTITY
-from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState
 from esexec.domain.sharing.requests import POOLS_ENTITY
 from esexec.executor.alerts import AlertsDesk
 from esexec.executor.desk import Desk
 from esexec.executor.intake import Intake
 from esexec.executor.outbox import NatsOutbox
+from esexec.executor.params import Checks, Versions
 from esexec.executor.plans import PlansDesk
+from esexec.executor.presence import Presence
 from esexec.executor.settings import SettingsDesk
 from esexec.executor.shared import SharedDesk
 from esexec.log.jetstream import JetStreamLog
@@ -46,7 +49,7 @@ _WATCH_S = 1.0
 
 
 class Executor(Role):
-    """Decides what comes next for every execution of a namespace.
+    """Decides what comes next for every execution of a namespace (`instance` is another name for it).
 
     `cache_size`: idle executions kept in memory (0 is correct, and slower). `async with` starts and drains it; `run()` keeps
     it up until cancelled. Raises `Unavailable` if no server answers.
@@ -57,6 +60,7 @@ class Executor(Role):
         url: str = "nats://127.0.0.1:4222",
         *,
         namespace: str = "default",
+        instance: str | None = None,
         name: str | None = None,
         cache_size: int = limits.cached_entities,
         replicas: int = 1,
@@ -66,7 +70,7 @@ class Executor(Role):
         self.name = name or f"x{new_id()[-8:]}"
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._cache_size = cache_size
-        self._subjects = Subjects(namespace)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._command_taps: list[Tap] = []
         self._watch: asyncio.Task[None] | None = None
 
@@ -100,10 +104,14 @@ class Executor(Role):
             start_waits=partial(_start_waits, connection, subjects),
             plan_of=self._plans.plan_of,
             first_command=partial(_first_command, connection, subjects),
+            look_around=self._look_around,
         )
         self._clock = ServerClock(connection)
         await self._clock.look(subjects.tasks_stream)
         self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now, partial(_unread_since, connection, subjects))
+        self._around = Surroundings()
+        self._presence = Presence(connection, subjects, self._check_by)
+        undo.push_async_callback(self._presence.close)
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
         await connection.subscribe(subjects.commits_of(SETTINGS_ENTITY), self._settings.on_commit)
         undo.push_async_callback(self._settings.close)
@@ -142,8 +150,17 @@ class Executor(Role):
         except EsexecError as error:
             logger.debug("will be made sure of again: %s", error)
 
-    def _follow(self, surroundings: Surroundings) -> None:
-        self._desk.surroundings = surroundings
+    def _follow(self, state: NamespaceState) -> None:
+        """There is a new state of the namespace."""
+        self._around = state.surroundings._replace(all_known=not state.any_task)
+        self._presence.announced(state.versions)
+
+    async def _look_around(self) -> bool:
+        return await self._settings.look_around()
+
+    def _check_by(self, versions: Versions) -> None:
+        checks = Checks(versions)
+        self._desk.surroundings = self._around._replace(check=checks.problem if checks else None)
 
     async def _forward(self, message: Msg, tap: Tap) -> None:
         """A timer fired: into INBOX with it, where its execution's messages are in order, and only then let it go."""
@@ -194,6 +211,7 @@ class Executor(Role):
             and not (self._desk.idle and self._sharing.idle and not self._publisher.in_flight)
         ):
             await asyncio.sleep(0.005)
+        await self._presence.close()
         await self._settings.close()
         await self._plans.close()
         await self._alerts.close()

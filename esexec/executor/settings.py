@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain.commit import Commit
-from esexec.domain.decider import Surroundings
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
 from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, decide_namespace, fold_namespace
 from esexec.executor.desk import Outbox
@@ -25,7 +24,7 @@ class SettingsDesk(EntityDesk[NamespaceState]):
 
     entity = SETTINGS_ENTITY
 
-    def __init__(self, name: str, log: Log, outbox: Outbox, follow: Callable[[Surroundings], None]) -> None:
+    def __init__(self, name: str, log: Log, outbox: Outbox, follow: Callable[[NamespaceState], None]) -> None:
         super().__init__(name, log, outbox, NamespaceState())
         self._follow = follow
         self._news = asyncio.Event()
@@ -37,7 +36,7 @@ class SettingsDesk(EntityDesk[NamespaceState]):
         return decide_namespace(state, command)
 
     def _changed(self) -> None:
-        self._follow(self._state.surroundings)
+        self._follow(self._state)
 
     async def start(self) -> None:
         """Read what the log holds, and look for news from now on. A broken history halts `_settings`, not the engine."""
@@ -45,7 +44,16 @@ class SettingsDesk(EntityDesk[NamespaceState]):
             await self._catch_up()
         except CorruptHistory as error:
             logger.error("the namespace's settings cannot be read, and what was announced is not known: %s", error.message)
+        else:
+            self._changed()  # that nothing was announced is known as well
         self._run(self._look_again())
+
+    async def look_around(self) -> bool:
+        """Read what the leader knows now; whether that was news."""
+        async with self._lock:
+            known = self._state.n
+            await self._catch_up()
+            return self._state.n > known
 
     async def on_commit(self, message: Msg) -> None:
         """Somebody committed to `_settings`."""

@@ -15,7 +15,7 @@ from esexec.domain.errors import ErrorInfo, ErrorType, EsexecError, ExecutionErr
 from esexec.domain.retry import by_code, by_status
 from esexec.failures.classifiers import NOTHING_SAID, classify
 from esexec.failures.known import attribute, header_of, known, status_of
-from esexec.failures.text import clean, plain
+from esexec.failures.text import clean, plain, plain_directive
 
 _TYPES: Final = frozenset(get_args(ErrorType))
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -95,6 +95,7 @@ def _of_ours(error: BaseException) -> ErrorInfo | None:
             retryable=explicit if isinstance(explicit, bool) else None,
             recoverable=True if error._info is None else error._info.recoverable,
             context=plain(error.context),
+            directive=plain_directive(error.directive) if isinstance(error, ExecutionError) else None,
         )
     except Exception:
         return None

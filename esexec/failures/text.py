@@ -30,6 +30,21 @@ def shown(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
+def plain_directive(directive: Any) -> Any:
+    """A directive as JSON has it; one that is too large or too deep for `limits.directive_bytes` becomes short text."""
+    if directive is None:
+        return None
+    try:
+        encoded = msgspec.json.encode(directive, enc_hook=shown)
+        if len(encoded) <= limits.directive_bytes:
+            decoded = msgspec.json.decode(encoded)
+            check_shape(decoded, path="directive", depth_max=limits.nesting_depth // 2)
+            return decoded
+    except Exception:  # as in `plain`
+        pass
+    return shown(directive)
+
+
 def plain(context: Any) -> dict[str, Any]:
     """A context as JSON has it. What does not fit, is deep, or longer than `limits.text_chars`, becomes short text."""
     if not isinstance(context, dict):

@@ -366,6 +366,16 @@ class Subjects:
         return self.live("_workers", "sample")
 
     @property
+    def who_is_there(self) -> str:
+        """Where one asks which workers there are."""
+        return self.live("_workers", "ask")
+
+    @property
+    def who_is_here(self) -> str:
+        """Where each of them answers."""
+        return self.live("_workers", "here")
+
+    @property
     def live_kept(self) -> list[str]:
         """What is told live and kept for a while."""
         return [self.live("*", "progress"), self.live("*", "log")]

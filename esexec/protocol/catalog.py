@@ -190,6 +190,20 @@ def _of_workers() -> Iterable[Channel]:
         "How a worker's process does, each few seconds.",
         _of(m.WorkerSample),
     )
+    yield Channel(
+        "live.ask",
+        _at(lambda: _NAMES.who_is_there),
+        "send",
+        "Which workers are there?",
+        _empty("WhoIsThere", "Every worker that is there answers."),
+    )
+    yield Channel(
+        "live.here",
+        _at(lambda: _NAMES.who_is_here),
+        "receive",
+        "A worker that is there, with its tasks.",
+        _of(m.WorkerPresence),
+    )
     kept = _of(CachedResult, **{"Nats-TTL": "how long it may serve, `3600s`; left out: until the oldest give way"})
     yield Channel("cache", _at(_NAMES.cache, "{hash}"), "receive", "A result that may serve again.", kept, "CACHE")
 

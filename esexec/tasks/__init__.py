@@ -8,6 +8,8 @@ makes the bytes of a report that carries a handler's output.
 
 from esexec.tasks.caching import Cache
 from esexec.tasks.context import AttemptCancelled, Context, current_context
+from esexec.tasks.halting import Continue, Halt
+from esexec.tasks.handlers import ANY_TASK, HandledTask, Handlers
 from esexec.tasks.outputs import encode_with_output
 from esexec.tasks.recovery import (
     NetworkTimeoutRecovery,
@@ -20,17 +22,23 @@ from esexec.tasks.recovery import (
 )
 from esexec.tasks.registry import Tasks, collect, collect_strategies, records_before
 from esexec.tasks.resources import WorkerResource, WorkerResources, collect_resources, resource
-from esexec.tasks.task import Task, task
+from esexec.tasks.task import Returns, Task, task
 
 __all__ = [
+    "ANY_TASK",
     "AttemptCancelled",
     "Cache",
     "Context",
+    "Continue",
+    "Halt",
+    "HandledTask",
+    "Handlers",
     "NetworkTimeoutRecovery",
     "RecoveryAction",
     "RecoveryContext",
     "RecoveryResult",
     "RecoveryStrategy",
+    "Returns",
     "Task",
     "Tasks",
     "WorkerResource",

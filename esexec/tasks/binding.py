@@ -58,6 +58,25 @@ class Binding:
         return [*self._parameters]
 
     @property
+    def schema(self) -> dict[str, Any] | None:
+        """A JSON Schema of params that fit; it may take more than the function does, never less. None: it cannot be told."""
+        try:
+            found = msgspec.json.schema(self._arguments, schema_hook=_anything)
+        except Exception:  # a type that a schema cannot describe
+            return None
+        schema: dict[str, Any] = found["$defs"].pop(found.pop("$ref").rpartition("/")[2])
+        schema.pop("title", None)
+        if found["$defs"]:
+            schema["$defs"] = found["$defs"]
+        if self._rest is not None:
+            schema["additionalProperties"] = True
+        for name, parameter in self._parameters.items():
+            if name in self._converters:
+                schema["properties"][name] = _anything(parameter.annotation)
+        _widen(schema)
+        return schema
+
+    @property
     def takes_any(self) -> bool:
         """Whether further params are taken as well: the function has `**rest`."""
         return self._rest is not None
@@ -180,6 +199,23 @@ class Binding:
         if self._rest is not None:
             parts.append("any others")
         return f"expected {', '.join(parts)}" if parts else "expected no parameters"
+
+
+def _anything(kind: Any) -> dict[str, Any]:
+    """Of a type that msgspec leaves to others: its name is all that is known."""
+    return {"title": getattr(kind, "__name__", None) or str(kind)}
+
+
+def _widen(schema: Any) -> None:
+    """A Decimal may also come as a number."""
+    if isinstance(schema, dict):
+        if schema.get("format") == "decimal" and schema.get("type") == "string":
+            schema["type"] = ["string", "number"]
+        for part in schema.values():
+            _widen(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _widen(part)
 
 
 def _constantly(value: Any) -> Callable[[], Any]:

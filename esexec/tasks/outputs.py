@@ -10,11 +10,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from esexec.domain import limits
-from esexec.domain.errors import ExecutionError, ValidationError
+from esexec.domain.errors import EsexecError, ExecutionError, ValidationError
+from esexec.domain.outcome import Err
 from esexec.domain.shape import check_shape
 from esexec.tasks.foreign import enc_hook
 
-_encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+
+def _known(value: Any) -> Any:
+    """msgspec's hook; an error in an output (`Halt(Err(…))`) is what the attempt fails with, for good."""
+    if isinstance(value, EsexecError):
+        error = ExecutionError(value.message, code=value.code, retry=False, hint=value.hint)
+        error.context = value.context
+        raise error
+    return enc_hook(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_known)
 _HINT = "None, bool, int, float, str, list, dict, datetime, enum, Struct, dataclass and pydantic models have a JSON form"
 
 
@@ -29,6 +40,7 @@ class Kept(NamedTuple):
 
 OUTPUT = Kept("output", "output", limits.output_bytes, "output_bytes")
 IMAGE = Kept("before-image", "image", limits.image_bytes, "image_bytes")
+DIRECTIVE = Kept("directive", "directive", limits.directive_bytes, "directive_bytes")
 VARIABLE = Kept("variable", "vars", limits.vars_bytes, "vars_bytes")
 
 
@@ -43,6 +55,31 @@ def encode_with_output(report: Any, output: Any) -> bytes:
 def encode_value(value: Any, kept: Kept) -> bytes:
     """The JSON of one value. Raises ExecutionError if it cannot be kept."""
     return _encode(value, value, kept)
+
+
+def encoded_directive(directive: Any) -> Any:
+    """A directive as it stands in a report; None for none. Raises ExecutionError (`directive_too_large`, …)."""
+    return None if directive is None else msgspec.Raw(encode_value(directive, DIRECTIVE))
+
+
+def as_failure(said: Err) -> BaseException:
+    """The error of an `Err` that a handler returned, with its directive."""
+    error = said.error
+    if not isinstance(error, BaseException):
+        return ExecutionError(f"{error!r:.200}", code="error", directive=said.directive)
+    if said.directive is None:
+        return error
+    if not isinstance(error, ExecutionError):
+        wrapped = ExecutionError(str(error) or type(error).__name__, code=_code_of(error), directive=said.directive)
+        wrapped.__cause__ = error
+        return wrapped
+    error.directive = said.directive
+    return error
+
+
+def _code_of(error: BaseException) -> str | None:
+    code = getattr(error, "code", None)
+    return code if isinstance(code, str) else None
 
 
 def too_large(kept: Kept, size: int, what: str | None = None) -> ExecutionError:

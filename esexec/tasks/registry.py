@@ -6,6 +6,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from esexec.domain.errors import ValidationError
+from esexec.tasks.handlers import Handlers, made_of, tasks_of
 from esexec.tasks.places import at_place
 from esexec.tasks.recovery import RecoveryStrategy, as_strategy
 from esexec.tasks.resources import WorkerResource
@@ -84,6 +85,10 @@ def _with_compensations(tasks: list[Task[..., Any]]) -> Iterator[Task[..., Any]]
 def _tasks(source: Any) -> list[Task[..., Any]]:
     if isinstance(source, Task):
         return [source]
+    if isinstance(source, Handlers):
+        return tasks_of(source)
+    if isinstance(source, type) and issubclass(source, Handlers):
+        return tasks_of(made_of(source))
     if isinstance(source, WorkerResource) or _is_strategy(source):
         return []
     if isinstance(source, str):
@@ -99,10 +104,22 @@ def _tasks(source: Any) -> list[Task[..., Any]]:
 
 def _tasks_in(module: ModuleType) -> list[Task[..., Any]]:
     found = [value for value in vars(module).values() if isinstance(value, Task)]
+    for handlers in _handlers_in(module):
+        found += tasks_of(handlers)
     if not found and not _strategies_in(module):
         raise ValidationError(
             f"module {module.__name__} has no tasks", code="tasks_not_found", hint="decorate functions with @esexec.task"
         )
+    return found
+
+
+def _handlers_in(module: ModuleType) -> list[Handlers]:
+    """Its objects of `Handlers`; a class only if it was defined there, needs nothing, and has no object there."""
+    found = [value for value in vars(module).values() if isinstance(value, Handlers)]
+    for kind in vars(module).values():
+        own = isinstance(kind, type) and issubclass(kind, Handlers) and kind.__module__ == module.__name__
+        if own and _needs_nothing(kind) and not any(isinstance(one, kind) for one in found):
+            found.append(kind())
     return found
 
 
@@ -149,7 +166,7 @@ def _is_strategy(value: Any) -> bool:
         return False
 
 
-def _needs_nothing(kind: type[RecoveryStrategy]) -> bool:
+def _needs_nothing(kind: type) -> bool:
     needed = [one for one in inspect.signature(kind).parameters.values() if one.default is one.empty]
     return all(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in needed)
 

@@ -3,9 +3,9 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import FrameType
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -21,10 +21,27 @@ from esexec.tasks.context import Context
 from esexec.tasks.options import Duration, TaskOptions, read_options
 from esexec.tasks.resources import checked_uses
 
+RunIn = Literal["process"]
 P = ParamSpec("P")
 R = TypeVar("R")
 Q = ParamSpec("Q")
 S = TypeVar("S")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from esexec.results import Err, Ok
+
+    Out = TypeVarWithDefault("Out", default=Any, covariant=True)
+else:
+    Out = TypeVar("Out", covariant=True)
+
+
+class Returns(Protocol[Out]):
+    """A task, for type checkers: what its function returns, or what comes of awaiting that."""
+
+    if TYPE_CHECKING:
+
+        def _output(self) -> Out: ...
 
 
 class Task(Generic[P, R]):
@@ -33,7 +50,7 @@ class Task(Generic[P, R]):
     `settings` is the task's level of the merge; `description` defaults to the first paragraph of the docstring.
     `compensation` is what undoes the task: a task, or the name of one that some worker has; None if nothing was said.
     `concurrency`: how many steps of it may run at once; `resources`: what an attempt of it needs. `uses`: the resources of its
-    worker that it needs; `cache`: for whom its outputs serve again.
+    worker that it needs; `cache`: for whom its outputs serve again. `run_in`: `process`, or None for where handlers usually run.
     """
 
     __name__: str
@@ -51,6 +68,7 @@ class Task(Generic[P, R]):
         resources: tuple[ResourceRequirement, ...] = (),
         uses: Iterable[str] = (),
         cache: Cache | None = None,
+        run_in: RunIn | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         """`local_names` resolve annotations that are strings, beside the function's own globals.
@@ -67,16 +85,62 @@ class Task(Generic[P, R]):
         self.is_async = _is_async(self.name, fn)
         self.uses = checked_uses(self.name, uses)
         self.cache = _checked_cache(self.name, cache)
-        self.is_prepared = bool(self.uses) or self.cache is not None
+        self.run_in = _checked_run_in(self.name, run_in, self.uses)
+        self.is_prepared = bool(self.uses) or self.cache is not None or self.run_in is not None
         """Whether something has to be done before the handler is called."""
+        self.is_method = _is_method(fn)
+        """Whether it is a method in a class, which has yet to be bound to an object (see `Handlers`)."""
         functools.update_wrapper(self, fn)
         self.compensation = _checked_compensation(self.name, compensate)
         self._binding: Binding | None = None
+        if self.is_method:
+            return
         # A type may be defined further down the module; then `prepare` finds it when the task is collected.
         self._bind_to(local_names or {}, may_wait=True)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, Ok[S]]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, Ok[S] | Err]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Coroutine[Any, Any, S]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Ok[S]]") -> S: ...
+        @overload
+        def _output(self: "Task[P, Ok[S] | Err]") -> S: ...
+        @overload
+        def _output(self) -> R: ...
+        def _output(self) -> Any:
+            """See `Returns`."""
+
+    def bound_to(self, owner: object) -> "Task[..., R]":
+        """The task of a method, with the method bound to an object."""
+        made: Task[..., R] = Task(
+            self.fn.__get__(owner),
+            name=self.name,
+            settings=self.settings,
+            description=self.description,
+            compensate=self.compensation,
+            concurrency=self.concurrency,
+            resources=self.resources,
+            uses=self.uses,
+            cache=self.cache,
+            run_in=self.run_in,
+        )
+        return made
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None, /) -> "Task[P, R]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None, /) -> Any: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        """Of an object it is the bound method, so that it is called as any other."""
+        return self if instance is None or not self.is_method else functools.partial(self.fn, instance)
 
     @property
     def path(self) -> str | None:
@@ -95,6 +159,16 @@ class Task(Generic[P, R]):
             resources=self.resources,
         )
 
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """A JSON Schema of the params that the task takes, as a worker announces it; None where it cannot be told."""
+        self.prepare()
+        assert self._binding is not None
+        schema = self._binding.schema
+        if schema is not None and self.description:
+            schema = {"description": self.description, **schema}
+        return schema
+
     @overload
     def compensate(self, fn: Callable[Q, S], /) -> "Task[Q, S]": ...
     @overload
@@ -106,6 +180,7 @@ class Task(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         uses: Iterable[str] = (),
+        run_in: RunIn | None = None,
         **settings: Unpack[TaskOptions],
     ) -> "Callable[[Callable[Q, S]], Task[Q, S]]": ...
     def compensate(
@@ -116,6 +191,7 @@ class Task(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         uses: Iterable[str] = (),
+        run_in: RunIn | None = None,
         **settings: Unpack[TaskOptions],
     ) -> Any:
         """Make a function the one that undoes this task: `@create.compensate`, or `@create.compensate(max_retries=10)`.
@@ -136,6 +212,7 @@ class Task(Generic[P, R]):
                 settings=said,
                 description=description,
                 uses=uses,
+                run_in=run_in,
                 local_names=local_names,
             )
             self.compensation = undo
@@ -186,6 +263,7 @@ def task(
     compensate: Task[..., Any] | str | None = None,
     uses: Iterable[str] = (),
     cache: Cache | None = None,
+    run_in: RunIn | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -212,6 +290,7 @@ def task(
     compensate: Task[..., Any] | str | None = None,
     uses: Iterable[str] = (),
     cache: Cache | None = None,
+    run_in: RunIn | None = None,
     timeout: Duration | None = None,
     timeout_growth: float | None = None,
     queue_timeout: Duration | None = None,
@@ -236,7 +315,8 @@ def task(
     `retry_delay` is another name for `initial_retry_delay`. `compensate`: what undoes the task, where it is a task of its own
     (else see `Task.compensate`), or its name. `rate_limit`: how many attempts may begin within a time. `concurrency`: how many
     steps of it may run at once. `resources`: what each attempt needs, as requirements or by type: `{"gpu": 2}`. `uses`: names of
-    the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`.
+    the worker's resources, of which the handler has one each in `ctx.resources`. `cache`: see `Cache`. `run_in="process"`:
+    for what works the processor hard; it runs in a process of its own, which can be killed.
     Raises ValidationError: `invalid_task` for the function, `invalid_cache` for a cache whose key does not fit it,
     `invalid_settings`, and what is refused of rate limits, keys and requirements by the codes that plans have for it.
     """
@@ -273,6 +353,7 @@ def task(
             resources=needs,
             uses=uses,
             cache=cache,
+            run_in=run_in,
             local_names=local_names,
         )
 
@@ -308,6 +389,30 @@ def _checked_cache(name: str, cache: Any) -> Cache | None:
     if cache is None or isinstance(cache, Cache):
         return cache
     raise ValidationError(f"task `{name}`: {cache!r:.80} is no cache", code="invalid_task", hint='cache=Cache(ttl="1h")')
+
+
+def _is_method(fn: Any) -> bool:
+    """Whether a function stands in a class, and takes its object first."""
+    within, _, _ = getattr(fn, "__qualname__", "").rpartition(".")
+    if not inspect.isfunction(fn) or not within or within.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(fn).parameters), None) == "self"
+
+
+def _checked_run_in(name: str, run_in: Any, uses: tuple[str, ...]) -> RunIn | None:
+    if run_in not in (None, "process"):
+        raise ValidationError(
+            f"task `{name}`: there is no place {run_in!r:.80} to run in",
+            code="invalid_task",
+            hint='run_in="process", or nothing: then coroutines run on the loop and functions in threads',
+        )
+    if run_in is not None and uses:
+        raise ValidationError(
+            f"task `{name}` cannot run in a process of its own and use its worker's resources",
+            code="invalid_task",
+            hint="let it open what it needs, at the top of its module",
+        )
+    return run_in  # type: ignore[no-any-return]
 
 
 def _checked_description(name: str, description: str) -> str:

@@ -12,6 +12,7 @@ from esexec.tasks import Context
 
 if TYPE_CHECKING:
     from esexec.worker.images import Images
+    from esexec.worker.processes import HandlerProcess
     from esexec.worker.results import ToKeep
     from esexec.worker.telling import Tale
 
@@ -26,7 +27,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "queue",
+        "ack", "asking", "beaten_mono", "context", "dispatch", "end", "images", "key", "losses", "over", "process", "queue",
         "report_subject", "started_at", "started_mono", "started_told", "stopped_mono", "tale", "to_keep", "why",
     )  # fmt: skip
 
@@ -47,6 +48,8 @@ class Attempt:
         """What hooks are told of it, from its handler's beginning to its end; None: nobody listens."""
         self.to_keep: ToKeep | None = None
         """What its output is to be found by again; None: nobody looks for it."""
+        self.process: HandlerProcess | None = None
+        """What its handler runs in; None: this process."""
         self.asking: set[Future[Any]] | None = None
         """What threads of the handler wait for, and need not once it is told to stop."""
         self.end: Callable[[], object] | None = None
@@ -62,6 +65,8 @@ class Attempt:
     @property
     def measured(self) -> Measured | None:
         """What its handler has measured so far."""
+        if self.process is not None:
+            return self.process.measured
         context = self.context
         return None if context is None else context.measured
 

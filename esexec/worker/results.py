@@ -22,7 +22,7 @@ from esexec.nats.connection import Connection, OutboundBufferLimitError
 from esexec.nats.direct import DirectReader, TooMany
 from esexec.nats.lean import header_block
 from esexec.nats.subjects import Subjects
-from esexec.tasks import Cache, Context, Task
+from esexec.tasks import Cache, Task
 from esexec.tasks.outputs import OUTPUT, encode_value
 from esexec.world import now
 
@@ -76,12 +76,10 @@ class CachedResults:
             return None
         return result
 
-    def keep(self, wanted: ToKeep, dispatch: Dispatch, context: Context, output: Any, ended_at: datetime) -> None:
-        """Keep an output for others; unless its handler also did something that they would miss (it set variables, or recorded a
-        before-image), or it is too large."""
-        if context.changed_vars() or context.has_before_image:
-            return
-        measured = context.measured
+    def keep(self, wanted: ToKeep, dispatch: Dispatch, report: r.Completed, output: Any) -> None:
+        """Keep an output for others, unless it is too large. Not for one whose handler also did something that they would miss
+        (it set variables, recorded a before-image, or gave a directive)."""
+        measured, ended_at = report.measured, report.ended_at
         result = CachedResult(
             task=wanted.task,
             output=msgspec.Raw(encode_value(output, OUTPUT)),

@@ -10,6 +10,7 @@ daemon, so that it does not keep the process), with a warning, and its attempt i
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -21,15 +22,18 @@ import msgspec
 from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, ValidationError
-from esexec.failures import describe
-from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task, encode_with_output
+from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, UnknownTask, ValidationError
+from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
+from esexec.tasks.handlers import ANY_TASK
 from esexec.tasks.live import Outlet
 from esexec.worker.attempt import Attempt, Why
+from esexec.worker.frames import CannotBegin, EndedAsTold
 from esexec.worker.images import Images
 from esexec.worker.pools import Lent, Pools
+from esexec.worker.processes import HandlerProcess, Processes
+from esexec.worker.reporting import completed, failed
 from esexec.worker.results import CachedResults
 from esexec.worker.telling import Tale
 from esexec.world import now
@@ -51,7 +55,7 @@ class Runner:
     """Runs attempts of a worker's tasks, and asks its strategies. `report` hears of each attempt exactly once.
 
     `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
-    lends them resources, `results` keeps outputs that serve again.
+    lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one.
     """
 
     def __init__(
@@ -65,10 +69,12 @@ class Runner:
         outlet: Outlet | None = None,
         pools: Pools | None = None,
         results: CachedResults | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
         self._strategies, self._images, self._outlet = strategies or {}, images, outlet
         self._pools, self._results = pools or Pools(()), results
+        self._processes = processes or Processes(os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -82,9 +88,9 @@ class Runner:
         if dispatch.purpose == "recovery":
             await self._begin_recovery(attempt, self._strategies[dispatch.task], now_mono)
             return
-        task = self._tasks.get(dispatch.task)
+        task = self._tasks.get(dispatch.task) or self._tasks.get(ANY_TASK)
         if task is None:
-            await self._refuse(attempt, _unknown_task(dispatch.task, self._tasks))
+            await self._reject(attempt, _unknown_task(dispatch.task, self._tasks))
             return
         if task.is_prepared:
             preparing = self._keep(self._prepare(attempt, task))
@@ -123,6 +129,10 @@ class Runner:
                 found = await self._results.look_up(task, task.cache, dispatch)
             if task.uses and not isinstance(found, r.Completed):
                 lent = await self._pools.lend(task.uses, dispatch.timeout_ms / 1000 or None)
+            if task.run_in is not None and not isinstance(found, r.Completed):
+                attempt.to_keep = found
+                await self._in_process(attempt, task)
+                return
         except BaseException as error:
             await self._not_begun(attempt, error)
             return
@@ -135,6 +145,60 @@ class Runner:
         else:
             attempt.to_keep = found
             await self._call(attempt, task, time.monotonic(), lent)
+
+    # In a process of its own -----------------------------------------------------------------------------------------------
+
+    async def _in_process(self, attempt: Attempt, task: Task[..., Any]) -> None:
+        """Raises what keeps the handler from being begun."""
+        process, news = await self._processes.begin(task, attempt, self._worker)
+        if isinstance(news, CannotBegin):
+            self._processes.give_back(process)
+            if news.final:
+                await self._refuse(attempt, news.error)
+            else:
+                await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=now(), error=news.error)))
+            return
+        attempt.started_at, attempt.started_mono, attempt.process = news.started_at, time.monotonic(), process
+        attempt.images, attempt.end = self._images, partial(_end_process, attempt, process)
+        if attempt.why is not None:  # told to stop in this very moment
+            attempt.end()
+        if telemetry.of_attempts:
+            self._tell(attempt)
+        self._keep(self._follow(attempt, process))
+
+    async def _follow(self, attempt: Attempt, process: HandlerProcess) -> None:
+        try:
+            ended = await process.follow(attempt, self._tell_live, self._keep_image)
+        except Exception as error:  # ProcessCrashed, or what it says means nothing
+            if attempt.why in ("timeout", "cancelled"):
+                await self.told_to_stop(attempt, "killed")
+            else:
+                await self._raised(attempt, error)
+            return
+        finally:
+            self._processes.give_back(process)
+        if attempt.over or attempt.why == "draining":
+            return
+        if isinstance(ended, EndedAsTold):
+            await self.told_to_stop(attempt, "cancelled")
+            return
+        if attempt.to_keep is not None and ended.bare and ended.error is None:
+            report = msgspec.json.decode(ended.report, type=r.Completed)
+            self._keep_result(attempt, report, report.output)
+        if ended.error is not None:
+            _log(logging.INFO, attempt, "failed", ended.error)
+        await self._over(attempt, bytes(ended.report), error=ended.error)
+
+    def _tell_live(self, execution_id: str, kind: str, data: bytes) -> None:
+        if self._outlet is not None:
+            self._outlet.send(execution_id, kind, data)
+
+    async def _keep_image(self, attempt: Attempt, data: bytes) -> Any:
+        return msgspec.json.decode(data) if self._images is None else await self._images.keep(attempt, data)
+
+    def _keep_result(self, attempt: Attempt, report: r.Completed, output: Any) -> None:
+        if attempt.to_keep is not None and self._results is not None and attempt.why is None:
+            self._results.keep(attempt.to_keep, attempt.dispatch, report, output)
 
     async def _not_begun(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.over or attempt.why == "draining":
@@ -219,19 +283,10 @@ class Runner:
         assert attempt.started_at is not None
         assert attempt.context is not None
         try:
-            news = attempt.context.changed_vars()
-            report = r.Completed(
-                worker=self._worker,
-                started_at=attempt.started_at,
-                ended_at=now(),
-                output=output,
-                vars=news,
-                measured=attempt.context.measured,
-            )
-            data = encode_with_output(report, output)
-            if attempt.to_keep is not None and self._results is not None and attempt.why is None:
-                self._results.keep(attempt.to_keep, attempt.dispatch, attempt.context, output, report.ended_at)
-        except ExecutionError as error:
+            report, data = completed(self._worker, attempt.started_at, attempt.context, output)
+            if attempt.to_keep is not None and not (report.vars or report.directive or attempt.context.has_before_image):
+                self._keep_result(attempt, report, output)
+        except Exception as error:  # what `Err` holds, too
             await self._raised(attempt, error)
         else:
             if logger.isEnabledFor(logging.DEBUG):
@@ -241,24 +296,20 @@ class Runner:
     async def _raised(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.over or attempt.why == "draining":
             return
-        ended_at = now()
         told = isinstance(error, asyncio.CancelledError | AttemptCancelled)
         if told and attempt.why is not None:
             await self.told_to_stop(attempt, "cancelled")
             return
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")
-        info = describe(error, task_id=attempt.dispatch.step, attempt=attempt.dispatch.attempt, timestamp=ended_at)
-        report = r.Failed(
-            worker=self._worker,
-            started_at=attempt.started_at,
-            ended_at=ended_at,
-            error=info,
-            vars=_news_of_a_failure(attempt),
-            measured=attempt.measured,
-        )
+        if isinstance(error, UnknownTask):
+            attempt.started_at = None
+            await self._reject(attempt, error.info)
+            return
+        context = attempt.context
+        info, data = failed(self._worker, attempt.dispatch, attempt.started_at, error, context=context, measured=attempt.measured)
         _log(logging.INFO, attempt, "failed", info)
-        await self._over(attempt, _encode(report), error=info)
+        await self._over(attempt, data, error=info)
 
     async def told_to_stop(self, attempt: Attempt, ended: Any) -> None:
         """The handler was told to end; `ended` says how it did, or that it did not."""
@@ -280,7 +331,10 @@ class Runner:
         if attempt.why is None and now_mono >= attempt.deadline_mono:
             attempt.stop("timeout", now_mono)
         elif attempt.why in ("timeout", "cancelled") and now_mono >= _patience_ends(attempt):
-            await self.told_to_stop(attempt, "abandoned")
+            if attempt.process is None:
+                await self.told_to_stop(attempt, "abandoned")
+            else:
+                attempt.process.kill()  # and once it is dead, that is told
 
     async def _refuse(self, attempt: Attempt, info: ErrorInfo) -> None:
         _log(logging.INFO, attempt, "refused", info)
@@ -288,8 +342,16 @@ class Runner:
         info = msgspec.structs.replace(info, retryable=False, task_id=dispatch.step, attempt=dispatch.attempt, timestamp=ended_at)
         await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=ended_at, error=info)))
 
+    async def _reject(self, attempt: Attempt, info: ErrorInfo) -> None:
+        """This worker does not have the task."""
+        _log(logging.WARNING, attempt, "rejected", info)
+        info.timestamp = ended_at = now()
+        await self._over(attempt, _encode(r.Rejected(worker=self._worker, ended_at=ended_at, error=info)))
+
     def let_go(self, attempt: Attempt, why: Why) -> None:
         """Somebody else ended it, or nobody: its handler counts no more, and that is the end of what is told of it."""
+        if attempt.process is not None and not attempt.over:
+            attempt.process.kill()
         tale, attempt.tale = attempt.tale, None
         if tale is not None:
             tale.end(time.monotonic(), why=why)
@@ -315,21 +377,20 @@ def _cancel(attempt: Attempt, running: asyncio.Task[None]) -> None:
         running.cancel()
 
 
+def _end_process(attempt: Attempt, process: HandlerProcess) -> None:
+    """A handler that asks may end by itself for a moment; one that is handed back somebody else begins at once."""
+    if attempt.why == "draining":
+        process.kill()
+    else:
+        process.tell_to_stop()
+
+
 def _patience_ends(attempt: Attempt) -> float:
     """When a handler that was told to stop is left to itself: a cancelled one has the grace, but no more than its timeout."""
-    if attempt.why == "timeout":
+    if attempt.why == "timeout" or attempt.process is not None:
         return attempt.stopped_mono + _COOPERATION_S
     grace_s = limits.cancel_grace_ms / 1000 * _OF_THE_GRACE
     return min(attempt.stopped_mono + grace_s, max(attempt.stopped_mono, attempt.deadline_mono) + _COOPERATION_S)
-
-
-def _news_of_a_failure(attempt: Attempt) -> dict[str, Any]:
-    """The variables that a failed handler set. What cannot be kept of them is not to hide its error, so then none are."""
-    try:
-        return attempt.context.changed_vars() if attempt.context is not None else {}
-    except ExecutionError as error:
-        logger.warning("%s failed, and its variables are lost: %s", attempt.key, error)
-        return {}
 
 
 def _log(level: int, attempt: Attempt, what: str, error: ErrorInfo | None = None) -> None:

@@ -6,10 +6,11 @@ again, and its second outcome changes nothing.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Unpack
 
 import msgspec
@@ -18,9 +19,9 @@ from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
-from esexec.domain.ids import is_user_id
-from esexec.domain.messages import CancelSignal, Dispatch
-from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.ids import is_user_id, namespace_named
+from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
+from esexec.domain.namespace import SETTINGS_ENTITY, version_of
 from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_headers
@@ -34,18 +35,21 @@ from esexec.role import Role
 from esexec.tasks import (
     NetworkTimeoutRecovery,
     RecoveryStrategy,
+    Task,
     Tasks,
     WorkerResource,
     collect,
     collect_resources,
     collect_strategies,
 )
+from esexec.tasks.handlers import ANY_TASK
 from esexec.worker.attempt import Attempt, key_of
 from esexec.worker.images import Images
 from esexec.worker.lanes import Queue
 from esexec.worker.leases import LeaseKeeper
 from esexec.worker.outlet import LiveOutlet
 from esexec.worker.pools import Pools
+from esexec.worker.processes import Processes, place_of
 from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
 from esexec.worker.sampling import Sampler
@@ -71,12 +75,13 @@ _SLOTS_OF_A_STRATEGY = 4
 
 
 class Worker(Role):
-    """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time).
+    """Runs `tasks` for the attempts that wait on `queues` (name → how many at a time) of a namespace (`instance`: the same).
 
     `tasks`: decorated functions, or the name of a module that holds them; with a task comes what undoes it. `strategies`:
     recovery strategies whose code this worker has, beside those of the modules and the built-in one; it is asked whatever its
     queues are, unless the strategy names one. `resources`: what its handlers take turns with, beside those of the modules:
-    WorkerResources, or factories by name; see also `resource`. `sample_ms`: how often it tells how its process does (0: never).
+    WorkerResources, or factories by name; see also `resource`. `processes`: so many handlers run at a time in processes of their
+    own, where tasks want that (default: one for each processor). `sample_ms`: how often it tells how its process does (0: never).
 
     `async with` starts and drains it; `run()` keeps it up until cancelled. Raises `ValidationError` for queues, tasks, strategies
     or resources that cannot be, `Unavailable` if no server answers.
@@ -91,18 +96,21 @@ class Worker(Role):
         resources: Mapping[str, Any] | Iterable[WorkerResource] = (),
         queues: Mapping[str, int] | None = None,
         namespace: str = "default",
+        instance: str | None = None,
         name: str | None = None,
         replicas: int = 1,
         patience: float = 0.0,
         lease_ms: int = limits.lease_ms,
         drain_s: float = 10.0,
+        processes: int | None = None,
         sample_ms: int = limits.sample_interval_ms,
         **auth: Unpack[Auth],
     ) -> None:
         self.name = name or f"w{new_id()[-8:]}"
         tasks = list(tasks) if isinstance(tasks, Iterator) else tasks
         self.tasks = collect(tasks)
-        """By name. A step may also name a task by where its function is, `package.module:function`."""
+        """By name; under `*` what handles tasks of any other name. A step may also name a task by where its function is,
+        `package.module:function`."""
         self.strategies = _with_built_in(collect_strategies(tasks, strategies))
         """By id."""
         self.resources = collect_resources(tasks, resources)
@@ -112,7 +120,11 @@ class Worker(Role):
         self._own_lanes = frozenset(map(own_lane, self.strategies))
         self._url, self._auth, self._replicas, self._patience = url, auth, replicas, patience
         self._lease_ms, self._drain_s, self._sample_ms = lease_ms, drain_s, sample_ms
-        self._subjects = Subjects(namespace)
+        self._process_count = _checked_processes(processes)
+        for task in self.tasks.values():
+            if task.run_in is not None:
+                place_of(task)
+        self._subjects = Subjects(namespace_named(namespace, instance))
         self._attempts: dict[str, Attempt] = {}
         self._queues: dict[str, Queue] = {}
         self._pullers: dict[str, Puller] = {}
@@ -168,6 +180,8 @@ class Worker(Role):
         self._images = Images(self.name, self._publisher.send)
         self._pools = Pools(self.resources.values())
         undo.push_async_callback(self._pools.close)
+        self._processes = Processes(self._process_count)
+        undo.push_async_callback(self._processes.close)
         self._runner = Runner(
             self.name,
             self._callable,
@@ -177,6 +191,7 @@ class Worker(Role):
             outlet=LiveOutlet(connection.client, self._subjects, self.name),
             pools=self._pools,
             results=await self._cached_results(connection),
+            processes=self._processes,
         )
         self._leases = LeaseKeeper(
             self._url,
@@ -191,6 +206,7 @@ class Worker(Role):
         await self._leases.start()
         await connection.subscribe(self._subjects.live("*", "cancel"), self._on_cancel)
         await connection.subscribe(self._subjects.live("*", "before"), self._on_before)
+        await connection.subscribe(self._subjects.who_is_there, partial(self._on_who_is_there, connection))
         await self._announce(connection)
         self._queues, self._pullers, self._draining = {}, {}, False
         for name, slots in self._slots.items():
@@ -225,6 +241,7 @@ class Worker(Role):
             self._runner.let_go(attempt, "draining")
         for task in self._background:
             task.cancel()
+        await self._processes.close()
         await self._pools.close()
         await self._leases.stop()
         await self._publisher.close()
@@ -245,8 +262,10 @@ class Worker(Role):
 
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
-        tasks = {name: task.info for name, task in self._callable.items()}
-        command = c.AnnounceTasks(id=new_id(), tasks=tasks, worker=self.name, actor=self.name)
+        tasks = {name: task.info for name, task in self._named.items()}
+        command = c.AnnounceTasks(
+            id=new_id(), tasks=tasks, worker=self.name, schemas=self._schemas, actor=self.name, any_task=self._any_task
+        )
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
         try:
@@ -254,6 +273,36 @@ class Worker(Role):
         except TimeoutError:
             logger.info("no executor has answered yet; the announcement waits for one")
         await subscription.unsubscribe()
+
+    @property
+    def _named(self) -> dict[str, Task[..., Any]]:
+        return {name: task for name, task in self._callable.items() if name != ANY_TASK}
+
+    @property
+    def _any_task(self) -> bool:
+        return ANY_TASK in self._callable
+
+    @cached_property
+    def _schemas(self) -> dict[str, dict[str, Any]]:
+        """What the tasks take, as far as there is room to say it."""
+        found, room = {}, limits.schemas_bytes
+        for name, task in self._named.items():
+            schema = task.schema
+            size = len(msgspec.json.encode(schema)) if schema is not None else 0
+            if schema is not None and size <= min(limits.schema_bytes, room):
+                found[name] = schema
+                room -= size
+        return found
+
+    @cached_property
+    def _presence(self) -> bytes:
+        tasks = {name: version_of(self._schemas.get(name)).id for name in self._named}
+        return msgspec.json.encode(WorkerPresence(worker=self.name, tasks=tasks, queues=self._slots, any_task=self._any_task))
+
+    async def _on_who_is_there(self, connection: Connection, message: Msg) -> None:
+        if not self._draining:
+            with suppress(OutboundBufferLimitError):  # disconnected
+                connection.client.post(self._subjects.who_is_here, self._presence)
 
     async def _on_announced(self, message: Msg) -> None:
         self._announced.set()
@@ -450,6 +499,14 @@ class Worker(Role):
 def _with_built_in(strategies: dict[str, RecoveryStrategy]) -> dict[str, RecoveryStrategy]:
     built_in = NetworkTimeoutRecovery()
     return {built_in.id: built_in} | strategies
+
+
+def _checked_processes(count: Any) -> int:
+    if count is None:
+        return os.cpu_count() or 1
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValidationError(f"{count!r} is no number of processes", code="bad_processes", hint="1 or more")
+    return count
 
 
 def _checked_queues(queues: Mapping[str, int]) -> dict[str, int]:

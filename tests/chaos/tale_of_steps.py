@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-UNKNOWN_OUTCOME = frozenset({"WORKER_LOST"})
+UNKNOWN_OUTCOME = frozenset({"WORKER_LOST", "PROCESS_CRASHED"})
 WORK = frozenset({"task", "fallback"})
 WAITING = frozenset({"task_held", "task_overdue"})
 OF_GRANTS = frozenset({"task_granted", "resource_allocated", "task_rate_limited", "task_waiting"})
@@ -262,7 +262,7 @@ class TaleOfSteps:
             self._settle(step, "failed")
         return problem
 
-    _task_timed_out = _task_failed
+    _task_timed_out = _task_rejected = _task_failed
 
     def _task_overdue(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         legal = step.open and attempt == step.attempt and not (step.started or step.overdue or self.paused)

@@ -22,6 +22,7 @@ from tests.given import (
     granted,
     lost,
     pause,
+    rejected,
     restore,
     resume,
     retry,
@@ -329,6 +330,15 @@ OF_EXECUTIONS: dict[str, Story] = {
         withdrawn("a", 2),
         completed("a", 1, 3),
     ],
+    "rejected": [
+        start(step("a", fallback="plan_b"), step("b", fallback="plan_b"), config={"parallel_execution_limit": 1}),
+        rejected("a"),
+        completed("a", 1, 2),
+        started("b"),
+        rejected("b"),
+        rejected("b", 2),
+    ],
+    "rejected_later": [start("a"), started("a"), rejected("a")],
     "aborted": [
         start(
             step("a", task="book"), step("b", fallback="plan_b"), "c", config={"continue_on_error": True, "enable_rollback": True}
@@ -380,6 +390,11 @@ OF_FLOW_CONTROL: dict[str, Story] = {
 }
 
 OF_HANDLERS: dict[str, Story] = {
+    "unwanted": [
+        start("a", step("b", when="not ${steps.a.output.stop}"), step("c", "b"), step("d", params={"...": "${steps.a.output}"})),
+        completed("a", {"stop": True}),
+        completed("d", [1]),
+    ],
     "cached": [
         start("a", step("b", "a"), step("c", "b", task="book"), "d"),
         started("a", worker="w1"),

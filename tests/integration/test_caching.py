@@ -159,7 +159,8 @@ async def test_params_that_do_not_fit_are_refused_as_ever(engine: Engine) -> Non
     """A cache changes nothing about what a task takes."""
     calls = Calls(Cache(key=lambda n: n))
     await engine.worker(calls.task)
-    result = await engine.execute("work", {"n": "many"})
+    plan = Plan("p", steps=[Step("work", id="a", params="${input.given}")])
+    result = await engine.execute(plan, {"given": {"n": "many"}})
     assert result.error.code == "invalid_params"
 
 

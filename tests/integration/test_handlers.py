@@ -130,7 +130,9 @@ async def test_wrong_params_are_a_validation_error_and_not_retried(engine: Engin
     async def strict(number: int, ctx: esexec.Context) -> None:
         calls.append(number)
 
-    result = await outcome(engine, strict, params)
+    await engine.worker(strict)
+    plan = Plan("p", steps=[Step(strict, id="strict", params="${input.given}")])
+    result = await engine.execute(plan, {"given": params})  # what a reference gives only the worker sees
     assert result.error is not None
     assert (result.status, result.error.type, result.error.code) == ("failed", "validation_error", "invalid_params")
     assert result.error.hint == "expected number: int"
@@ -138,6 +140,9 @@ async def test_wrong_params_are_a_validation_error_and_not_retried(engine: Engin
     assert (result.error.task_id, result.error.attempt) == ("strict", 1)
     assert result.error.timestamp == result.results[0].completed_at is not None
     assert "task_started" not in await engine.types(result.id)
+    with pytest.raises(esexec.ValidationError) as refused:
+        await engine.execute(strict, params)
+    assert (refused.value.code, refused.value.hint) == ("invalid_params", "expected number: integer")
 
 
 async def test_a_pydantic_model_says_what_is_wrong(engine: Engine) -> None:

@@ -105,7 +105,10 @@ async def test_an_item_comes_back_however_the_handler_ends(engine: Engine, how: 
     """Failed, timed out, refused its params: the next has the item; one that was called broken is replaced."""
     items = Items(1)
     await engine.worker(badly, on_loop, resources=[items.resource])
-    await engine.execute(badly, {"what": 1} if how == "bad params" else {"how": how})
+    plan = esexec.Plan(
+        "p", steps=[esexec.Step(badly, id="a", params="${input.given}")]
+    )  # of which only the worker sees what it is
+    await engine.execute(plan, {"given": {"what": 1} if how == "bad params" else {"how": how}})
     assert (await engine.execute(on_loop)).ok
     assert (items.made, items.closed) == ((2, 1) if how == "discards" else (1, 0))
 

@@ -181,6 +181,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         context=objects,
         config=configs,
         tasks=st.dictionaries(words, task_infos, max_size=2),
+        unannounced=st.lists(words, max_size=2).map(tuple),
         namespace=namespaces,
         metadata=objects,
         idempotency_key=st.none() | words,
@@ -221,7 +222,9 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     ),
     e.TaskScheduled: st.builds(e.TaskScheduled, **_task),
     e.TaskStarted: st.builds(e.TaskStarted, **_task, started_at=times, worker=words),
-    e.TaskCompleted: st.builds(e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects, measured=_measured),
+    e.TaskCompleted: st.builds(
+        e.TaskCompleted, **_task, ended_at=times, output=values, vars=objects, measured=_measured, directive=values
+    ),
     e.TaskFailed: st.builds(
         e.TaskFailed,
         **_task,
@@ -231,6 +234,7 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
         vars=objects,
         measured=_measured,
     ),
+    e.TaskRejected: st.builds(e.TaskRejected, **_task, error=errors, ended_at=st.none() | times),
     e.TaskCacheHit: st.builds(
         e.TaskCacheHit,
         **_task,
@@ -300,7 +304,13 @@ EVENTS: dict[type, st.SearchStrategy[Any]] = {
     ),
     e.KeyBound: st.builds(e.KeyBound, key=st.text(st.characters(codec="utf-8"), max_size=20), execution_id=words),
     e.NamespaceConfigured: st.builds(e.NamespaceConfigured, config=namespaces),
-    e.TasksAnnounced: st.builds(e.TasksAnnounced, tasks=st.dictionaries(words, task_infos, max_size=2), worker=words),
+    e.TasksAnnounced: st.builds(
+        e.TasksAnnounced,
+        tasks=st.dictionaries(words, task_infos, max_size=2),
+        worker=words,
+        schemas=st.dictionaries(words, st.none() | objects, max_size=2),
+        any_task=st.booleans(),
+    ),
     e.StrategyAdded: st.builds(e.StrategyAdded, strategy=recovery_strategies),
     e.TaskGranted: st.builds(e.TaskGranted, **_task, by=_gate, entity=words),
     e.ResourceAllocated: st.builds(e.ResourceAllocated, **_task, resources=_resources),

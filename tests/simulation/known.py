@@ -84,6 +84,8 @@ class Life:
         """What completed it."""
         self.cached = False
         """No handler ran: its output is another execution's."""
+        self.unwanted = False
+        """It was skipped because a condition said no."""
         self.done = False
         self.undone = False
         self.tried = False

@@ -147,7 +147,7 @@ class Law(LawOfSteps):
 
     def _execution_completed(self, event: Event) -> None:
         self._must(not self.failed and not self.stopping and self.undoing is None, "completed although it did not")
-        self._must(all(life.done for life in self.lives.values()), "completed although not every step is done")
+        self._must(all(life.done or life.unwanted for life in self.lives.values()), "completed although not every step is done")
         self._end(event)
 
     def _execution_failed(self, event: Event) -> None:

@@ -18,6 +18,7 @@ class LawOfSteps(Known):
             needs = [other for other in self.steps[step].get("depends_on", ()) if not self.lives[other].done]
             self._must(not needs, f"{step} was scheduled before {needs}")
             self._must(not self.paused, f"{step} was scheduled during a pause")
+            self._must(self._is_wanted(step), f"{step} was scheduled against its condition")
             busy = [one for one, other in self.lives.items() if one != step and other.tried and other.settled is None]
             self._must(len(busy) < (self.config("parallel_execution_limit") or 5), f"{step} was scheduled beside {busy}")
             serial = [one for one in busy if not self._parallel(one)]
@@ -27,6 +28,16 @@ class LawOfSteps(Known):
         life.retry, life.tried = 0, True
         life.inputs = {other: self.lives[other].output for other in self.steps if self.lives[other].settled == "completed"}
         self._wait_in_queue(life, self.queue_timeout(life.fallback or self.steps[step]["task"], step))
+
+    def _is_wanted(self, step: str) -> bool:
+        """What its `when` says, which in these plans is `${steps.NAME.output.KEY}`, or not that."""
+        when = self.steps[step].get("when")
+        if when is None:
+            return True
+        _, name, _, key = when.removeprefix("not ").removeprefix("${").removesuffix("}").split(".")
+        output = self.lives[name].output
+        there = isinstance(output, dict) and output.get(key) not in (None, False)
+        return there != when.startswith("not ")
 
     def _wait_in_queue(self, life: Life, wait_ms: int) -> None:
         life.queue = self.version if wait_ms else 0
@@ -100,7 +111,7 @@ class LawOfSteps(Known):
         else:
             self._give_up(step)
 
-    _task_timed_out = _task_failed
+    _task_timed_out = _task_rejected = _task_failed
 
     def _was_overdue(self, event: Event) -> None:
         if event["error"]["code"] == "queue_timeout":
@@ -148,6 +159,12 @@ class LawOfSteps(Known):
             self._must(other.settled in ("failed", "skipped") and not other.done, f"{event['because']} did not fail")
         elif event["reason"] == "cancelled":
             self._must(self.failing and not life.tried, "nothing failed")
+        elif event["reason"] == "condition":
+            ends = self.cancelled or self.failing
+            unwanted = not ends and not self._is_wanted(event["step"])
+            unwanted = self.lives[event["because"]].unwanted if "because" in event else unwanted
+            self._must(unwanted, f"the condition of {event['step']} holds, or all ends")
+            life.unwanted = True
         life.settled, life.done = "skipped", event["reason"] == "recovery"
         life.undone = False
 

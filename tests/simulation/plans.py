@@ -9,6 +9,8 @@ from tests.given import step
 QUICK = {"initial_retry_delay_ms": 100, "jitter": 0.0, "max_retries": 1}
 _PARALLEL = {"parallel": True}
 _A = "${steps.a.output}"
+_DONE = "${steps.a.output.did}"
+_NOT = f"not {_DONE}"
 
 
 def _undone(id: str, *needs: str, **fields: Any) -> dict[str, Any]:
@@ -41,6 +43,12 @@ PLANS: list[tuple[list[Any], dict[str, Any], dict[str, Any]]] = [
     ([_undone("a"), step("b", fallback="plan_b"), step("c", "a", "b")], _PARALLEL, QUICK | {"checkpoint_interval_ms": 500}),
     ([step("a", timeout_growth=2.0), step("b", "a")], {}, QUICK | {"queue_timeout_ms": 700, "timeout_ms": 1000}),
     ([_undone("a"), step("b", "a"), step("c", "b")], {}, QUICK | {"queue_timeout_ms": 700, "enable_rollback": False}),
+    (
+        [_undone("a"), step("b", "a", when=_DONE), _undone("c", "b", "a", when=_NOT), step("d", "c"), "e"],
+        _PARALLEL,
+        QUICK,
+    ),
+    (["a", step("b", "a", when="${steps.a.output.missing}"), step("c", "b"), "d"], {}, QUICK | {"continue_on_error": True}),
 ]
 """Steps, fields of the plan, settings of the call."""
 

@@ -25,7 +25,7 @@ from tests.simulation.telling import CONTROLS, tell
 from tests.simulation.world import World
 
 LONG = bool(os.environ.get("ESEXEC_LONG"))
-STORIES_COUNTED = 320
+STORIES_COUNTED = 360
 
 executions = st.sampled_from(["e0", "e1", "e2"])
 plans = st.integers(0, len(PLANS) - 1)

@@ -135,6 +135,9 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
             return _failed("FATAL", at, retryable=False)
         case "hopeless":
             return _failed("HOPELESS", at, retryable=False, recoverable=False)
+        case "rejected":
+            error = ErrorInfo(type="validation_error", code="unknown_task", message="m", retryable=True)
+            return r.Rejected(error=error, ended_at=at, worker="w")
         case "timeout":
             return r.TimedOut(started_at=at, ended_at=at, ended="cancelled")
         case "stopped":
@@ -153,8 +156,8 @@ def report_of(outcome: str, attempt: Attempt, at: datetime, times: int) -> r.Rep
 
 
 _OUTCOMES: dict[str, list[str]] = {
-    "task": ["ok", "ok", "ok", "found", "ok with vars", "fail", "fatal", "hopeless", "timeout"],
-    "compensation": ["ok", "ok", "ok", "ok with vars", "fail", "fatal", "timeout"],
+    "task": ["ok", "ok", "ok", "found", "ok with vars", "fail", "fatal", "hopeless", "rejected", "timeout"],
+    "compensation": ["ok", "ok", "ok", "ok with vars", "fail", "fatal", "rejected", "timeout"],
     "recovery": [
         "retry",
         "retry",

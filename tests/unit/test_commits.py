@@ -76,6 +76,7 @@ EVENTS: dict[str, e.Event] = {
     "task_started": e.TaskStarted(step="a", started_at=at(0)),
     "task_completed": e.TaskCompleted(step="a", ended_at=at(0)),
     "task_failed": e.TaskFailed(step="a", error=failure(), will_retry=True),
+    "task_rejected": e.TaskRejected(step="a", error=failure()),
     "task_timed_out": e.TaskTimedOut(step="a", timeout_ms=5, error=failure(), ended="killed"),
     "task_retry_scheduled": e.TaskRetryScheduled(step="a", attempt=2, delay_ms=5, due=at(0)),
     "task_skipped": e.TaskSkipped(step="a", attempt=0, reason="dependency_failed", because="b"),
@@ -151,6 +152,8 @@ ON_THE_WIRE = {
     "task_completed": '{"type":"task_completed","step":"a","ended_at":"2026-01-01T00:00:00Z"}',
     "task_failed": '{"type":"task_failed","step":"a",'
     '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"will_retry":true}',
+    "task_rejected": '{"type":"task_rejected","step":"a",'
+    '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"}}',
     "task_timed_out": '{"type":"task_timed_out","step":"a","timeout_ms":5,'
     '"error":{"type":"execution_error","code":"BROKEN","message":"it is BROKEN"},"ended":"killed"}',
     "task_retry_scheduled": '{"type":"task_retry_scheduled","step":"a","attempt":2,"delay_ms":5,"due":"2026-01-01T00:00:00Z"}',

@@ -248,3 +248,41 @@ def test_any_key_names_an_entity_of_ours(key: str) -> None:
 def test_keys_are_not_normalised() -> None:
     """Two spellings of the same letter are two keys."""
     assert key_entity("e\u0301") != key_entity("\u00e9")
+
+
+# Versions of tasks ------------------------------------------------------------------------------------------------------
+
+
+def announce(command_id: str, schema: dict[str, Any] | None, name: str = "a") -> c.AnnounceTasks:
+    schemas = {} if schema is None else {name: schema}
+    return c.AnnounceTasks(id=command_id, tasks={name: TaskInfo()}, schemas=schemas)
+
+
+def test_each_schema_of_a_task_is_a_version_of_it() -> None:
+    """The last announced is the last; the same again changes nothing, whoever announces it."""
+    state = after(announce("c1", {"title": "1"}), announce("c2", {"title": "2"}), announce("c3", {"title": "1"}))
+    assert [one.schema for one in state.versions["a"]] == [{"title": "1"}, {"title": "2"}]
+    assert "c3" not in state.applied
+
+
+def test_a_worker_without_a_schema_is_a_version_of_its_own() -> None:
+    """Before one with a schema or after it: somebody may be there who takes anything."""
+    older = after(announce("c1", None), announce("c2", {"title": "1"}))
+    assert [one.schema for one in older.versions["a"]] == [None, {"title": "1"}]
+    newer = after(announce("c1", {"title": "1"}), announce("c2", None))
+    assert [one.schema for one in newer.versions["a"]] == [{"title": "1"}, None]
+    assert after(announce("c1", None), announce("c2", None)).versions == {}
+
+
+def test_so_many_versions_are_known() -> None:
+    """A task that is announced anew for ever does not make the settings large."""
+    state = after(*(announce(f"c{number}", {"title": str(number)}) for number in range(limits.task_versions + 3)))
+    assert len(state.versions["a"]) == limits.task_versions
+    assert state.versions["a"][-1].schema == {"title": str(limits.task_versions + 2)}
+
+
+def test_a_handler_of_any_task_is_known_once_it_was_announced() -> None:
+    """It is one event, however many workers have it."""
+    state = after(c.AnnounceTasks(id="c1", tasks={}, any_task=True))
+    assert state.any_task
+    assert decide_namespace(state, c.AnnounceTasks(id="c2", tasks={}, any_task=True)) == []

@@ -6,17 +6,17 @@ from pathlib import Path
 import esexec
 
 NAMES = """
-Alert AlertCondition
-AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict Context CorruptHistory
-EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError ExecutionEventType
-ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTotals ExecutionUpdate Executor Gantt Handle
-InternalError KeptPlan Key LogMessage Metric Monitoring NamespaceConfig NetworkTimeoutRecovery NotConfirmed NotFound Ok
-Overloaded Pending Plan PlanInvalid PlanWarning PoolUse Progress RateLimit RateLimited RecoveryAction RecoveryContext
-RecoveryResult RecoveryStrategy Refused Resource ResourcePool ResourceRequirement ResourceUnavailable ResourceUsage Rollbacks
-Span StartOptions Startable StateView Step Subscription Task TaskProgress TaskResult TaskStatistics TaskStatus TaskTimeout
-TaskTotals TaskView TimelineEntry Unavailable Undo Undoings ValidationError Verification Worker WorkerLost WorkerResource
-WorkerResources WorkerSample
-classifier collect connect current_context local recovery remove_classifier resource task telemetry
+Alert AlertCondition AsyncClosure ChainError ChainResult Closure Continue Halt Link MapOptions Returns Starting SyncClient
+SyncHandle AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict
+Context CorruptHistory EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError
+ExecutionEventType ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTotals ExecutionUpdate
+Executor Gantt Handle HandledTask Handlers InternalError KeptPlan Key LogMessage Metric Monitoring NamespaceConfig
+NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning PoolUse ProcessCrashed
+Progress RateLimit RateLimited RecoveryAction RecoveryContext RecoveryResult RecoveryStrategy Refused Resource ResourcePool
+ResourceRequirement ResourceUnavailable ResourceUsage Rollbacks Span StartOptions Startable StateView Step Subscription Task
+TaskError TaskProgress TaskResult TaskStatistics TaskStatus TaskTimeout TaskTotals TaskView TimelineEntry Unavailable Undo
+Undoings UnknownTask ValidationError Verification Worker WorkerLost WorkerResource WorkerResources WorkerSample
+classifier collect connect connect_sync current_context link local recovery remove_classifier resource task telemetry
 """
 
 

@@ -227,7 +227,6 @@ def uncallable(call: Annotated[int, msgspec.Meta(pattern="a")]) -> None: ...
         (starred, "positional"),
         (generator, "generator"),
         (agenerator, "generator"),
-        (Robot.move, "method"),
         (twice, "twice"),
         (uncallable, "`call`"),
         (lambda: None, "<lambda>"),
@@ -240,6 +239,12 @@ def test_functions_that_no_worker_could_call_are_refused_at_once(fn: Any, reason
     error = bad_task(fn)
     assert error.code == "invalid_task"
     assert reason in str(error)
+
+
+def test_a_method_without_its_object_is_refused_when_it_is_collected() -> None:
+    """It may stand in a class of `Handlers`, which binds it; by itself no worker could call it."""
+    with pytest.raises(ValidationError, match="method"):
+        collect([task(Robot.move)])
 
 
 async def test_other_callables_can_be_tasks() -> None:

@@ -73,6 +73,7 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             e.TaskFailed(step="a", attempt=4, error=ERROR, retries_exhausted=True),
             "a (attempt 4) failed: [HTTP_503] busy…; no retries left",
         ),
+        (e.TaskRejected(step="a", error=ERROR, instead="fallback"), "a rejected: [HTTP_503] busy…; its fallback is tried"),
         (
             e.TaskTimedOut(step="a", timeout_ms=30_000, error=ERROR, ended="cancelled"),
             "a ran past its timeout of 30.0 s (cancelled)",
@@ -206,7 +207,12 @@ ERROR = ErrorInfo(type="execution_error", code="HTTP_503", message="busy\nand mo
             "execution of p created by ada, started by e0/s, carries on from e9, not to start before 2026-01-01 00:00:00 UTC",
         ),
         (e.KeyBound(key="order-17", execution_id="e1"), "idempotency key order-17 belongs to e1"),
-        (e.TasksAnnounced(tasks={}, worker="w1"), "tasks announced by w1: "),
+        (e.TasksAnnounced(tasks={}, worker="w1", schemas={"a": {}}), "tasks announced by w1: a"),
+        (e.TasksAnnounced(tasks={}, any_task=True), "tasks announced by a worker: any other"),
+        (
+            e.ExecutionCreated(plan=msgspec.Raw(b"{}"), plan_id="", name="p", unannounced=("a", "b")),
+            "execution of p created; no worker has announced a, b",
+        ),
     ],
 )
 def test_events_in_words(event: e.Event, words: str) -> None:

@@ -1,0 +1,219 @@
+"""Whether what a start gives to tasks is what they take, as far as their workers have announced that.
+
+Params are fine that any version of a task takes that some worker still has. What a reference will give is not known here, and
+left to the worker. Nothing is loaded, and nothing done, for tasks of which no schema was announced.
+"""
+
+import logging
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from esexec.domain import limits
+from esexec.domain.commands import StartExecution
+from esexec.domain.errors import ErrorInfo
+from esexec.domain.explain import shown
+from esexec.domain.graph import Graph
+from esexec.domain.namespace import TaskVersion
+from esexec.domain.references import SPREAD
+
+logger = logging.getLogger("esexec.executor")
+
+Versions = Mapping[str, tuple[TaskVersion, ...]]
+
+_WHOLE_INPUT = "${input}"
+_TEXT_CHARS = 300
+_PLAIN: dict[Any, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None, None: Any}
+_OF_PARAMS = frozenset({"type", "properties", "required", "additionalProperties"})
+_SAYS_LITTLE = frozenset({"title", "description", "default"})
+
+
+class Checks:
+    """See the module. Made anew whenever something else is announced."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._accepts = {
+            task: [_Accepts(one.schema) for one in reversed(known) if one.schema is not None]
+            for task, known in versions.items()
+            if known and all(one.schema is not None for one in known)
+        }
+        self._known: dict[str, tuple[ErrorInfo | None, tuple[int, ...]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._accepts)
+
+    def problem(self, graph: Graph, start: StartExecution) -> ErrorInfo | None:
+        """Why some task would refuse its params; None if none is known to."""
+        if start.forked_from is not None:  # what was accepted once goes on
+            return None
+        if (known := self._known.get(graph.plan_id)) is None:
+            if len(self._known) >= limits.cached_plans:
+                self._known.clear()
+            known = self._known[graph.plan_id] = self._of_plan(graph)
+        problem, given_the_input = known
+        if problem is None:
+            for index in given_the_input:
+                accepted = self._accepts[graph.steps[index].task]
+                params = {} if start.input is None else start.input
+                if not any(one.takes(params) for one in accepted):
+                    return self._refusal(graph, index, params, "input")
+        return problem
+
+    def _of_plan(self, graph: Graph) -> tuple[ErrorInfo | None, tuple[int, ...]]:
+        """What is wrong with a plan whatever its input is; and the steps whose params are the input."""
+        given_the_input: list[int] = []
+        for index, step in enumerate(graph.steps):
+            accepted = self._accepts.get(step.task)
+            if accepted is None:
+                continue
+            if step.params == _WHOLE_INPUT:
+                given_the_input.append(index)
+            elif not any(one.takes(step.params) for one in accepted) and all(one.problems(step.params) for one in accepted):
+                return self._refusal(graph, index, step.params, f"steps[{index}].params"), ()
+        return None, tuple(given_the_input)
+
+    def _refusal(self, graph: Graph, index: int, params: Any, where: str) -> ErrorInfo:
+        step = graph.steps[index]
+        newest, *others = self._accepts[step.task]
+        problems = newest.problems(params)
+        path = problems[0][0]
+        reason = "; ".join([why for at, why in problems if at == path])
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        also = f" (nor do {len(others)} other versions of it take that)" if others else ""
+        return ErrorInfo(
+            type="validation_error",
+            code="invalid_params",
+            message=f"{where}{place}: task `{step.task}`: {reason}{also}"[: 2 * _TEXT_CHARS],
+            hint=newest.expected,
+            context={"path": where + place, "task": step.task, "step": step.id},
+        )
+
+
+class _Accepts:
+    """What one version of a task takes."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        self._plain = _as_struct(schema)
+
+    def takes(self, params: Any) -> bool:
+        """Most params are taken, and most schemas plain: then nothing has to be loaded to see it."""
+        if self._plain is not None:
+            try:
+                msgspec.convert(params, self._plain)
+            except (msgspec.ValidationError, RecursionError, OverflowError):
+                pass
+            else:
+                return True
+        return self._validator is None or self._validator.is_valid(params)
+
+    @cached_property
+    def _validator(self) -> Any:
+        import jsonschema_rs  # only where it is needed: it has some megabytes
+
+        try:
+            return jsonschema_rs.Draft202012Validator(self._schema)
+        except Exception as error:  # of a worker in whatever language; then the worker alone judges
+            logger.warning("a schema that cannot be used: %s", str(error)[:_TEXT_CHARS])
+            return None
+
+    def problems(self, params: Any) -> list[tuple[list[str | int], str]]:
+        """Where it does not fit, and why; not where a reference stands, of which nobody knows what it will give."""
+        if self._validator is None:
+            return []
+        found = []
+        errors = sorted(self._validator.iter_errors(params), key=lambda error: error.kind.name != "additionalProperties")
+        for error in errors:
+            path, kind = list(error.instance_path), error.kind.name
+            if _is_taken_over(error, kind, _at(params, path)):
+                continue
+            if kind in ("additionalProperties", "required") or not _refers(_at(params, path)):
+                found.append((path, self._reason(error, kind, params)))
+        return found
+
+    def _reason(self, error: Any, kind: str, params: Any) -> str:
+        if kind == "additionalProperties":
+            names = [name for name in self._schema.get("properties", {}) if name not in params] if not error.instance_path else []
+            parts = []
+            for name in error.kind.unexpected:
+                if name == SPREAD and _takes_over(_at(params, list(error.instance_path))):
+                    continue
+                near = get_close_matches(name, names, n=1)
+                parts.append(f"unexpected parameter `{shown(name)}`" + (f", did you mean `{near[0]}`?" if near else ""))
+            return "; ".join(parts)
+        if kind == "required":
+            return f"missing parameter `{error.kind.property}`"
+        return str(error.message)[:_TEXT_CHARS]
+
+    @property
+    def expected(self) -> str:
+        """The parameters in a line."""
+        needed = self._schema.get("required", ())
+        parts = [f"{name}: {_kind(one)}{'' if name in needed else ' (optional)'}" for name, one in self._properties.items()]
+        return (f"expected {', '.join(parts)}" if parts else "expected no parameters")[: 2 * _TEXT_CHARS]
+
+    @property
+    def _properties(self) -> dict[str, Any]:
+        found = self._schema.get("properties", {})
+        return found if isinstance(found, dict) else {}
+
+
+def _kind(schema: Any) -> str:
+    kind = schema.get("title") or schema.get("type") if isinstance(schema, dict) else None
+    if isinstance(kind, str):
+        return kind
+    return " or ".join(map(str, kind)) if isinstance(kind, list) else "any"
+
+
+def _as_struct(schema: dict[str, Any]) -> type[msgspec.Struct] | None:
+    """A type that takes nothing but what the schema does, for one that is a flat list of plain parameters; else None."""
+    properties, needed = schema.get("properties"), schema.get("required", [])
+    if (
+        schema.keys() - {"type", "properties", "required", "additionalProperties", *_SAYS_LITTLE}
+        or schema.get("type") != "object"
+    ):
+        return None
+    if not isinstance(properties, dict) or schema.get("additionalProperties") is not False:
+        return None
+    fields: list[tuple[str, Any, Any]] = []
+    for number, (name, one) in enumerate(properties.items()):
+        kind = one.get("type") if isinstance(one, dict) else 0
+        if not isinstance(one, dict) or one.keys() - {"type", *_SAYS_LITTLE} or not isinstance(kind, str | None):
+            return None
+        if kind not in _PLAIN:
+            return None
+        default = msgspec.field(name=name) if name in needed else msgspec.field(default=None, name=name)
+        fields.append((f"p{number}", _PLAIN[kind], default))
+    if not isinstance(needed, list) or not set(needed) <= properties.keys():
+        return None
+    return msgspec.defstruct("Params", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _at(params: Any, path: list[str | int]) -> Any:
+    for part in path:
+        params = params[part]
+    return params
+
+
+def _is_taken_over(error: Any, kind: str, value: Any) -> bool:
+    """Whether it is wrong only because nobody knows what is taken over from elsewhere."""
+    if not _takes_over(value):
+        return False
+    return kind == "required" or (kind == "additionalProperties" and not set(error.kind.unexpected) - {SPREAD})
+
+
+def _takes_over(value: Any) -> bool:
+    """Whether it is an object that takes over all that another has."""
+    return isinstance(value, dict) and SPREAD in value and _refers(value[SPREAD])
+
+
+def _refers(value: Any) -> bool:
+    """Whether there is a reference in it."""
+    if isinstance(value, str):
+        return "${" in value
+    if isinstance(value, dict):
+        return any(map(_refers, value.values()))
+    return isinstance(value, list) and any(map(_refers, value))
