@@ -130,6 +130,7 @@ async def test_every_message_is_as_the_schemas_say(
     await engine.projector()
     await engine.worker(build, demolish, lift, wait, fail, sample_ms=50)
     await everything(engine, connection, raw, told)
+    assert len(await engine.client.workers.present()) == 1
     stored = {one.name for one in CHANNELS if one.address is not None and not one.name.startswith("query.")}
     with suppress(AssertionError):
         await until(lambda: stored - told.channels <= NOT_HERE)
