@@ -14,11 +14,10 @@ import msgspec
 
 from esexec.domain import commands as c
 from esexec.domain import reports as r
-from esexec.domain.decision import Surroundings
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.kept_plans import PLANS_ENTITY
 from esexec.domain.messages import Answer, Dispatch
-from esexec.domain.namespace import SETTINGS_ENTITY, fold_namespace
+from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, fold_namespace
 from esexec.executor.desk import Desk
 from esexec.executor.envelope import Content
 from esexec.executor.plans import PlansDesk
@@ -66,10 +65,10 @@ class Node:
     def hear_news(self) -> None:
         """What others committed to `_settings`, as an executor hears it sooner or later."""
         commits = [codec.decode(one.data) for one in self.world.log.histories.get(SETTINGS_ENTITY, [])]
-        self._follow(fold_namespace(commits).surroundings)
+        self._follow(fold_namespace(commits))
 
-    def _follow(self, surroundings: Surroundings) -> None:
-        self.desk.surroundings = surroundings
+    def _follow(self, state: NamespaceState) -> None:
+        self.desk.surroundings = state.surroundings
 
     def ask(self, name: str, arrive: Callable[[], Any], answer: Callable[[Any], Awaitable[None]]) -> None:
         if self.alive:
