@@ -126,7 +126,7 @@ export class Worker {
     const { task, params = {}, timeout_ms = 30_000 } = dispatch;
     if (stop.signal.aborted) return { type: 'stopped' };
     const handler = Object.hasOwn(this.tasks, task) ? this.tasks[task] : undefined;
-    if (!handler) return failed({ code: 'unknown_task', message: `there is no task ${task} here`, retryable: false });
+    if (!handler) return { ...failed({ code: 'unknown_task', message: `there is no task ${task} here` }), type: 'rejected' };
     const started_at = new Date().toISOString();
     const ended = (outcome) => ({ started_at, ended_at: new Date().toISOString(), ...outcome });
     const telling = setTimeout(() => this.store(report, { type: 'started', started_at }).catch(() => {}), STARTED_AFTER_MS);
