@@ -92,7 +92,8 @@ async def test_errors_come_out_of_a_process_as_out_of_a_thread(engine: Engine) -
     assert (raised.code, raised.directive, "process_tasks.py" in raised.stack) == ("NO", [1], True)
     assert (await engine.execute(tasks.fail, {"how": "exit"})).error.code == "SYSTEM_EXIT"
     assert (await engine.execute(tasks.fail, {"how": "object"})).error.code == "output_not_serializable"
-    assert (await engine.execute(tasks.fail, {"who": 1})).error.code == "invalid_params"
+    unseen = esexec.Plan("p", steps=[esexec.Step(tasks.fail, id="a", params="${input.given}")])
+    assert (await engine.execute(unseen, {"given": {"who": 1}})).error.code == "invalid_params"
 
 
 async def test_a_timeout_kills_the_process(engine: Engine) -> None:
