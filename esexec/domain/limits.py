@@ -140,6 +140,8 @@ partitions: Final = 16
 """Partitions of COMMANDS and of INBOX."""
 commands_waiting: Final = 200_000
 """Messages in COMMANDS; a further one is refused (`overloaded`)."""
+dead_letters_bytes: Final = 16 * 1024 * 1024
+"""Largest page of dead letters; what follows has its cursor."""
 tasks_waiting: Final = 20_000
 """Executors stop taking new commands while more dispatches than this wait for workers."""
 cached_entities: Final = 20_000

@@ -213,8 +213,11 @@ def header_block(headers: Mapping[str, str]) -> bytes:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
+_OF_THE_FIRST_LINE = ("Status", "Description")
+
+
 def read_headers(raw: bytes) -> dict[str, str]:
-    """Headers from the wire, first line included."""
+    """Headers from the wire, first line included, of which alone a status is taken: the others may be anybody's."""
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     headers = {}
     status = first[8:].strip()
@@ -222,6 +225,6 @@ def read_headers(raw: bytes) -> dict[str, str]:
         headers["Status"], _, headers["Description"] = status.partition(" ")
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip()] = value.strip()
+        if colon and (name := name.strip()) not in _OF_THE_FIRST_LINE:
+            headers[name] = value.strip()
     return headers

@@ -345,7 +345,12 @@ class Subjects:
     @property
     def dead_all(self) -> str:
         """Everything that could not be decided."""
-        return f"{self._prefix}.dead.*.*"
+        return self.dead("*", "*")
+
+    def parse_dead(self, subject: str) -> tuple[str, str]:
+        """(execution, verb) of a message that could not be decided, from its subject in DEAD."""
+        execution, _, verb = subject[self._skip :].removeprefix("dead.").partition(".")
+        return execution, verb
 
     def archive(self, execution: str, chunk: int) -> str:
         """Where a part of a packed history is kept."""
