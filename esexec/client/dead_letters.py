@@ -97,6 +97,9 @@ class DeadLettersPage(msgspec.Struct, frozen=True):
     def __iter__(self) -> Iterator[DeadLetter]:
         return iter(self.items)
 
+    def __len__(self) -> int:
+        return len(self.items)
+
 
 class Redriven(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What became of a letter. `error`: why it was refused, buried or left. `buried_as`: the letter that it is now. `deleted`:
