@@ -24,6 +24,10 @@ logger = logging.getLogger("esexec.nats")
 _H = ord("H")
 
 
+_DIGITS = 18
+"""Longer numbers are no places in a stream."""
+
+
 class Message(msgspec.Struct, gc=False):
     """A message as `listen` hands it over: what nats-py's `Msg` has, headers read only if somebody asks for them."""
 
@@ -45,6 +49,11 @@ class Message(msgspec.Struct, gc=False):
         if raw is None or at < 0:
             return None
         return raw[at + 3 + len(name) : raw.find(b"\r\n", at + 2)].strip().decode("utf-8", "replace")
+
+    def number(self, name: bytes) -> int:
+        """One header that is a number; 0 if it is none. Anybody may have written it."""
+        said = self.header(name) or ""
+        return int(said) if said.isascii() and said.isdecimal() and len(said) <= _DIGITS else 0
 
     async def respond(self, data: bytes) -> None:
         """Publish to `reply`. Nothing happens while the server is away."""
