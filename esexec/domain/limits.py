@@ -140,6 +140,8 @@ partitions: Final = 16
 """Partitions of COMMANDS and of INBOX."""
 commands_waiting: Final = 200_000
 """Messages in COMMANDS; a further one is refused (`overloaded`)."""
+questions_at_once: Final = 100
+"""Questions to JetStream (what the log holds, what a stream is) that a connection has open at once; further ones wait in line."""
 dead_letters_bytes: Final = 16 * 1024 * 1024
 """Largest page of dead letters; what follows has its cursor."""
 tasks_waiting: Final = 20_000

@@ -112,6 +112,10 @@ class DirectReader:
             return more.messages
 
     async def _ask(self, subject: str, body: bytes, timeout: float) -> list[Message]:
+        async with self._connection.questions:
+            return await self._answered(subject, body, timeout)
+
+    async def _answered(self, subject: str, body: bytes, timeout: float) -> list[Message]:
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             token = f"{self._inbox}.{next(self._tokens)}"
