@@ -194,6 +194,8 @@ sample_interval_ms: Final = 5_000
 """How often a worker tells how its process does, unless it says otherwise."""
 sampled_executions: Final = 100
 """Executions that such a sample names."""
+workers_shown: Final = 1_000
+"""Workers that `esexec top` tells of; of further ones it is silent."""
 monitored_kept: Final = 1_000
 """Updates, and samples of workers, that a client keeps of an execution that it monitors; the last ones."""
 

@@ -136,8 +136,6 @@ async def test_a_flood_of_100_000_commands(own_server: NatsServer, monkeypatch: 
         assert refused.keys() == {STREAM_FULL}
         assert len(stored) + refused.total() == 100_000
         assert len(stored) >= 10_000
-        with pytest.raises(Overloaded):
-            await engine.client.start("double", {"number": 1})
         assert process.memory_info().rss - before < 400 * 1024 * 1024
         await engine.worker(double, queues={"default": 200})
 

@@ -9,6 +9,7 @@ import hashlib
 import random
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from esexec.client.overview import Overview
 from esexec.domain import commands as c
 from esexec.domain.errors import EsexecError
 from esexec.nats.lean import header_block
+from projections.memory import MemoryStore
 from projections.role import Projector
 from tests.hostile import examples, spoiled
 from tests.integration.engine import Engine, until
@@ -104,7 +106,21 @@ STREAMS = ("COMMANDS", "INBOX")
 
 
 @pytest.fixture
-async def site(engine: Engine, raw: RawClient, monkeypatch: pytest.MonkeyPatch) -> Site:
+def store() -> str:
+    """Where the projections keep what they know; tests may say another."""
+    return "memory"
+
+
+@pytest.fixture
+def kept_in(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """What a `Projector` is given for that."""
+    if store == "postgres":
+        return request.getfixturevalue("postgres_url")
+    return MemoryStore() if store == "memory" else tmp_path / "views.sqlite"
+
+
+@pytest.fixture
+async def site(engine: Engine, raw: RawClient, kept_in: Any, monkeypatch: pytest.MonkeyPatch) -> Site:
     """See `Site`. What no history knows is looked for twice only, and soon."""
     for module in ("desk", "preparation"):
         monkeypatch.setattr(f"esexec.executor.{module}.DELIVERIES_OF_UNKNOWN", 2)
@@ -112,12 +128,7 @@ async def site(engine: Engine, raw: RawClient, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("esexec.executor.desk._EARLY_S", 0.05)
     engine.errors_expected = True
     await engine.worker(double)
-    site = Site(engine, raw, await engine.projector())
-    return site
-
-
-async def monitored(site: Site) -> None:
-    """Somebody watches an execution, and somebody all workers."""
+    return Site(engine, raw, await engine.projector(store=kept_in))
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -266,7 +277,8 @@ async def bombarded(site: Site, seed: int, count: int) -> None:
     assert f"execution_{await asyncio.wait_for(watching, 20)}" in await engine.types("alive")
 
 
-SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(3, 60))]
+STORES = ["sqlite", "postgres", "memory"]
+SEEDS = [(1, "sqlite"), (2, "postgres")] + [pytest.param(n, STORES[n % 3], marks=pytest.mark.chaos) for n in range(3, 60)]
 _SETTINGS = [name for name in esexec.NamespaceConfig.__struct_fields__]
 
 
@@ -274,7 +286,7 @@ async def _last(handle: esexec.Handle) -> str:
     return str([update.status async for update in handle.monitor()][-1])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seed", "store"), SEEDS)
 async def test_whatever_is_published_the_engine_goes_on(site: Site, seed: int) -> None:
     """On every subject there is, for every message that is documented."""
     await bombarded(site, seed, 400)
@@ -377,3 +389,81 @@ async def test_a_commit_that_no_executor_wrote_halts_its_execution_only(site: Si
             await asyncio.wait_for(ask, 8)
     await site.is_well()
     site.engine.broken.add(handle.id)
+
+
+# Questions -------------------------------------------------------------------------------------------------------------
+
+FAR = "9" * 30
+ODD_QUESTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("executions.list", {"cursor": f"{FAR}.e-1"}),
+    ("executions.list", {"cursor": f"-{FAR}.e-1"}),
+    ("executions.list", {"cursor": "1.\0"}),
+    ("executions.list", {"cursor": "٣.x"}),
+    ("executions.list", {"name": "\0"}),
+    ("executions.list", {"name": "x" * 100_000}),
+    ("executions.list", {"plan_id": "\u202e'; DROP TABLE executions; --"}),
+    ("executions.list", {"metadata": {"\0": "\0"}}),
+    ("executions.list", {"metadata": {"a": int(FAR), "b": -0.0, "c": 5e-324, "d": None}}),
+    ("executions.list", {"metadata": {f"k{n}": n for n in range(2_000)}}),
+    ("executions.list", {"since": "0001-01-01T00:00:00+14:00", "until": "9999-12-31T23:59:59-14:00"}),
+    ("executions.list", {"since": "2024-01-01T00:00:00"}),
+    ("executions.list", {"limit": int(FAR)}),
+    ("executions.list", {"after": -int(FAR)}),
+    ("executions.list", {"status": ["running"] * 10_000}),
+    ("executions.count", {"after": -1}),
+    ("tasks.list", {"cursor": f"{FAR}.e-1.{FAR}"}),
+    ("tasks.list", {"execution_id": "\0"}),
+    ("alerts.list", {"cursor": f"{FAR}.{FAR}", "alert_id": "\0"}),
+    ("stats", {"since": "0001-01-01T00:00:00+14:00", "until": "9999-12-31T23:59:59-14:00", "by": "hour"}),
+    ("stats", {"name": "\0", "plan_id": "\0"}),
+    ("task_stats", {"since": "9999-12-31T23:59:59-14:00"}),
+    ("task_stats", {"until": "0001-01-01T00:00:00+14:00", "by": "day"}),
+    ("durations", {"plan_id": "\0"}),
+]
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_every_question_is_answered(engine: Engine, raw: RawClient, kept_in: Any) -> None:
+    """Numbers beyond a column, NUL, times at the edge of the calendar, far too much of everything: an answer, or a typed error of
+    whoever asks, from every kind of database."""
+    await engine.projector(store=kept_in)
+    await engine.client.start("foreign", queue="elsewhere")
+    chance, prefix, wrong = random.Random(5), f"esexec.{engine.namespace}.query", []
+    asked = [(name, msgspec.json.encode(one)) for name, one in ODD_QUESTIONS]
+    asked += [(name, spoiled(one, chance)) for name, one in QUERIES.items() for _ in range(15)]
+    for name, body in asked:
+        if len(body) < raw.connection.max_payload and b'"after"' not in body:
+            answer = await raw.connection.request(f"{prefix}.{name}", body, timeout=8)
+            if (answer.headers or {}).get("Nats-Service-Error-Code") == "internal_error":
+                wrong.append((name, body[:200], answer.data[:300]))
+    assert wrong == []
+    assert engine.complaints.tracebacks == []
+    assert len(await engine.client.executions.list()) == 1
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    "odd", ["\0", "\u202e", "\ufdd0", "\U0010ffff", "e\u0301", "x" * 2_000, "'; DROP TABLE x; --", "%s", "{}"]
+)
+async def test_odd_words_reach_every_database(site: Site, odd: str) -> None:
+    """In names, metadata, codes of errors, workers: whatever a history can hold, read models can."""
+    engine, raw = site.engine, site.raw
+    config = {"queue": "abroad", "max_retries": 0}
+    plan = {
+        "name": odd[:200],
+        "description": odd,
+        "steps": [{"id": "s", "task": "foreign", "metadata": {odd: odd}}],
+        "config": config,
+    }
+    answer = await raw.ask("odd", "start", plan=plan, metadata={odd: odd, "plain": odd}, actor="ada", input={odd: [odd]})
+    if answer.status != "accepted":
+        answer = await raw.ask("odd", "start", task="foreign", metadata={odd: odd, "plain": odd}, config=config)
+    assert answer.status == "accepted", answer
+    step = (await engine.client.get_or_raise("odd")).results[0].task_id
+    measured = {"metrics": [{"name": "m", "values": {"v": 1.0}, "tags": {odd[:100]: odd[:100]}}]}
+    error = {"type": "execution_error", "code": odd, "message": odd, "context": {odd: odd}, "exception": odd, "stack": odd}
+    await raw.report("odd", step, queue="abroad", data={"type": "failed", "worker": odd, "error": error, "measured": measured})
+    assert (await engine.client.wait("odd", wait_timeout=8)).status == "failed"
+    await site.is_well()
+    assert len(await engine.client.executions.list(metadata={"plain": odd})) == 1
+    assert (await engine.client.stats()).as_of is not None
