@@ -133,12 +133,14 @@ class LeanClient(PatientClient):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """A message that nobody listens for, or that came in parts."""
         listener = self._listeners.get(sid)
-        if listener is None:
-            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
-            return
-        self.count(1, len(data))
+        if listener is not None:
+            self.count(1, len(data))
         try:
-            await listener(Message(self, subject.decode(), reply.decode(), data, headers))
+            if listener is None:
+                subject, reply = as_text(subject).encode(), as_text(reply).encode()
+                await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            else:
+                await listener(Message(self, as_text(subject), as_text(reply), data, headers))
         except Exception as error:
             await self.went_wrong(error)
 
@@ -155,6 +157,11 @@ class LeanClient(PatientClient):
 def _resume(transport: asyncio.Transport) -> None:
     if not transport.is_closing():
         transport.resume_reading()
+
+
+def as_text(subject: bytes) -> str:
+    """A subject: bytes that are no text, which anybody can put there, are written out, and so are no token of ours."""
+    return subject.decode("utf-8", "backslashreplace")
 
 
 class LeanParser(Parser):
@@ -207,7 +214,10 @@ class LeanParser(Parser):
             messages += 1
             heard += size - headers_size
             try:
-                await listener(Message(client, fields[0].decode(), reply.decode(), data[start + headers_size : end], headers))
+                subject = fields[0].decode("utf-8", "backslashreplace")  # as `as_text`, without its call
+                await listener(
+                    Message(client, subject, reply.decode("utf-8", "replace"), data[start + headers_size : end], headers)
+                )
             except Exception as error:
                 await client.went_wrong(error)
         client.count(messages, heard)

@@ -287,9 +287,9 @@ class Subjects:
     def parse_lane(consumer: str) -> tuple[str, int] | None:
         """(queue, priority) of a lane's consumer; None for a consumer that is no lane."""
         queue, found, priority = consumer.rpartition("_p")
-        if not found or not is_token(queue) or not (priority.isascii() and priority.isdecimal()):
+        if not found or not is_token(queue) or priority not in _PRIORITIES:
             return None
-        return queue, int(priority)
+        return queue, _PRIORITIES[priority]
 
     # TIMERS ----------------------------------------------------------------------------------------------------------
 
@@ -423,6 +423,9 @@ class Subjects:
     def reply(self, execution: str, command_id: str) -> str:
         """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""
         return f"{self._prefix}.reply.{execution}.{command_id}"
+
+
+_PRIORITIES: Final = {str(priority): priority for priority in range(limits.priority_max + 1)}
 
 
 def _run_and_attempt(token: str) -> tuple[int, int]:

@@ -196,6 +196,15 @@ async def dispatch(site: Site) -> None:
     await site.publish(f"due.e-{site.chance.randrange(9)}.{site.chance.choice(['1', 'x', '-'])}", b"")
 
 
+async def lane(site: Site) -> None:
+    """News of lanes that there are not, as the server would tell them."""
+    name = site.chance.choice(
+        ["default_p7", "default_p77", "default_p" + "9" * 400, "default_p-1", "x_p5", "default_p٣", "_p", "\x1b"]
+    )
+    subject = f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{site.engine.subjects.tasks_stream}.{name}"
+    site.raw.connection.client.post(subject, site.example("CancelSignal"))
+
+
 async def question(site: Site) -> None:
     """To the read models: answered, whatever it is."""
     name, example = site.chance.choice(list(QUERIES.items()))
@@ -246,7 +255,7 @@ async def rich(site: Site) -> list[Any]:
     return [msgspec.json.decode(one.data) for one in await site.engine.client._log.load_raw("past")]
 
 
-EVERYWHERE = [command, command, rich_start, rich_start, report, among_executors, live, told, dispatch, question, letter]
+EVERYWHERE = [command, command, rich_start, rich_start, report, among_executors, live, told, dispatch, lane, question, letter]
 
 
 async def bombarded(site: Site, seed: int, count: int) -> None:
@@ -467,3 +476,55 @@ async def test_odd_words_reach_every_database(site: Site, odd: str) -> None:
     await site.is_well()
     assert len(await engine.client.executions.list(metadata={"plain": odd})) == 1
     assert (await engine.client.stats()).as_of is not None
+
+
+# Past every client library ---------------------------------------------------------------------------------------------
+
+SUBJECTS = ["cmd.{}.start", "cmd.e-1.{}", "in.{}.nudge", "in.e-1.{}", "in.e-1.report.q.{}.1-1", "in.e-1.due.{}", "in._pools.{}",
+            "task.default.5.{}.s.1-1", "task.default.5.e-1.s.{}", "due.{}.1", "due.e-1.{}", "live.{}.progress", "live.e-1.{}",
+            "reply.{}.x", "reply.e-1.{}", "commit.{}.1", "commit.e-1.{}", "event.{}.e-1", "event.task_completed.{}", "alert.{}",
+            "dead.{}.start", "dead.e-1.{}", "cache.{}", "query.{}"]  # fmt: skip
+BYTES = {
+    "bad utf-8": b"\xff\xfe",
+    "half a letter": b"\xe2\x82",
+    "overlong": b"\xc0\x80",
+    "surrogate": b"\xed\xa0\x80",
+    "nul": b"a\x00b",
+    "escape": b"\x1b[2J",
+    "rtl": "\u202egnp".encode(),
+    "long": b"x" * 1_900,
+}
+
+
+@pytest.mark.parametrize("token", BYTES.values(), ids=BYTES.keys())
+async def test_bytes_in_subjects_that_no_library_would_send(site: Site, token: bytes) -> None:
+    """Straight into the socket: bytes that are no text in the subject, in the reply subject, in the headers."""
+    host, port = site.engine.url.removeprefix("nats://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    await reader.readline()
+    writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+    prefix = f"esexec.{site.engine.namespace}.".encode()
+    await site.engine.client.start("foreign", execution_id="alive", queue="elsewhere")
+    watching = asyncio.create_task(_last((await site.engine.another_client()).handle("alive")))
+    body = b'{"id":"c-1","task":"double","input":{"number":1}}'
+    odd = b"NATS/1.0\r\nNats-Sequence: %s\r\n%s: x\r\nNats-Num-Pending:\r\n\r\n" % (token[:500], token[:500])
+    for subject in SUBJECTS:
+        full = prefix + subject.encode().replace(b"{}", token)
+        writer.write(b"PUB %s %d\r\n%s\r\n" % (full, len(body), body))
+        writer.write(b"PUB %s %s %d\r\n%s\r\n" % (full, b"r." + token, len(body), body))
+        writer.write(b"HPUB %s %d %d\r\n%s%s\r\n" % (full, len(odd), len(odd) + len(body), odd, body))
+    for subject in ("cmd.e-2.cancel", "commit.alive.2", "live.alive.log", "event.task_completed.alive", "dead.e-1.start"):
+        full = prefix + subject.encode()
+        writer.write(b"HPUB %s %d %d\r\n%s%s\r\n" % (full, len(odd), len(odd) + len(body), odd, body))
+    writer.write(b"PING\r\n")
+    await writer.drain()
+    while b"PONG" not in (line := await asyncio.wait_for(reader.readline(), 5)):
+        assert b"-ERR" not in line, line
+    writer.close()
+    await site.settled()
+    page = await site.engine.client.dead_letters.list(limit=1_000)
+    assert page.items
+    assert [one async for one in site.engine.client.events(since="beginning", follow=False)]
+    await site.is_well()
+    await site.engine.client.cancel("alive")
+    assert await asyncio.wait_for(watching, 8) == "cancelled"
