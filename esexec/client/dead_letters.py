@@ -37,14 +37,13 @@ _AT_ONCE = 100
 _LOOK_S, _LOOK_MOST_S = 0.02, 0.25
 _ANSWER_S = 0.25
 """An answer is sent before its command is let go, but may be heard behind that."""
-_MEND = "whoever sent it must mend it; put back as it is it is refused again"
+_MEND = "whoever sent it must mend it; put back as it is it is buried again"
 _HINTS = {
     "unknown_attempt": "nothing waits for it; put back it helps only if its history has come back since",
     "corrupt_history": "esexec verify tells where the history breaks; put it back once that is mended",
     "poison": "a fault of esexec: please report it; put it back with a version that is mended",
     "too_large": "as it would be stored it is too large; whoever sent it must send less",
     "subject_invalid": "whoever sent it must mend the subject; it cannot be put back",
-    "bad_subject": "whoever sent it must mend the subject; it cannot be put back",
 }
 
 
