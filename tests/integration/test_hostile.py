@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 import esexec
@@ -260,7 +261,7 @@ EVERYWHERE = [command, command, rich_start, rich_start, report, among_executors,
 
 async def bombarded(site: Site, seed: int, count: int) -> None:
     site.chance = random.Random(seed)
-    engine = site.engine
+    engine, before = site.engine, psutil.Process().memory_info().rss
     await engine.client.start("foreign", execution_id="alive", queue="elsewhere")
     await engine.client.start("foreign", execution_id="victim", queue="elsewhere")
     watching = asyncio.create_task(_last(engine.client.handle("alive")))
@@ -281,8 +282,9 @@ async def bombarded(site: Site, seed: int, count: int) -> None:
     assert with_reset.status == "accepted"
     await site.is_well()
     truth = await engine.another_client()
+    assert psutil.Process().memory_info().rss - before < GROWTH_BYTES
     await truth.cancel("alive")
-    await truth.wait("alive")  # somebody may have had it retried since its first end, with which a watch ends
+    await truth.wait("alive", wait_timeout=15)  # somebody may have had it retried since its first end, with which a watch ends
     assert f"execution_{await asyncio.wait_for(watching, 20)}" in await engine.types("alive")
 
 
