@@ -19,6 +19,8 @@ import pytest
 import esexec
 from esexec.client.overview import Overview
 from esexec.domain import commands as c
+from esexec.domain import limits
+from esexec.domain.cached import CachedResult
 from esexec.domain.errors import EsexecError
 from esexec.nats.lean import header_block
 from projections.memory import MemoryStore
@@ -530,3 +532,62 @@ async def test_bytes_in_subjects_that_no_library_would_send(site: Site, token: b
     await site.is_well()
     await site.engine.client.cancel("alive")
     assert await asyncio.wait_for(watching, 8) == "cancelled"
+
+
+# Floods that nobody stores ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_a_poisoned_cache_is_no_result(site: Site, seed: int) -> None:
+    """Whatever stands where a cached result would: what is none, or of another task, is not served, and the handler runs."""
+    calls: list[int] = []
+
+    @esexec.task(cache=esexec.Cache(ttl="1h"))
+    async def costly(number: int) -> int:
+        calls.append(number)
+        return 3 * number
+
+    await site.engine.worker(costly, queues={"costly": 5})
+    site.chance = random.Random(seed)
+    keys = []
+    for number in range(25):
+        key = esexec.Cache(ttl="1h").hash_of("costly", {"number": number}, dict)
+        body = site.example("CachedResult")
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            msgspec.json.decode(body, type=CachedResult)
+            body = b"rubbish"  # by chance it was one
+        headers = site.chance.choice([None, {"Status": "404"}, {"Nats-Num-Pending": "x"}, {"Nats-Sequence": "x"}])
+        await site.publish(f"cache.{key}", body, headers)
+        keys.append(key)
+    await site.raw.connection.flush()
+    runs = (site.engine.client.run("costly", {"number": n}, queue="costly", wait_timeout=8) for n in range(25))
+    assert await asyncio.gather(*runs) == [3 * n for n in range(25)]
+    assert sorted(calls) == list(range(25))
+    await site.is_well()
+
+
+async def test_a_flood_of_samples_signals_and_progress(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of workers that there are not, about attempts that there are not: what listens keeps what its limits say."""
+    monkeypatch.setattr("esexec.domain.limits.workers_shown", 50)
+    engine = site.engine
+    handle = await engine.client.start("foreign", queue="elsewhere")
+    await engine.client.monitor.start(handle.id)
+    await engine.client.alerts.set({"metric": "cpu_usage", "operator": "gt", "threshold": 1000})
+    before = psutil.Process().memory_info().rss
+    async with Overview(engine.client) as overview:
+        for number in range(5_000):
+            sample = {"worker": f"w-{number}", "at": "9999-01-01T00:00:00Z", "cpu_usage": 1.0, "memory_usage": 1.0,
+                      "memory_bytes": 1, "running": 1, "executions": [handle.id]}  # fmt: skip
+            about = {"execution_id": handle.id, "step": f"s-{number}", "attempt": 1, "time": "9999-01-01T00:00:00Z"}
+            await site.publish("live._workers.sample", msgspec.json.encode(sample))
+            await site.publish(f"live.{handle.id}.progress", msgspec.json.encode({**about, "fraction": 0.5}))
+            await site.publish(f"live.{handle.id}.cancel", msgspec.json.encode({**about, "reason": "x" * 500}))
+            await site.publish(f"live.{handle.id}.held", msgspec.json.encode({**about, "run": 1}), reply="no.where")
+        await site.raw.connection.flush()
+        await until(lambda: len(overview._heard) == 50)
+        assert len((await overview.look()).workers) == 50
+    assert psutil.Process().memory_info().rss - before < GROWTH_BYTES
+    monitoring = await engine.client.monitor.stop(handle.id)
+    assert len(monitoring.samples) <= limits.monitored_kept
+    await site.is_well()
+    assert await handle.cancel() is True
