@@ -230,17 +230,16 @@ RICH = {
         "name": "rich",
         "config": {"max_retries": 1, "initial_retry_delay_ms": 1, "enable_rollback": True, "queue": "elsewhere"},
         "steps": [
-            {"id": "a", "task": "double", "params": {"number": "${input.number}"}, "config": {"queue": "default"}},
+            {"id": "a", "task": "double", "params": {"number": "${input.number}"}, "queue": "default"},
             {"id": "b", "task": "double", "depends_on": ["a"], "params": {"number": "${steps.a.output}"}, "queue": "default"},
             {"id": "c", "task": "double", "rate_limit": {"max_executions": 5, "window_ms": 1000}, "queue": "default",
              "params": {"number": 1}},
-            {"id": "d", "task": "no", "compensate": "undo", "fallback": {"task": "double", "params": {"number": 2}},
+            {"id": "d", "task": "no", "compensate": "undo", "fallback": "double", "params": {"k": 1, "number": 2},
              "concurrency": {"key": "params.k", "limit": 2}, "resources": [{"type": "gpu", "amount": 1}], "timeout_ms": 50},
         ],
     },
     "input": {"number": 3},
     "context": {"user": "ada"},
-    "idempotency_key": "k-1",
     "delay_ms": 1,
     "deadline": "2027-01-01T00:00:00Z",
 }  # fmt: skip
@@ -248,7 +247,9 @@ RICH = {
 
 async def rich_start(site: Site) -> None:
     """A plan that has a bit of everything, spoiled."""
-    await site.publish(f"cmd.r-{site.chance.randrange(10**9)}.start", spoiled(RICH, site.chance))
+    number = site.chance.randrange(10**9)
+    said = RICH | {"id": f"c-{number}", "idempotency_key": f"k-{number}"}
+    await site.publish(f"cmd.r-{number}.start", spoiled(said, site.chance))
 
 
 async def rich(site: Site) -> list[Any]:
