@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,15 @@ EVIL = "\x1b[2J\u202egnp.exe"
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """A command line beside a running `esexec dev`; three letters of which two are the work of somebody hostile."""
-    cli = Cli(tmp_path_factory.mktemp("dlq"))
+    """For those who only look."""
+    with _beside_three_letters(tmp_path_factory.mktemp("dlq")) as cli:
+        yield cli
+
+
+@contextmanager
+def _beside_three_letters(directory: Path) -> Iterator[Cli]:
+    """A command line beside a running `esexec dev`; of the three letters there two were not buried by an executor."""
+    cli = Cli(directory)
     with cli.running("dev", *TASKS) as role:
         words = role.until("try in another terminal")
         url = next(word for word in words.split() if word.startswith("nats://"))
@@ -66,8 +75,13 @@ def test_nothing_of_a_letter_acts_on_the_terminal(cli: Cli, words: tuple[str, ..
     assert ("[not_redrivable]" in done.err) == (words[0] == "redrive")
 
 
-def test_letters_are_put_back_and_deleted(cli: Cli) -> None:
+def test_letters_are_put_back_and_deleted(tmp_path: Path) -> None:
     """What became of each; twice is once; exit 1 where something is still wrong; `rm` deletes."""
+    with _beside_three_letters(tmp_path) as cli:
+        _put_back(cli)
+
+
+def _put_back(cli: Cli) -> None:
     assert cli("dlq", "redrive", "3").out == "3 order-3 start: accepted\n"
     assert cli("watch", "order-3").code == 0
     commits = len(cli("history", "order-3").out.splitlines())

@@ -18,6 +18,7 @@ from esexec.cli.exits import tell
 from esexec.cli.terminal import show, terminal
 from esexec.cli.verb import _Lines
 from esexec.client.dead_letters import DeadLetter, Redriven
+from esexec.configuration import configuration
 from esexec.domain.errors import ErrorInfo, ValidationError
 
 EVIL = "\x1b[2J\x1b]0;title\x07 \u202egnp.exe\u2066 \x00\x9b31m \r\b\u200b\ufeff"
@@ -51,7 +52,7 @@ def is_safe(said: str) -> bool:
 
 
 def call(*, json: bool) -> Call:
-    return Call(server=None, namespace="default", store=Path(), actor=None, json=json, verbose=False)
+    return Call(configuration({}, environ={}, directory=Path("/nowhere")), json=json, verbose=False)
 
 
 @pytest.mark.parametrize("data", BODIES.values(), ids=BODIES.keys())
