@@ -32,7 +32,7 @@ Outcome = Literal["accepted", "duplicate", "superseded", "refused", "done", "bur
 timer, a command that wants no answer); `buried`: it is among the dead again; `waiting`: nobody has dealt with it yet, but it is
 stored; `left`: it could not be put back."""
 
-_USUAL, _MOST = 20, 1_000
+_MOST = 1_000
 _AT_ONCE = 100
 _LOOK_S, _LOOK_MOST_S = 0.02, 0.25
 _ANSWER_S = 0.25
@@ -132,7 +132,7 @@ class DeadLetters:
     # Looking -----------------------------------------------------------------------------------------------------------------
 
     async def list(
-        self, *, reason: str | None = None, execution_id: str | None = None, limit: int = _USUAL, cursor: str | None = None
+        self, *, reason: str | None = None, execution_id: str | None = None, limit: int = 20, cursor: str | None = None
     ) -> DeadLettersPage:
         """Dead letters, the oldest first: those with this `reason`, of this execution (or of what executions share). `limit`: 1
         to 1,000; a page may hold fewer, and go on with `cursor=page.cursor`, where letters are large.
