@@ -19,7 +19,7 @@ import projections  # noqa: E402
 from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
 from esexec import cloudevents, protocol  # noqa: E402
-from esexec.client import alerts, checkpoints, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
+from esexec.client import alerts, checkpoints, dead_letters, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.configuration import KEYS  # noqa: E402
 from esexec.domain import events, limits  # noqa: E402
@@ -181,7 +181,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "LogMessage", "Metric", "Pending", "Ok", "Err", "Commit", "CloudEvent", "ExecutionEventType", "Verification",
         "Checkpoint", "StateView", "TaskView", "Undo", "KeptPlan", "ExecutionMetrics", "TimelineEntry", "Gantt", "Bar",
         "Span", "Subscription", "Monitoring", "WorkerSample", "ExecutionStatistics", "ExecutionTotals", "TaskStatistics",
-        "TaskTotals", "Rollbacks", "Undoings",
+        "TaskTotals", "Rollbacks", "Undoings", "DeadLetter", "Redriven",
     ),
     "Processes": ("Executor", "Worker"),
     "Telemetry": ("telemetry",),
@@ -272,6 +272,7 @@ PARTS: dict[str, Any] = {
     "client.alerts": alerts.Alerts,
     "client.monitor": monitor.Monitor,
     "client.checkpoints": checkpoints.Checkpoints,
+    "client.dead_letters": dead_letters.DeadLetters,
     "client.histories": histories.Histories,
     "client.plans": plans.Plans,
     "client.queries": queries.Queries,

@@ -11,6 +11,7 @@ from esexec.domain import aliases, limits
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.explain import shown
 
+_MERGE = "tag:yaml.org,2002:merge"
 _PART = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
 
@@ -70,6 +71,8 @@ def _from_yaml(path: str | PathLike[str], text: str) -> Any:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
+        if "<<" in text and _merged(YAML(typ="safe", pure=True).compose(text)) > limits.message_bytes:
+            raise ValueError("what its merges (`<<`) bring in is too large")
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -77,6 +80,39 @@ def _from_yaml(path: str | PathLike[str], text: str) -> Any:
         raise _wrong(path, error.problem or "not YAML", "bad_yaml", line, column=column) from None
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         raise _wrong(path, shown(str(error).partition("\n")[0]), "bad_yaml") from None
+
+
+def _merged(document: Any) -> int:
+    """How many pairs all mappings have with what they merge: nine lines that each merge the one before nine times have 9^9."""
+    from ruamel.yaml.nodes import CollectionNode, MappingNode, SequenceNode
+
+    counts: dict[int, int] = {}
+
+    def pairs(node: Any) -> int:
+        if id(node) in counts:
+            return counts[id(node)]
+        counts[id(node)] = 0  # one that merges itself
+        count = 0
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                count += 1
+            else:
+                merged = value.value if isinstance(value, SequenceNode) else [value]
+                count += sum(pairs(one) for one in merged if isinstance(one, MappingNode))
+        counts[id(node)] = count
+        return count
+
+    total, seen, waiting = 0, {id(document)}, [document]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, MappingNode):
+            total += pairs(node)
+        inner = [part for pair in node.value for part in pair] if isinstance(node, MappingNode) else node.value
+        for part in inner if isinstance(node, CollectionNode) else ():
+            if id(part) not in seen:
+                seen.add(id(part))
+                waiting.append(part)
+    return total
 
 
 class Place:

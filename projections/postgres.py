@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from eventsourcing.persistence import OperationalError, Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumperUnknown
 
 from projections.sql import SqlView
 from projections.tables import Column, Table
@@ -44,8 +45,11 @@ class PostgresView(SqlView, PostgresTrackingRecorder):
         its_own = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError)
         return its_own or super().is_failure(error)
 
-    def _transaction(self, *, commit: bool) -> AbstractContextManager[Any]:
-        return self.datastore.transaction(commit=True) if commit else _of_one_moment(self.datastore)
+    @contextmanager
+    def _transaction(self, *, commit: bool) -> Iterator[Any]:
+        with self.datastore.transaction(commit=True) if commit else _of_one_moment(self.datastore) as cursor:
+            cursor.adapters.register_dumper(str, _WithoutNul)
+            yield cursor
 
     def _track(self, cursor: Any, tracking: Tracking) -> None:
         self._insert_tracking(cursor, tracking)
@@ -53,6 +57,13 @@ class PostgresView(SqlView, PostgresTrackingRecorder):
     @staticmethod
     def _values(row: Any) -> Iterable[Any]:
         return tuple(row.values())
+
+
+class _WithoutNul(StrDumperUnknown):
+    """PostgreSQL's text holds no NUL, and anybody can have put one into a name: it is kept, and looked for, as its symbol."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\0", "\u2400") if "\0" in obj else obj)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 What stands in the rows is JSON already and goes into the answer as it is.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from heapq import merge
@@ -20,6 +21,8 @@ from projections.source import EVENTS_PER_POSITION
 from projections.tables import Row, Table, Where
 from projections.view import View
 
+_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
+"""As it can stand in a column."""
 _BATCH = 200
 _PROBE = 50
 """So many of the last that have a value show how rare it is."""
@@ -191,11 +194,10 @@ def _read_cursor(text: str | None, place: tuple[str, ...]) -> list[Any] | None:
     if text is None:
         return None
     parts: list[Any] = text.split(".")
-    try:
-        if len(parts) != len(place):
-            raise ValueError
-        return [part if column == "id" else int(part) for part, column in zip(parts, place, strict=True)]
-    except ValueError:
+    if len(parts) != len(place) or not all(
+        column == "id" or _NUMBER.fullmatch(part) for part, column in zip(parts, place, strict=True)
+    ):
         raise ValidationError(
             f"{text[:80]!r} is no cursor", code="bad_cursor", hint="give back the cursor of the answer before, as it is"
-        ) from None
+        )
+    return [part if column == "id" else int(part) for part, column in zip(parts, place, strict=True)]

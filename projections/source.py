@@ -134,7 +134,7 @@ class JetStreamSource:
         self._kept.clear()
 
     async def _hear(self, message: Heard) -> None:
-        position = int(message.header(b"Nats-Sequence") or 0)
+        position = message.number(b"Nats-Sequence")
         if not position:
             return  # somebody published it; the server repeated nothing
         if position <= self._heard:

@@ -28,6 +28,7 @@ SOURCES: tuple[tuple[str, str], ...] = (
     ("subscriptions", "Subscription"),
     ("alerts", "Alerts"),
     ("checkpoints", "Checkpoints"),
+    ("dead_letters", "DeadLetters"),
     ("executions", "Executions"),
     ("executions", "TasksOfExecutions"),
     ("histories", "Histories"),
@@ -43,6 +44,7 @@ SOURCES: tuple[tuple[str, str], ...] = (
 PARTS = {
     "alerts": "Alerts",
     "checkpoints": "Checkpoints",
+    "dead_letters": "DeadLetters",
     "executions": "Executions",
     "histories": "Histories",
     "monitor": "Monitor",

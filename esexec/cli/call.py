@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from esexec.cli.text import clean
+from esexec.cli.text import clean, clean_lines
 from esexec.client import Client
 from esexec.client.actor import actor_of
 from esexec.configuration import ARGUMENT, FILE, Configuration
@@ -106,7 +106,7 @@ class Call:
     def say(self, line: str = "") -> None:
         """A line of the result, in plain words; nothing with `--json`."""
         if not self.json:
-            print(line, flush=True)
+            print(clean_lines(line), flush=True)
 
     def note(self, line: str) -> None:
         """A line beside the result, on stderr."""
@@ -117,7 +117,7 @@ class Call:
         text = msgspec.json.encode(content)
         if sys.stdout.isatty():
             text = msgspec.json.format(text, indent=2)
-        print("\n".join(clean(line) for line in text.decode().splitlines()), flush=True)
+        print(clean_lines(text.decode()), flush=True)
 
     def line(self, content: Any) -> None:
         """One JSON document on a line of its own."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from esexec.cli.text import clean
+from esexec.cli.text import clean, clean_lines
 from esexec.domain.errors import (
     AwaitTimeout,
     CorruptHistory,
@@ -82,7 +82,7 @@ def tell(error: BaseException, *, as_json: bool, verbose: bool) -> Exit:
         name, message = "fault", f"{type(error).__name__}: {error}"
         hint = "this is a fault of esexec; --verbose shows where"
     if verbose:
-        traceback.print_exception(error)
+        print(clean_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     say_error(name, message, hint, code, as_json=as_json)
     return code
 
@@ -91,7 +91,7 @@ def say_error(name: str, message: str, hint: str | None, code: Exit, *, as_json:
     """`error [code]: message`, and the hint below; with `as_json` one object."""
     if as_json:
         said: dict[str, Any] = {"code": name, "message": message, "hint": hint, "exit_code": int(code)}
-        print(msgspec.json.encode({"error": said}).decode(), file=sys.stderr)
+        print(clean(msgspec.json.encode({"error": said}).decode()), file=sys.stderr)
         return
     print(f"error [{clean(name)}]: {clean(message[:_MESSAGE_CHARS])}", file=sys.stderr)
     if hint:

@@ -104,8 +104,9 @@ def read_moment(text: str, since: datetime, until: datetime, option: str) -> dat
     time = read_time(f"{begin:%Y-%m-%d}T{text}Z" if of_day else text, option)
     if "." not in text:
         time += timedelta(seconds=1, microseconds=-1)
-    next_day = time + timedelta(days=1)
-    return next_day if of_day and time < begin and next_day <= until else time
+    if of_day and time < begin and (next_day := time + timedelta(days=1)) <= until:
+        return next_day
+    return time
 
 
 def read_deadline(text: str, option: str) -> datetime | str | float:

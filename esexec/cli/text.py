@@ -10,6 +10,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else " " if char.isspace() else _escaped(char) for char in text)
 
 
+def clean_lines(text: str) -> str:
+    """The same for text of several lines, which stay so."""
+    return text if text.isprintable() else "\n".join(map(clean, text.split("\n")))
+
+
 def _escaped(char: str) -> str:
     if ord(char) < _SURROGATES_FROM:
         return f"\\u{ord(char):04x}"

@@ -18,6 +18,7 @@ from esexec.cli.call import Call
 from esexec.cli.completing import context_names, namespace_names
 from esexec.cli.exits import Exit, tell
 from esexec.cli.signals import run
+from esexec.cli.text import clean_lines
 from esexec.configuration import FILE, configuration
 from esexec.domain.errors import EsexecError, Unavailable
 
@@ -79,11 +80,12 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 
 
 class _Lines(logging.Handler):
-    """Log records as plain lines on whatever stderr is at that moment: a live display takes it over while it draws."""
+    """Log records as plain lines on whatever stderr is at that moment: a live display takes it over while it draws. They may
+    quote anybody."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(clean_lines(self.format(record)), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 

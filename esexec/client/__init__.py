@@ -6,6 +6,7 @@ from esexec.client.checkpoints import Checkpoint, Checkpoints
 from esexec.client.client import Client
 from esexec.client.closures import AsyncClosure, Closure
 from esexec.client.commands import MapOptions, Startable, StartOptions
+from esexec.client.dead_letters import DeadLetter, DeadLetters, Redriven
 from esexec.client.executions import Executions, TasksOfExecutions
 from esexec.client.handle import Handle, Starting
 from esexec.client.monitor import Monitor
@@ -24,6 +25,8 @@ __all__ = [
     "Checkpoints",
     "Client",
     "Closure",
+    "DeadLetter",
+    "DeadLetters",
     "Executions",
     "Handle",
     "Interrupt",
@@ -36,6 +39,7 @@ __all__ = [
     "Planner",
     "Plans",
     "PoolUse",
+    "Redriven",
     "Resources",
     "StartOptions",
     "Startable",

@@ -19,6 +19,7 @@ from esexec.client.chain import ChainResult, Interrupt, LinkLike, chained
 from esexec.client.checkpoints import Checkpoints
 from esexec.client.closures import AsyncClosure, Closure
 from esexec.client.commands import MapOptions, Startable, StartOptions, checked_id, start_command
+from esexec.client.dead_letters import DeadLetters
 from esexec.client.durations import PastDurations
 from esexec.client.errors import not_found, not_open, too_late
 from esexec.client.events import EventReader, Since
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from esexec.client.sync import SyncClient
 
 _ONCE_OPEN = frozenset(
-    {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_sender", "_subscriptions", "queries"}
+    {"_durations", "_feed", "_live_of", "_log", "_monitorings", "_publisher", "_reader", "_sender", "_subscriptions", "queries"}
 )
 CONFIRM_S = 5.0
 """How long a command may go unanswered before `NotConfirmed`."""
@@ -120,6 +121,7 @@ class Client:
         self.plans, self.strategies, self.resources = Plans(self, planner), Strategies(self), Resources(self)
         self.alerts, self.monitor, self.histories = Alerts(self), Monitor(self), Histories(self)
         self.workers = Workers(self)
+        self.dead_letters = DeadLetters(self)
         self._auth, self._patience, self._confirm_s = auth, patience, confirm_s
         self._subjects = Subjects("default" if namespace is None else namespace)
         self._instances = Instances(self._another)

@@ -1,6 +1,7 @@
 """Following executions live: commits as the server repeats them, folded; answers to commands; and a look now and then.
 
-The messages are at-most-once: a gap in `n` is filled by a read of the log, and whoever waits looks again every two seconds.
+The messages are at-most-once: a gap in `n` is filled by a read of the log, and whoever waits looks again every two seconds. So is
+what does not continue the chain of hashes: anybody may have published it.
 A few executions are followed by a subscription each; beyond that one subscription to all is cheaper, as long as most of
 what it brings is ours. No consumer is made on the server in any case.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from esexec.domain.announced import warnings_of
-from esexec.domain.commit import Commit
+from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import EsexecError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer
@@ -74,11 +75,15 @@ SILENCE = object()
 class Watch:
     """One execution as it is followed: its folded state, and who waits for what. Closed by its last user."""
 
-    __slots__ = ("asked", "changed", "feed", "filling", "heard", "heard_mono", "state", "subscriptions", "users")
+    __slots__ = ("asked", "changed", "feed", "filling", "heard", "heard_mono", "last", "state", "subscriptions", "told", "users")
 
     def __init__(self, feed: "Feed", execution_id: str) -> None:
         self.feed = feed
         self.state = ExecutionState(execution_id)
+        self.last = b""
+        """The bytes of the last commit that was folded."""
+        self.told = 0
+        """The number of the last commit that was told."""
         self.users = 0
         self.subscriptions: list[Any] = []
         self.heard_mono = feed.now_mono
@@ -103,27 +108,53 @@ class Watch:
             self.changed.append(future)
             await future
 
-    def take(self, commit: Commit) -> None:
+    def hear(self, commit: Commit, data: bytes) -> None:
         """The next commit, if it is that; others are left to a read of the log."""
         state = self.state
         if state.execution_id[0] == "_":  # what executions share has no such state: only who asked wants to know
             self._carried_out(commit)
         elif commit.n == state.n + 1:
-            self.heard_mono = self.feed.now_mono
-            fold(state.execution_id, (commit,), state)
-            if self.asked:
-                if commit.n == 1 and state.created.unannounced and any(asked.until_end for asked in self.asked.values()):
-                    _warn(state)
-                self._carried_out(commit)
-            for heard in self.heard:
-                heard(commit)
-            if state.ended:
-                for future in self.changed:
-                    if not future.done():
-                        future.set_result(None)
-                self.changed.clear()
+            if self.follows(commit):
+                self.take(commit, data)
+            else:
+                self.feed.fill(self)
         elif commit.n > state.n:
             self.feed.fill(self)
+        elif commit.n == state.n and data != self.last:  # one of the two was never stored
+            self.forget()
+            self.feed.fill(self)
+
+    def follows(self, commit: Commit) -> bool:
+        """Whether it continues the history, as far as that was heard."""
+        is_ours = commit.execution_id == self.state.execution_id
+        return is_ours and commit.prev == (hash_of(self.last) if self.last else "")
+
+    def forget(self) -> None:
+        """What was heard is not the history. What was told cannot be taken back."""
+        self.state, self.last = ExecutionState(self.state.execution_id), b""
+
+    def take(self, commit: Commit, data: bytes) -> None:
+        """The next commit."""
+        state = self.state
+        try:
+            fold(state.execution_id, (commit,), state)
+        except Exception:
+            self.forget()  # it may be half folded
+            raise
+        self.last, self.heard_mono = data, self.feed.now_mono
+        if self.asked:
+            if commit.n == 1 and state.created.unannounced and any(asked.until_end for asked in self.asked.values()):
+                _warn(state)
+            self._carried_out(commit)
+        if commit.n > self.told:
+            self.told = commit.n
+            for heard in self.heard:
+                heard(commit)
+        if state.ended:
+            for future in self.changed:
+                if not future.done():
+                    future.set_result(None)
+            self.changed.clear()
 
     def _carried_out(self, commit: Commit) -> None:
         for cause in commit.commands:
@@ -205,9 +236,14 @@ class Feed:
 
     async def catch_up(self, watch: Watch) -> ExecutionState:
         """Read what the log holds beyond what was heard. Raises `Unavailable`, `CorruptHistory`."""
-        for stored in await self._log.load(watch.state.execution_id, after=watch.state.n):
+        entity = watch.state.execution_id
+        news = await self._log.load(entity, after=watch.state.n)
+        if watch.last and news and news[0].n == watch.state.n + 1 and not watch.follows(codec.decode(news[0].data)):
+            watch.forget()
+            news = await self._log.load(entity)
+        for stored in news:
             if stored.n == watch.state.n + 1:
-                watch.take(codec.decode(stored.data))
+                watch.take(codec.decode(stored.data), stored.data)
                 watch.state.position = stored.position
         watch.heard_mono = time.monotonic()
         return watch.state
@@ -264,12 +300,12 @@ class Feed:
             return
         self._ours += 1
         try:
-            watch.take(codec.decode(message.data))
+            watch.hear(codec.decode(message.data), message.data)
         except EsexecError as error:
             logger.error("%s", error)
         if watch.state.ended:
             # Only the last commit's position is told to anybody; reading it from the headers of each would cost.
-            watch.state.position = int(message.header(b"Nats-Sequence") or watch.state.position)
+            watch.state.position = message.number(b"Nats-Sequence") or watch.state.position
 
     async def _on_answer(self, message: Msg) -> None:
         watch = self._watches.get(message.subject.split(".")[3])

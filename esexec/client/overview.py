@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from esexec.domain import limits
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.domain.messages import WorkerSample
 from esexec.nats.connection import Connection, Msg
@@ -53,7 +54,8 @@ class Overview:
 
     def __init__(self, client: "Client") -> None:
         self._client = client
-        self._heard: dict[str, WorkerSample] = {}
+        self._heard: dict[str, tuple[datetime, WorkerSample]] = {}
+        """By worker, when it was heard of last: what a sample says of the time is its own word."""
         self._subscription: Any = None
 
     async def __aenter__(self) -> "Overview":
@@ -72,7 +74,8 @@ class Overview:
     async def _hear(self, message: Msg) -> None:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             sample = msgspec.json.decode(message.data, type=WorkerSample)
-            self._heard[sample.worker] = sample
+            if len(self._heard) < limits.workers_shown or sample.worker in self._heard:
+                self._heard[sample.worker] = now(), sample
 
     async def look(self) -> Seen:
         """What there is now."""
@@ -85,12 +88,12 @@ class Overview:
             _known(queries.projections()),
         )
         time = now()
-        self._heard = {name: one for name, one in self._heard.items() if time - one.at < _FORGOTTEN}
+        self._heard = {name: heard for name, heard in self._heard.items() if time - heard[0] < _FORGOTTEN}
         return Seen(
             time=time,
             queues=queues,
             intake=intake,
-            workers=sorted(self._heard.values(), key=lambda one: one.worker),
+            workers=[self._heard[name][1] for name in sorted(self._heard)],
             counts=counts,
             running=running.items if running is not None else None,
             projections=projections.projections if projections is not None else None,

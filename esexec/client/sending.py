@@ -17,7 +17,7 @@ from esexec.domain.errors import (
 )
 from esexec.domain.messages import Answer
 from esexec.nats.connection import Connection
-from esexec.nats.publisher import STREAM_FULL, Ack, Publisher
+from esexec.nats.publisher import STREAM_FULL, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
 
@@ -92,10 +92,16 @@ async def _stored(asked: Asked, ack: Ack) -> None:
     """The server has stored a command, or has not."""
     if ack.error is None:
         asked.stored = True
-    elif ack.error.err_code == STREAM_FULL:
-        asked.refused(Overloaded("the engine's intake is full; nothing was accepted", hint="try again later"))
     else:
-        asked.refused(Refused(f"the server refused the command: {ack.error.description}"))
+        asked.refused(not_stored(ack.error))
+
+
+def not_stored(error: ErrorDetail) -> Refused:
+    """What the server's refusal to store a message means."""
+    if error.err_code == STREAM_FULL:
+        hint = "try again later: executors take commands out of it (limits.commands_waiting)"
+        return Overloaded("the engine's intake is full; nothing was accepted", hint=hint)
+    return Refused(f"the server refused the command: {error.description}")
 
 
 def _refusal(answer: Answer, command: c.Command) -> EsexecError:

@@ -19,6 +19,7 @@ from esexec.client.checkpoints import Checkpoint, Checkpoints
 from esexec.client.client import CONFIRM_S, Client
 from esexec.client.closures import AsyncClosure, Closure
 from esexec.client.commands import MapOptions, Startable, StartOptions
+from esexec.client.dead_letters import DeadLetter, DeadLetters, DeadLettersPage, Redriven
 from esexec.client.events import Since
 from esexec.client.executions import Entries, Executions, TasksOfExecutions, Undos
 from esexec.client.handle import Handle
@@ -281,6 +282,46 @@ class SyncCheckpoints(Wrapped[Checkpoints]):
         Raises `NotFound`, or `Refused` (`unknown_checkpoint`, `not_started`, `ending`, `rolling_back`).
         """
         return SyncHandle(self._loop.call(self._its.restore(checkpoint_id, reason)), self._loop)
+
+
+class SyncDeadLetters(Wrapped[DeadLetters]):
+    """`DeadLetters`, for callers who wait."""
+
+    __slots__ = ()
+
+    def list(
+        self, *, reason: str | None = None, execution_id: str | None = None, limit: int = 20, cursor: str | None = None
+    ) -> DeadLettersPage:
+        """Dead letters, the oldest first: those with this `reason`, of this execution (or of what executions share). `limit`: 1
+        to 1,000; a page may hold fewer, and go on with `cursor=page.cursor`, where letters are large.
+
+        Raises `ValidationError` (`bad_execution_id`, `bad_cursor`, `bad_limit`), `Unavailable`.
+        """
+        return self._loop.call(self._its.list(reason=reason, execution_id=execution_id, limit=limit, cursor=cursor))
+
+    def get(self, letter_id: int) -> DeadLetter:
+        """One of them. Raises `NotFound` (`unknown_letter`), `Unavailable`."""
+        return self._loop.call(self._its.get(letter_id))
+
+    def redrive(self, letter_id: int, *, delete: bool = False) -> Redriven:
+        """Put a letter back to where it came from, as what it was, and tell what became of it. `delete`: the letter is deleted
+        once the server has stored it there (for which one needs the right).
+
+        Raises `NotFound` (`unknown_letter`), `Refused` (`not_redrivable`), `Overloaded`, `NotConfirmed` (`not_stored`),
+        `Unavailable`.
+        """
+        return self._loop.call(self._its.redrive(letter_id, delete=delete))
+
+    def redrive_all(
+        self, *, reason: str | None = None, execution_id: str | None = None, delete: bool = False
+    ) -> Iterator[Redriven]:
+        """The same with all that there are now, with this `reason`, of this execution, in their order. What cannot be put back is
+        `left`. Raises as `redrive`."""
+        return self._loop.iterate(self._its.redrive_all(reason=reason, execution_id=execution_id, delete=delete))
+
+    def delete(self, letter_id: int) -> None:
+        """Delete a letter, for good. Raises `NotFound` (`unknown_letter`), `Unavailable` (also without the right to it)."""
+        self._loop.call(self._its.delete(letter_id))
 
 
 class SyncExecutions(Wrapped[Executions]):
@@ -683,6 +724,10 @@ class SyncClient(BlockingClient):
     @property
     def checkpoints(self) -> SyncCheckpoints:
         return SyncCheckpoints(self._its.checkpoints, self._loop)
+
+    @property
+    def dead_letters(self) -> SyncDeadLetters:
+        return SyncDeadLetters(self._its.dead_letters, self._loop)
 
     @property
     def executions(self) -> SyncExecutions:

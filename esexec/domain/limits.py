@@ -140,6 +140,10 @@ partitions: Final = 16
 """Partitions of COMMANDS and of INBOX."""
 commands_waiting: Final = 200_000
 """Messages in COMMANDS; a further one is refused (`overloaded`)."""
+questions_at_once: Final = 100
+"""Questions to JetStream (what the log holds, what a stream is) that a connection has open at once; further ones wait in line."""
+dead_letters_bytes: Final = 16 * 1024 * 1024
+"""Largest page of dead letters; what follows has its cursor."""
 tasks_waiting: Final = 20_000
 """Executors stop taking new commands while more dispatches than this wait for workers."""
 cached_entities: Final = 20_000
@@ -190,6 +194,8 @@ sample_interval_ms: Final = 5_000
 """How often a worker tells how its process does, unless it says otherwise."""
 sampled_executions: Final = 100
 """Executions that such a sample names."""
+workers_shown: Final = 1_000
+"""Workers that `esexec top` tells of; of further ones it is silent."""
 monitored_kept: Final = 1_000
 """Updates, and samples of workers, that a client keeps of an execution that it monitors; the last ones."""
 

@@ -31,7 +31,7 @@ from esexec.executor.shared import SharedDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.clock import ServerClock
 from esexec.nats.connection import Auth, Connection, Msg, connect
-from esexec.nats.dead import dead_headers
+from esexec.nats.dead import dead_letter
 from esexec.nats.direct import DirectReader, first_from, read_leader, waits_since
 from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
@@ -175,8 +175,8 @@ class Executor(Role):
             execution, name = self._subjects.parse_due(message.subject)
         except ValidationError as error:
             logger.warning("buried what came due: %s", error.message)
-            dead, headers = self._subjects.dead("invalid", "due"), dead_headers(error.code, error.message, message.subject, now())
-            await self._publisher.send(dead, message.data[: self._publisher.room(headers)], headers, stored)
+            letter = dead_letter(error.code, error.message, message.subject, now(), message.data, self._publisher.room())
+            await self._publisher.send(self._subjects.dead("invalid", "due"), letter.data, letter.headers, stored)
         else:
             await self._publisher.send(self._subjects.due_in(execution, name), b"", None, stored)
 

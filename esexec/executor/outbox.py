@@ -27,7 +27,7 @@ from esexec.domain.strategies import own_lane
 from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
-from esexec.nats.dead import dead_headers
+from esexec.nats.dead import dead_letter
 from esexec.nats.direct import read_leader
 from esexec.nats.lean import header_block
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
@@ -380,7 +380,8 @@ class NatsOutbox:
             logger.debug("not told, no server: %s", subject)
 
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None:
-        headers = dead_headers(reason.code, reason.message, envelope.subject, datetime.now(UTC))
+        room = self._publisher.room()
+        letter = dead_letter(reason.code, reason.message, envelope.subject, datetime.now(UTC), envelope.data, room)
 
         async def stored(ack: Ack) -> None:
             if ack.error is None:
@@ -390,8 +391,7 @@ class NatsOutbox:
                 await envelope.nak(backoff_s(envelope.deliveries))
 
         entity, verb = (token if is_token(token) else "invalid" for token in (envelope.entity, envelope.verb))
-        data = envelope.data[: self._publisher.room(headers)]
-        await self._publisher.send(self._subjects.dead(entity, verb), data, headers, stored)
+        await self._publisher.send(self._subjects.dead(entity, verb), letter.data, letter.headers, stored)
 
     async def _store(self, subject: str, data: bytes, headers: bytes | None, done: Done) -> None:
         await self._publisher.send(subject, data, headers, partial(self._stored, subject, data, headers, done))

@@ -12,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -135,8 +136,10 @@ class SharedDesk:
         finally:
             box.at_work = False
             self._boxes.move_to_end(entity)
-            for name in [name for name, other in self._boxes.items() if not other.at_work][: max(0, len(self._boxes) - _KEPT)]:
-                del self._boxes[name]
+            if (more := len(self._boxes) - _KEPT) > 0:
+                idle = (name for name, other in self._boxes.items() if not other.at_work)
+                for name in list(islice(idle, more)):
+                    del self._boxes[name]
 
     async def _guarded(self, entity: str, box: _Box, batch: list[Envelope]) -> None:
         """Whatever goes wrong, these messages come again, or are buried, and the others go on."""

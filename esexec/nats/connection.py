@@ -88,6 +88,8 @@ class Connection:
         self._violations: set[str] = set()
         self._refusals: set[str] = set()
         self._attempts_failed: asyncio.Queue[Exception] = asyncio.Queue()
+        self.questions = asyncio.Semaphore(limits.questions_at_once)
+        """Places for questions. All at once, as after a flood, the last would not be answered in their time."""
 
     # What it is ------------------------------------------------------------------------------------------------------
 
@@ -146,12 +148,13 @@ class Connection:
     async def api(self, subject: str, body: Mapping[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
         """One request to `$JS.API.<subject>` and its answer.
 
-        Waits for a server that is away and asks again when it dies over the question, up to `timeout` seconds in all, so
-        only ask what may be asked twice. Raises ApiError, or Unavailable when the time is over.
+        Waits for a server that is away and asks again when it dies over the question, up to `timeout` seconds in all from when
+        it has its place among the questions, so only ask what may be asked twice. Raises ApiError, or Unavailable when the time
+        is over.
         """
         payload = b"" if body is None else msgspec.json.encode(body)
         try:
-            async with asyncio.timeout(timeout):
+            async with self.questions, asyncio.timeout(timeout):
                 while True:
                     answer = await self._ask(f"$JS.API.{subject}", payload)
                     error = None if answer is None else answer.get("error")

@@ -7,7 +7,7 @@
 import asyncio
 import base64
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
+from esexec.nats.lean import read_headers
 
 _TIMEOUT_S = 5.0
 _PAGE = 1000
@@ -28,12 +29,16 @@ _NOT_THERE: Final = frozenset({10037, 10043})
 """No message found, by its subject or by its sequence."""
 
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
 class Message(NamedTuple):
-    """A stored message."""
+    """A stored message. `headers`: its own, and those that the server adds to an answer; empty where nobody asked for them."""
 
     subject: str
     sequence: int
     data: bytes
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 class TooMany(Exception):
@@ -107,6 +112,10 @@ class DirectReader:
             return more.messages
 
     async def _ask(self, subject: str, body: bytes, timeout: float) -> list[Message]:
+        async with self._connection.questions:
+            return await self._answered(subject, body, timeout)
+
+    async def _answered(self, subject: str, body: bytes, timeout: float) -> list[Message]:
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             token = f"{self._inbox}.{next(self._tokens)}"
@@ -130,7 +139,7 @@ class DirectReader:
         status = headers.get("Status")
         if status is None:
             collector.pending = int(headers.get("Nats-Num-Pending", "0"))
-            found = Message(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data)
+            found = Message(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, headers)
             collector.messages.append(found)
         elif status == "204":
             collector.messages.sort(key=lambda m: m.sequence)
@@ -172,8 +181,13 @@ async def read_leader(connection: Connection, stream: str, subject: str) -> Mess
         if error.err_code == 10037:  # no message found
             return None
         raise
-    found: dict[str, Any] = answer["message"]
-    return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")))
+    return _message(answer["message"])
+
+
+def _message(found: dict[str, Any]) -> Message:
+    """A message from an answer of the leader."""
+    headers = read_headers(base64.b64decode(found["hdrs"])) if "hdrs" in found else _NO_HEADERS
+    return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")), headers)
 
 
 async def first_from(connection: Connection, stream: str, pattern: str, sequence: int) -> int | None:
@@ -207,8 +221,7 @@ async def stored_at(connection: Connection, stream: str, sequence: int) -> tuple
         if error.err_code in _NOT_THERE:
             return None
         raise
-    message = Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")))
-    return message, msgspec.convert(found["time"], datetime)
+    return _message(found), msgspec.convert(found["time"], datetime)
 
 
 async def first_since(connection: Connection, stream: str, time: datetime) -> int | None:
@@ -245,3 +258,9 @@ async def messages_in(connection: Connection, stream: str) -> int:
     """How many messages a stream holds."""
     answer = await connection.api(f"STREAM.INFO.{stream}")
     return int(answer["state"]["messages"])
+
+
+async def last_in(connection: Connection, stream: str) -> int:
+    """The sequence of the last message of a stream, also if it is gone; 0: there never was one."""
+    answer = await connection.api(f"STREAM.INFO.{stream}")
+    return int(answer["state"]["last_seq"])

@@ -24,6 +24,10 @@ logger = logging.getLogger("esexec.nats")
 _H = ord("H")
 
 
+_DIGITS = 18
+"""Longer numbers are no places in a stream."""
+
+
 class Message(msgspec.Struct, gc=False):
     """A message as `listen` hands it over: what nats-py's `Msg` has, headers read only if somebody asks for them."""
 
@@ -45,6 +49,11 @@ class Message(msgspec.Struct, gc=False):
         if raw is None or at < 0:
             return None
         return raw[at + 3 + len(name) : raw.find(b"\r\n", at + 2)].strip().decode("utf-8", "replace")
+
+    def number(self, name: bytes) -> int:
+        """One header that is a number; 0 if it is none. Anybody may have written it."""
+        said = self.header(name) or ""
+        return int(said) if said.isascii() and said.isdecimal() and len(said) <= _DIGITS else 0
 
     async def respond(self, data: bytes) -> None:
         """Publish to `reply`. Nothing happens while the server is away."""
@@ -124,12 +133,14 @@ class LeanClient(PatientClient):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """A message that nobody listens for, or that came in parts."""
         listener = self._listeners.get(sid)
-        if listener is None:
-            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
-            return
-        self.count(1, len(data))
+        if listener is not None:
+            self.count(1, len(data))
         try:
-            await listener(Message(self, subject.decode(), reply.decode(), data, headers))
+            if listener is None:
+                subject, reply = as_text(subject).encode(), as_text(reply).encode()
+                await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            else:
+                await listener(Message(self, as_text(subject), as_text(reply), data, headers))
         except Exception as error:
             await self.went_wrong(error)
 
@@ -146,6 +157,11 @@ class LeanClient(PatientClient):
 def _resume(transport: asyncio.Transport) -> None:
     if not transport.is_closing():
         transport.resume_reading()
+
+
+def as_text(subject: bytes) -> str:
+    """A subject: bytes that are no text, which anybody can put there, are written out, and so are no token of ours."""
+    return subject.decode("utf-8", "backslashreplace")
 
 
 class LeanParser(Parser):
@@ -198,7 +214,10 @@ class LeanParser(Parser):
             messages += 1
             heard += size - headers_size
             try:
-                await listener(Message(client, fields[0].decode(), reply.decode(), data[start + headers_size : end], headers))
+                subject = fields[0].decode("utf-8", "backslashreplace")  # as `as_text`, without its call
+                await listener(
+                    Message(client, subject, reply.decode("utf-8", "replace"), data[start + headers_size : end], headers)
+                )
             except Exception as error:
                 await client.went_wrong(error)
         client.count(messages, heard)
@@ -213,8 +232,11 @@ def header_block(headers: Mapping[str, str]) -> bytes:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
+_OF_THE_FIRST_LINE = ("Status", "Description")
+
+
 def read_headers(raw: bytes) -> dict[str, str]:
-    """Headers from the wire, first line included."""
+    """Headers from the wire, first line included, of which alone a status is taken: the others may be anybody's."""
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     headers = {}
     status = first[8:].strip()
@@ -222,6 +244,6 @@ def read_headers(raw: bytes) -> dict[str, str]:
         headers["Status"], _, headers["Description"] = status.partition(" ")
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip()] = value.strip()
+        if colon and (name := name.strip()) not in _OF_THE_FIRST_LINE:
+            headers[name] = value.strip()
     return headers

@@ -102,9 +102,9 @@ class Publisher:
     def in_flight(self) -> int:
         return len(self._flights)
 
-    def room(self, headers: bytes | None = None) -> int:
-        """How many bytes the server takes beside these headers."""
-        return self._max_payload - (len(headers) if headers else 0)
+    def room(self) -> int:
+        """How many bytes the server takes, headers included."""
+        return self._max_payload
 
     async def send(self, subject: str, data: bytes, headers: bytes | None = None, done: Done | None = None) -> None:
         """Publish and return; `done` hears what became of it. `headers` as `lean.header_block` makes them.

@@ -43,6 +43,7 @@ _NANOSECONDS: Final = 1_000_000
 _STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
 _CONSUMER_NOT_FOUND: Final = 10014
+_MESSAGE_NOT_FOUND: Final = 10043
 _CONSUMER_DIFFERS: Final = 10148
 
 
@@ -309,6 +310,15 @@ async def namespaces(connection: Connection) -> list[str]:
     names = await _all_names(connection, "STREAM.NAMES", "streams")
     ours = (re.fullmatch(r"ESEXEC_(.+)_LOG", name) for name in names)
     return sorted(match[1] for match in ours if match is not None)
+
+
+async def delete_message(connection: Connection, stream: str, sequence: int) -> None:
+    """Deletes one message for good; that it is gone already is no error. For those who have the right to it."""
+    try:
+        await connection.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+    except ApiError as error:
+        if error.err_code != _MESSAGE_NOT_FOUND:
+            raise
 
 
 async def delete_streams(connection: Connection, subjects: Subjects) -> None:

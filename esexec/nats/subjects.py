@@ -287,9 +287,9 @@ class Subjects:
     def parse_lane(consumer: str) -> tuple[str, int] | None:
         """(queue, priority) of a lane's consumer; None for a consumer that is no lane."""
         queue, found, priority = consumer.rpartition("_p")
-        if not found or not is_token(queue) or not (priority.isascii() and priority.isdecimal()):
+        if not found or not is_token(queue) or priority not in _PRIORITIES:
             return None
-        return queue, int(priority)
+        return queue, _PRIORITIES[priority]
 
     # TIMERS ----------------------------------------------------------------------------------------------------------
 
@@ -345,7 +345,12 @@ class Subjects:
     @property
     def dead_all(self) -> str:
         """Everything that could not be decided."""
-        return f"{self._prefix}.dead.*.*"
+        return self.dead("*", "*")
+
+    def parse_dead(self, subject: str) -> tuple[str, str]:
+        """(execution, verb) of a message that could not be decided, from its subject in DEAD."""
+        execution, _, verb = subject[self._skip :].removeprefix("dead.").partition(".")
+        return execution, verb
 
     def archive(self, execution: str, chunk: int) -> str:
         """Where a part of a packed history is kept."""
@@ -418,6 +423,9 @@ class Subjects:
     def reply(self, execution: str, command_id: str) -> str:
         """Where a command is answered; not stored. `*` as command id to subscribe to all of an execution."""
         return f"{self._prefix}.reply.{execution}.{command_id}"
+
+
+_PRIORITIES: Final = {str(priority): priority for priority in range(limits.priority_max + 1)}
 
 
 def _run_and_attempt(token: str) -> tuple[int, int]:

@@ -296,6 +296,7 @@ _DEAD = {
     "Esexec-Message": "the error in words, ASCII, one line",
     "Esexec-Subject": "where it was published, and can be published again",
     "Esexec-Time": "since when it is there",
+    "Esexec-Cut": "how many bytes the body had, where that was more than fits beside the reason",
 }
 
 

@@ -24,7 +24,7 @@ from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
 from esexec.domain.namespace import SETTINGS_ENTITY, version_of
 from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
-from esexec.nats.dead import dead_headers
+from esexec.nats.dead import dead_letter
 from esexec.nats.direct import DirectReader
 from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
@@ -409,11 +409,8 @@ class Worker(Role):
     async def _meaningless(self, message: Msg, queue: Queue, error: ValidationError) -> None:
         """No attempt of ours: nobody waits for it, so it is kept among the dead."""
         logger.warning("buried a dispatch: %s", error.message)
-        dead, headers = (
-            self._subjects.dead("invalid", "dispatch"),
-            dead_headers(error.code, error.message, message.subject, now()),
-        )
-        await self._publisher.store(dead, message.data[: self._publisher.room(headers)], headers)
+        letter = dead_letter(error.code, error.message, message.subject, now(), message.data, self._publisher.room())
+        await self._publisher.store(self._subjects.dead("invalid", "dispatch"), letter.data, letter.headers)
         await message.respond(b"")
         await queue.freed()
 

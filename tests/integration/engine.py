@@ -77,6 +77,8 @@ class Engine:
         self.complaints = Complaints()
         self.errors_expected = False
         """Set by a test that provokes errors in the log."""
+        self.broken: set[str] = set()
+        """Executions whose history a test broke."""
         self.executors: list[Executor] = []
         self.client: Client
 
@@ -115,7 +117,7 @@ class Engine:
         """What holds after every test: each history is whole and lawful, and nobody complained unexpectedly."""
         for execution_id in await self.client.list_ids():
             verification = await self.client.verify(execution_id)
-            assert verification.ok, verification
+            assert verification.ok or execution_id in self.broken, verification
         if not self.errors_expected:
             assert self.complaints.of_level(logging.ERROR) == []
             assert self.complaints.tracebacks == []

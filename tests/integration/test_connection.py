@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from esexec.domain import limits
 from esexec.domain.errors import Unavailable, ValidationError
 from esexec.nats.connection import ApiError, Connection, State, connect
 from tests.server import NatsServer
@@ -343,3 +344,26 @@ asyncio.run(main())
     _, err = process.communicate(timeout=20)
     assert err == f"lost the NATS server at {own_server.url}; reconnecting\n"
     assert process.returncode == 0
+
+
+async def test_questions_beyond_their_places_wait_in_line(
+    nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are asked at once, so many are open, and the patience of the others begins when they have their place."""
+    monkeypatch.setattr(limits, "questions_at_once", 3)
+    async with await connect(nats_server.url, name="asks") as connection:
+        ask, at_once, most = connection._ask, 0, 0
+
+        async def slowly(subject: str, payload: bytes) -> Any:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            try:
+                await asyncio.sleep(0.1)
+                return await ask(subject, payload)
+            finally:
+                at_once -= 1
+
+        monkeypatch.setattr(connection, "_ask", slowly)
+        answers = await asyncio.gather(*(connection.api("STREAM.NAMES", timeout=0.4) for _ in range(21)))
+        assert (len(answers), most) == (21, 3)

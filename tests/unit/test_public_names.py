@@ -8,7 +8,8 @@ import esexec
 NAMES = """
 Alert AlertCondition AsyncClosure ChainError ChainResult Closure Continue Halt Link MapOptions Returns Starting SyncClient
 SyncHandle AttemptCancelled AwaitTimeout Bar Cache Checkpoint Classification Client CloudEvent Commit Conflict
-Context CorruptHistory EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError
+Context CorruptHistory DeadLetter Redriven
+EmbeddedServer Engine Err ErrorInfo EsexecError ExecutionCancelled ExecutionConfig ExecutionError
 ExecutionEventType ExecutionMetrics ExecutionResult ExecutionStatistics ExecutionStatus ExecutionTotals ExecutionUpdate
 Executor Gantt Handle HandledTask Handlers InternalError KeptPlan Key LogMessage Metric Monitoring NamespaceConfig
 NetworkTimeoutRecovery NotConfirmed NotFound Ok Overloaded Pending Plan PlanInvalid PlanWarning PoolUse ProcessCrashed

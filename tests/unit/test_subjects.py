@@ -94,3 +94,11 @@ def _code_of(parse: Callable[[str], object], subject: str) -> str | None:
     except ValidationError as error:
         return error.code
     return None
+
+
+@pytest.mark.parametrize(
+    "name", ["default", "default_p", "default_p11", "default_p05", "default_p-1", "default_p٣", "a.b_p5", "_p"]
+)
+def test_a_consumer_that_is_no_lane(name: str) -> None:
+    """Anybody may tell of consumers: only what could be a lane of ours is one."""
+    assert subjects.parse_lane(name) is None
