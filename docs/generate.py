@@ -18,7 +18,7 @@ import esexec  # noqa: E402  # this very clone, not what may be installed
 import projections  # noqa: E402
 from docs import lives, questions  # noqa: E402
 from docs.source import cell, definition, markdown, said, table, tag_of, tree_of  # noqa: E402
-from esexec import cloudevents, protocol  # noqa: E402
+from esexec import cloudevents, protocol, testing  # noqa: E402
 from esexec.client import alerts, checkpoints, dead_letters, executions, histories, monitor, plans, queries, resources, strategies  # noqa: E402
 from esexec.client import workers as workers_of_client  # noqa: E402
 from esexec.configuration import KEYS  # noqa: E402
@@ -198,6 +198,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 READ_MODELS = (
     "Projection", "RecordedEvent", "Table", "Where", "View", "Ask", "Listed", "AsOf", "as_of", "view_of", "Projector",
 )  # fmt: skip
+TESTING = ("VirtualEngine", "Then", "Stub")
 ELSEWHERE = {
     "Tracking": "of the library [eventsourcing](https://eventsourcing.readthedocs.io): the place of an event in the log",
     "events": "the module with the classes of all [events](events.md): `task_failed` is `events.TaskFailed`",
@@ -208,13 +209,14 @@ def python_page() -> str:
     """From the signatures and docstrings of `esexec.__all__`."""
     left = set(esexec.__all__) - {name for names in GROUPS.values() for name in names}
     left |= set(projections.__all__) - {*READ_MODELS, *ELSEWHERE}
+    left |= set(testing.__all__) - {*TESTING}
     assert not left, f"no group holds {sorted(left)}"
     lines = [
         _NOTE,
         "# Python",
         "",
-        "Everything public is a name of `esexec`, or, for [read models](#read-models), of `projections`; what is not on this",
-        "page is not public. All of it is typed (`py.typed`).",
+        "Everything public is a name of `esexec`, or, for [read models](#read-models), of `projections`, or, for",
+        "[tests](#testing), of `esexec.testing`; what is not on this page is not public. All of it is typed (`py.typed`).",
         "",
         'A *duration* is a text with its unit (`"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"2d"`), a `timedelta`,',
         "or a number of seconds.",
@@ -225,7 +227,16 @@ def python_page() -> str:
             lines += _name(name)
         if title == "The client":
             lines += _parts()
-    return "\n".join([*lines, *_read_models()]) + "\n"
+    return "\n".join([*lines, *_testing(), *_read_models()]) + "\n"
+
+
+def _testing() -> list[str]:
+    guide = "[testing your plans](../how-to/test-your-plans.md)"
+    lines = ["", "## Testing", "", f"Names of the package `esexec.testing`, for {guide}. The fixture of the pytest plugin,"]
+    lines.append("`esexec_engine`, is a `VirtualEngine`.")
+    for name in TESTING:
+        lines += _name(name, testing)
+    return lines
 
 
 def _read_models() -> list[str]:

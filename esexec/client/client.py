@@ -134,27 +134,31 @@ class Client:
             self._publisher = await Publisher(connection).start()
             self._reader = await DirectReader(connection).start()
             self._log = JetStreamLog(connection, self._subjects, self._publisher, self._reader)
-            self._live_of: LiveOf = partial(Live, connection, self._reader, self._subjects)
-            self._events = EventReader(connection, self._reader, self._subjects)
-            self._feed = Feed(connection, self._subjects, self._log)
+            self._stand_on(connection)
             await self._feed.start()
-            self._durations = PastDurations(connection, self._subjects)
-            self._subscriptions = Subscriptions(self.monitor._watch)
-            self._monitorings = Monitorings(connection, self._subjects, self._subscriptions)
-            self._sender = Sender(
-                connection,
-                self._subjects,
-                self._publisher,
-                self._feed,
-                confirm_s=self._confirm_s,
-                handle_of=partial(Handle, self),
-            )
         except BaseException:
             await connection.close()
             raise
-        self.queries = Queries(connection, self._subjects)
         self._connection = connection
         return self
+
+    def _stand_on(self, connection: Connection) -> None:
+        """Make all that works with this connection, and with the log, the reader and the publisher that are there."""
+        self._live_of: LiveOf = partial(Live, connection, self._reader, self._subjects)
+        self._events = EventReader(connection, self._reader, self._subjects)
+        self._feed = Feed(connection, self._subjects, self._log)
+        self._durations = PastDurations(connection, self._subjects)
+        self._subscriptions = Subscriptions(self.monitor._watch)
+        self._monitorings = Monitorings(connection, self._subjects, self._subscriptions)
+        self._sender = Sender(
+            connection,
+            self._subjects,
+            self._publisher,
+            self._feed,
+            confirm_s=self._confirm_s,
+            handle_of=partial(Handle, self),
+        )
+        self.queries = Queries(connection, self._subjects)
 
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:

@@ -12,7 +12,6 @@ import contextvars
 import logging
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -36,7 +35,7 @@ from esexec.worker.processes import HandlerProcess, Processes
 from esexec.worker.reporting import completed, failed
 from esexec.worker.results import CachedResults
 from esexec.worker.telling import Tale
-from esexec.world import now
+from esexec.world import monotonic, now
 
 logger = logging.getLogger("esexec.worker")
 
@@ -144,7 +143,7 @@ class Runner:
             await self._over(attempt, _encode(found))
         else:
             attempt.to_keep = found
-            await self._call(attempt, task, time.monotonic(), lent)
+            await self._call(attempt, task, monotonic(), lent)
 
     # In a process of its own -----------------------------------------------------------------------------------------------
 
@@ -158,7 +157,7 @@ class Runner:
             else:
                 await self._over(attempt, _encode(r.Failed(worker=self._worker, ended_at=now(), error=news.error)))
             return
-        attempt.started_at, attempt.started_mono, attempt.process = news.started_at, time.monotonic(), process
+        attempt.started_at, attempt.started_mono, attempt.process = news.started_at, monotonic(), process
         attempt.images, attempt.end = self._images, partial(_end_process, attempt, process)
         if attempt.why is not None:  # told to stop in this very moment
             attempt.end()
@@ -354,7 +353,7 @@ class Runner:
             attempt.process.kill()
         tale, attempt.tale = attempt.tale, None
         if tale is not None:
-            tale.end(time.monotonic(), why=why)
+            tale.end(monotonic(), why=why)
 
     async def _over(self, attempt: Attempt, data: bytes, *, error: ErrorInfo | None = None, why: Why | None = None) -> None:
         attempt.over = True
@@ -365,7 +364,7 @@ class Runner:
         if tale is None:
             await self._report(attempt, data)
             return
-        ended_mono = time.monotonic()
+        ended_mono = monotonic()
         try:
             await self._report(attempt, data)  # first: nothing waits for hooks
         finally:
@@ -398,7 +397,7 @@ def _log(level: int, attempt: Attempt, what: str, error: ErrorInfo | None = None
     if not logger.isEnabledFor(level):
         return
     dispatch = attempt.dispatch
-    duration_ms = round((time.monotonic() - attempt.started_mono) * 1000) if attempt.started_mono else 0
+    duration_ms = round((monotonic() - attempt.started_mono) * 1000) if attempt.started_mono else 0
     fields = {
         "execution_id": dispatch.execution_id,
         "step": dispatch.step,

@@ -37,7 +37,7 @@ _VARIES = [
     (re.compile(r"\b[wx][0-9a-f]{8}\b"), "NAME"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?( UTC|Z)?"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
-    (re.compile(r"\b\d+ ms|\b\d+\.\d+ s\b"), "DURATION"),
+    (re.compile(r"\b\d+ ms|\b\d+\.\d+ ?s\b"), "DURATION"),
     (re.compile(r"\b\d+ commits, \d+ events"), "COUNTS"),
     (re.compile(r"\b(\d+ of )?\d+ commits\b"), "COMMITS"),
     (re.compile(r"\d+ events up to position \d+"), "COUNTS"),
