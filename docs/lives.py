@@ -6,7 +6,6 @@ What leaves a status as it is stands below its drawing, so that the drawing can 
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs.source import tag_of
 from esexec.domain import events
 from esexec.domain.life import EXECUTION, STEP
 from esexec.domain.state import SETTLED, TERMINAL
@@ -37,7 +36,7 @@ def drawing(life: Life, first: str, ends: frozenset[str]) -> list[str]:
     arrows: dict[tuple[str, str], list[str]] = {}
     stays: dict[str, list[str]] = {}
     for kind, row in life.items():
-        name = tag_of(kind)
+        name = str(kind.__struct_config__.tag)
         for before, outcomes in row.items():
             for after in outcomes:
                 if before == after:

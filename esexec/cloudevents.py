@@ -193,6 +193,8 @@ def encode(source: str, entity: str, position: int, commit: Commit, index: int, 
 
 def _fields(event: e.Event, event_type: str) -> msgspec.Raw:
     """As it is stored, without its type."""
+    if isinstance(event, e.ExecutionCreated) and event.plan_object is not None:
+        event = msgspec.structs.replace(event, plan=msgspec.UNSET)
     rest = _encode(event)[len(event_type) + len('{"type":""') :]
     return msgspec.Raw(b"{" + rest.removeprefix(b","))
 

@@ -22,8 +22,8 @@ def load(path: str | PathLike[str]) -> tuple[str, Any]:
         data = file.read_bytes()
     except OSError as error:
         raise _wrong(path, error.strerror or str(error), "file_unreadable") from None
-    if len(data) > limits.message_bytes:
-        raise _wrong(path, f"at most {limits.message_bytes} bytes (limits.message_bytes)", "too_large")
+    if len(data) > limits.large_plan_bytes:
+        raise _wrong(path, f"at most {limits.large_plan_bytes} bytes (limits.large_plan_bytes)", "too_large")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

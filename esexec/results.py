@@ -345,7 +345,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         status=status,
         current_phase=phase_of(state),
         run=state.run,
-        input=created.input,
+        input=created.given,
         result=_final(state) if state.status == "completed" else None,
         error=_error_of(state),
         results=tasks,

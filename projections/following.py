@@ -67,7 +67,7 @@ class Followed:
     async def _read(self, entity: str, n: int, log: Log) -> None:
         try:
             stored = (await log.load(entity))[:n]
-            commits = [codec.decode(one.data) for one in stored]
+            commits = [codec.commit_of(one) for one in stored]
             state = fold(entity, commits)
             if state.n != n:
                 raise CorruptHistory(f"{entity}: commit {state.n + 1} is missing")

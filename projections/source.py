@@ -10,6 +10,7 @@ Waking up for every commit would cost more than most of what is done with it.
 import asyncio
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from esexec.domain.commit import Commit, hash_of
@@ -18,6 +19,7 @@ from esexec.log import codec
 from esexec.nats.connection import Connection
 from esexec.nats.direct import DirectReader, Message, read_leader
 from esexec.nats.lean import Message as Heard
+from esexec.nats.objects import Objects
 from esexec.nats.subjects import Subjects
 from projections.view import Witness
 
@@ -110,6 +112,7 @@ class JetStreamSource:
         """What was heard since it was told that there is something."""
         self._rests_until = 0.0
         self._losses = 0
+        self._objects = Objects(connection, subjects, reader)
 
     async def start(self) -> "JetStreamSource":
         await self._hearing.listen(self._subjects.commits_all, self._hear)
@@ -168,9 +171,9 @@ class JetStreamSource:
             if losses != self._losses:
                 return Page([], after)  # who reads has to look whether this is still the log
             if after + 1 in self._kept:
-                return self._of_kept(after, most)
+                return await self._with_plans(self._of_kept(after, most))
             if after < self.heard and (page := await self._read(after, most)) is not None:
-                return page
+                return await self._with_plans(page)
             try:
                 await asyncio.wait_for(news.wait(), look_at - _now())
             except TimeoutError:
@@ -209,6 +212,14 @@ class JetStreamSource:
         if head < after:
             raise Rewound(f"the log ends at {head}, and {after} was read")
         return head
+
+    async def _with_plans(self, page: Page) -> Page:
+        """With the plans that are kept as objects. Where one cannot be had, whoever folds its execution says so."""
+        for index, one in enumerate(page.commits):
+            if one.n == 1 and (ref := codec.lacking(one.commit)) is not None:
+                with suppress(CorruptHistory):
+                    page.commits[index] = one._replace(commit=codec.with_plan(one.commit, await self._objects.get(ref)))
+        return page
 
     def _decoded(self, message: Message) -> Recorded | None:
         try:

@@ -163,9 +163,10 @@ def read_input(text: str | None) -> Any:
 
 def _text_of(name: str) -> tuple[str, str]:
     try:
-        data = sys.stdin.buffer.read(limits.message_bytes + 1) if name == "-" else Path(name).read_bytes()
-        if len(data) > limits.message_bytes:
-            raise ValidationError(f"{name}: larger than {limits.message_bytes} bytes", code="too_large")
+        data = sys.stdin.buffer.read(limits.object_bytes + 1) if name == "-" else Path(name).read_bytes()
+        if len(data) > limits.object_bytes:
+            hint = f"at most {limits.object_bytes} bytes (limits.object_bytes)"
+            raise ValidationError(f"{name}: larger than that", code="too_large", hint=hint)
         return "stdin" if name == "-" else name, data.decode("utf-8-sig")
     except OSError as error:
         raise ValidationError(f"{name}: {error.strerror or error}", code="bad_input", hint="--input @FILE") from None

@@ -14,6 +14,7 @@ from esexec.cli.group import WithDefault
 from esexec.cli.verb import verb
 from esexec.client import Client
 from esexec.domain.errors import ValidationError
+from esexec.log.lines import is_object
 from esexec.log.verify import Verification
 
 
@@ -78,9 +79,12 @@ def _write(call: Call, file: Path, execution_id: str, lines: list[bytes]) -> Non
         file.write_bytes(content)
     except OSError as error:
         raise ValidationError(f"{file}: {error.strerror or error}", code="bad_file", hint="--export FILE") from None
+    objects = sum(map(is_object, lines))
+    commits, with_objects = len(lines) - objects, f", and {objects} objects," if objects else ""
     if call.json:
-        call.document({"execution_id": execution_id, "file": str(file), "commits": len(lines)})
-    call.say(f"{len(lines)} commits of {execution_id} written to {file}")
+        told = {"execution_id": execution_id, "file": str(file), "commits": commits}
+        call.document(told | ({"objects": objects} if objects else {}))
+    call.say(f"{commits} commits of {execution_id}{with_objects} written to {file}")
 
 
 async def import_(

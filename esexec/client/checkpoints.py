@@ -108,12 +108,12 @@ def parts_of(checkpoint_id: str) -> tuple[str, int]:
 
 
 def _commits(history: list[Stored]) -> Iterator[Commit]:
-    return (codec.decode(stored.data) for stored in reversed(history))
+    return (codec.commit_of(stored) for stored in reversed(history))
 
 
 def _checkpoints(history: list[Stored]) -> Iterator[tuple[Checkpoint, Commit]]:
     for stored in history:
-        commit = codec.decode(stored.data)
+        commit = codec.commit_of(stored)
         for version, event in enumerate(commit.events, commit.version):
             if isinstance(event, CheckpointCreated):
                 checkpoint = Checkpoint(
@@ -134,7 +134,7 @@ def _checkpoint(history: list[Stored], checkpoint_id: str) -> Checkpoint:
     """The checkpoint with its state: the fold of all that was before it."""
     for checkpoint, commit in _checkpoints(history):
         if checkpoint.id == checkpoint_id:
-            before = (codec.decode(stored.data) for stored in history[: commit.n - 1])
+            before = (codec.commit_of(stored) for stored in history[: commit.n - 1])
             state = fold(commit.execution_id, before, ExecutionState(commit.execution_id))
             begin(state, commit.n, commit.time)
             for event in commit.events[: checkpoint.version - commit.version]:

@@ -28,6 +28,7 @@ from esexec.client.feed import Feed, Watch
 from esexec.client.handle import Handle, Starting
 from esexec.client.histories import Histories, not_yet
 from esexec.client.instances import Instances
+from esexec.client.large import fill, filled, verified
 from esexec.client.live import Live, LiveOf
 from esexec.client.many import checked_rows, gathered, outcomes_gathered, outcomes_of, outputs_of, plan_of_map
 from esexec.client.monitor import Monitor
@@ -54,6 +55,7 @@ from esexec.domain.errors import AwaitTimeout, Conflict, EsexecError, NotConfirm
 from esexec.domain.ids import namespace_named
 from esexec.domain.messages import Answer
 from esexec.domain.namespace import SETTINGS_ENTITY
+from esexec.domain.objects import ObjectRef
 from esexec.domain.past import as_of
 from esexec.domain.reading import read_change
 from esexec.domain.rollback import Undo, rollback_plan
@@ -61,7 +63,7 @@ from esexec.domain.settings import NamespaceConfig
 from esexec.domain.state import ExecutionState
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
-from esexec.log.verify import Verification, verify
+from esexec.log.verify import Verification
 from esexec.nats.connection import Auth, Connection, Msg, connect
 from esexec.nats.direct import DirectReader
 from esexec.nats.publisher import Publisher
@@ -155,6 +157,7 @@ class Client:
             self._subjects,
             self._publisher,
             self._feed,
+            self._log.objects,
             confirm_s=self._confirm_s,
             handle_of=partial(Handle, self),
         )
@@ -270,9 +273,14 @@ class Client:
             answer = await self._sender.send(watch, "start", command, until_end=patient)
             if answer is not None and answer.status == "duplicate":
                 return await self.wait(answer.original_id or execution_id, wait_timeout=wait_s)
-            return result_of(await self._ended(watch, wait_s))
+            return await self._result(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
+
+    async def _result(self, state: ExecutionState) -> ExecutionResult:
+        """What came of it, with the values of its objects."""
+        result = result_of(state)
+        return await fill(self._log.objects, result) if state.has_objects else result
 
     async def run(
         self,
@@ -442,7 +450,7 @@ class Client:
         wait_s = patience(wait_timeout)
         watch = await self._feed.open(checked_id(execution_id))
         try:
-            return result_of(await self._ended(watch, wait_s))
+            return await self._result(await self._ended(watch, wait_s))
         finally:
             await self._feed.release(watch)
 
@@ -502,7 +510,7 @@ class Client:
         state = await (self.histories.state(execution_id, version=version, at=at) if past else self._state(execution_id))
         if not state.exists:
             return None
-        result = result_of(state)
+        result = await self._result(state)
         if full:
             await self.monitor._fill(result, version=version, at=at)
         return result
@@ -523,7 +531,10 @@ class Client:
     async def poll(self, execution_id: str) -> Pending | Ok | Err:
         """`Pending`, `Ok(value)` or `Err(error)`, without waiting. What nobody committed yet is pending."""
         state = await self._state(execution_id)
-        return outcome_of(state) if state.exists else Pending(ExecutionStatus.PENDING)
+        if not state.exists:
+            return Pending(ExecutionStatus.PENDING)
+        outcome = outcome_of(state)
+        return await filled(self._log.objects, outcome) if state.has_objects else outcome
 
     async def history(self, execution_id: str, *, version: int | None = None, at: datetime | None = None) -> list[Commit]:
         """Its commits from the first to the last; also of what executions share (`list_ids(shared=True)`).
@@ -536,12 +547,19 @@ class Client:
             raise not_found(execution_id)
         return list(as_of(commits, version=version, at=at))
 
+    async def open_object(self, ref: ObjectRef) -> Any:
+        """The value that is kept as an object, where an event or a result says only which (docs/how-to/large-data.md).
+
+        Raises `CorruptHistory` (`object_missing`, `object_altered`), `Unavailable`.
+        """
+        return await self._log.objects.value(ref)
+
     async def verify(self, execution_id: str) -> Verification:
         """Whether its history is whole and lawful, and where it breaks if not; as `history`. Raises `NotFound`."""
         history = await self._log.load_raw(checked_id(execution_id, ours=True))
         if not history:
             raise not_found(execution_id)
-        return verify(execution_id, history)
+        return await verified(self._log.objects, execution_id, history)
 
     async def list_ids(self, *, shared: bool = False) -> list[str]:
         """The ids of all executions, oldest id first; with `shared` those of what executions share as well."""
@@ -566,7 +584,7 @@ class Client:
         return await self._feed.catch_up(watch)
 
     async def _read_commits(self, execution_id: str) -> list[Commit]:
-        return [codec.decode(stored.data) for stored in await self._log.load(execution_id)]
+        return [codec.commit_of(stored) for stored in await self._log.load(execution_id)]
 
     # Other commands ----------------------------------------------------------------------------------------------------------
 

@@ -167,21 +167,37 @@ def _config(options: StartOptions) -> ExecutionConfig:
     return msgspec.structs.replace(base, **{field: value for field, value in over.items() if value is not None})
 
 
+def encode_value(value: Any) -> bytes:
+    """The JSON of an input, which was checked as part of its command. Raises `ValidationError` (`not_serializable`)."""
+    try:
+        data = _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise ValidationError(f"the input cannot be sent as JSON: {error}", code="not_serializable") from error
+    return data
+
+
 def encode_command(command: c.Command) -> bytes:
-    """The command's bytes. Raises `ValidationError` for values that JSON cannot hold, or that are too large."""
+    """The command's bytes. Raises `ValidationError` for values that JSON cannot hold, or that are too large.
+
+    A start may be larger than a message: see `has_large_parts`.
+    """
     try:
         data = _encoder.encode(command)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         what = "input" if isinstance(command, c.StartExecution) else "command"
         raise ValidationError(f"the {what} cannot be sent as JSON: {error}", code="not_serializable") from error
-    largest = limits.plan_bytes + limits.input_bytes
-    if len(data) > largest:
-        raise ValidationError(
-            f"the command is {len(data)} bytes", code="too_large", hint=f"at most {largest} bytes; pass large inputs by reference"
-        )
     if len(data) > 2 * limits.nesting_depth:  # what is shorter is neither too large nor too deep
         _check_parts(data, command)
+    if len(data) > limits.input_bytes and not has_large_parts(data, command):
+        _check_size("the command", len(data), limits.plan_bytes + limits.input_bytes)
     return data
+
+
+def has_large_parts(data: bytes, command: c.Command) -> bool:
+    """Whether the plan or the input of a start is too large for its message (`data`), and must travel as an object."""
+    if len(data) <= limits.input_bytes or not isinstance(command, c.StartExecution):
+        return False
+    return len(bytes(command.plan)) > limits.plan_bytes or len(_encoder.encode(command.input)) > limits.input_bytes
 
 
 def _check_parts(data: bytes, command: c.Command) -> None:
@@ -192,9 +208,17 @@ def _check_parts(data: bytes, command: c.Command) -> None:
         given = {"metadata": command.metadata} if isinstance(command, c.CreateCheckpoint) else {}
     if len(data) > limits.input_bytes:
         for field, value in given.items():
-            if (size := len(_encoder.encode(value))) > limits.input_bytes:
-                hint = f"at most {limits.input_bytes} bytes (limits.input_bytes); pass large values by reference"
-                raise ValidationError(f"{field} of {size} bytes is too large", code="too_large", hint=hint)
+            size = len(_encoder.encode(value))
+            if field == "input":
+                _check_size(field, size, limits.object_bytes, "object_bytes")
+            else:
+                _check_size(field, size, limits.input_bytes, "input_bytes")
     if data.count(b"{") + data.count(b"[") > limits.nesting_depth:
         for field, value in given.items():
-            check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field)
+            check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field, size_max=limits.object_bytes)
+
+
+def _check_size(what: str, size: int, size_max: int, limit: str = "") -> None:
+    if size > size_max:
+        hint = f"at most {size_max} bytes" + (f" (limits.{limit})" if limit else "") + "; keep large values elsewhere"
+        raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=hint)

@@ -243,7 +243,7 @@ class Feed:
             news = await self._log.load(entity)
         for stored in news:
             if stored.n == watch.state.n + 1:
-                watch.take(codec.decode(stored.data), stored.data)
+                watch.take(codec.commit_of(stored), stored.data)
                 watch.state.position = stored.position
         watch.heard_mono = time.monotonic()
         return watch.state
@@ -300,7 +300,11 @@ class Feed:
             return
         self._ours += 1
         try:
-            watch.hear(codec.decode(message.data), message.data)
+            commit = codec.decode(message.data)
+            if commit.n == 1 and codec.lacking(commit) is not None:
+                self.fill(watch)  # with its plan
+                return
+            watch.hear(commit, message.data)
         except EsexecError as error:
             logger.error("%s", error)
         if watch.state.ended:

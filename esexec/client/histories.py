@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,14 @@ import msgspec
 
 from esexec.client.commands import checked_id
 from esexec.client.errors import not_found
+from esexec.client.large import refs_in, verified
 from esexec.client.times import checked_time
 from esexec.domain.errors import Conflict, CorruptHistory, NotFound, Unavailable, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.past import as_of
 from esexec.domain.state import ExecutionState
 from esexec.log import codec
-from esexec.log.lines import histories_in, line_of
+from esexec.log.lines import histories_in, line_of, line_of_object
 from esexec.log.port import Stored, append_and_wait, load_certain
 from esexec.log.verify import Verification, verify
 from esexec.results import result_of
@@ -59,7 +61,7 @@ class Histories:
         history = await self._client._log.load(checked_id(execution_id))
         if not history:
             raise not_found(execution_id)
-        state = fold(execution_id, as_of((codec.decode(one.data) for one in history), version=version, at=at))
+        state = fold(execution_id, as_of((codec.commit_of(one) for one in history), version=version, at=at))
         if version is not None and at is None and state.version < version:
             hint = f"esexec history {execution_id} lists them"
             message = f"{execution_id} has come to version {state.version}, not yet to {version}"
@@ -75,14 +77,19 @@ class Histories:
     # As a file -------------------------------------------------------------------------------------------------------------
 
     async def export(self, execution_id: str) -> list[bytes]:
-        """The history as lines of JSON, byte for byte as it is stored, whole or not; also of what executions share.
+        """The history as lines of JSON, byte for byte as it is stored, whole or not, and behind it the objects that it refers to;
+        also of what executions share.
 
         Raises `NotFound`.
         """
         history = await self._client._log.load_raw(checked_id(execution_id, ours=True))
         if not history:
             raise not_found(execution_id)
-        return [line_of(execution_id, one) for one in history]
+        lines = [line_of(execution_id, one) for one in history]
+        for ref in refs_in(history):  # what was altered or is missing is not in the file, as `verify` says of either
+            with suppress(CorruptHistory):
+                lines.append(line_of_object(await self._client._log.objects.read(ref)))
+        return lines
 
     async def import_(self, lines: Iterable[bytes]) -> list[Imported]:
         """Store the histories that these lines hold in this namespace. Nothing is written unless all of them are whole and
@@ -92,12 +99,20 @@ class Histories:
         `ValidationError` (`bad_history_file`, `shared_history`), `CorruptHistory`, `Conflict` if an execution has another history
         here, `Unavailable` if this client may not write to the log.
         """
-        found = histories_in(lines)
+        found, objects = histories_in(lines)
         if not found:
             raise ValidationError("there is no history in it", code="bad_history_file", hint="was the file written to its end?")
         for execution_id, history in found.items():
             _check(execution_id, history)
+            missing = next((ref for ref in refs_in(history) if ref.sha256 not in objects), None)
+            if missing is not None:
+                message = f"{execution_id}: the object {missing.sha256} is not in the file"
+                raise CorruptHistory(
+                    message, code="object_missing", hint="nothing was imported; was the file written to its end?"
+                )
         there = {execution_id: await self._there(execution_id, history) for execution_id, history in found.items()}
+        for data in objects.values():
+            await self._client._log.objects.put(data)
         return [await self._store(execution_id, history, there[execution_id]) for execution_id, history in found.items()]
 
     async def _there(self, execution_id: str, history: list[Stored]) -> list[Stored]:
@@ -155,7 +170,7 @@ class Histories:
         found = None
         for _ in range(_LOOKS):
             history = await self._client._log.load_raw(entity)
-            found = verify(entity, history) if history else None
+            found = await verified(self._client._log.objects, entity, history) if history else None
             if found is not None and (found.ok or not entity.startswith("_")):
                 return found
         return found

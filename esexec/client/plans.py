@@ -101,7 +101,9 @@ class Plans:
         for commit in await news_of(self._client._log, plan_entity(plan_id)):
             event = commit.events[0]
             if isinstance(event, PlanStored) and event.plan_id == plan_id:
-                return KeptPlan(**msgspec.structs.asdict(listed), document=msgspec.json.decode(bytes(event.plan)))
+                objects, ref = self._client._log.objects, event.plan_object
+                document = msgspec.json.decode(event.document) if ref is None else await objects.value(ref)
+                return KeptPlan(**msgspec.structs.asdict(listed), document=document)
         raise CorruptHistory(f"{plan_entity(plan_id)} does not hold the plan {plan_id}")
 
     async def list(self, status: PlanStatus | None = None) -> builtins.list[ListedPlan]:
@@ -132,7 +134,12 @@ class Plans:
     async def _put(self, plan: Planned, status: Wanted, query: str) -> KeptPlan:
         raw = _raw(plan)
         plan_id = document_of(raw).plan_id
-        command = c.PutPlan(id=new_id(), plan=msgspec.Raw(raw), status=status, query=query, actor=self._client.owner)
+        command = c.PutPlan(id=new_id(), status=status, query=query, actor=self._client.owner)
+        if len(raw) > limits.plan_bytes:
+            ref = await self._client._log.objects.put(raw)
+            command = msgspec.structs.replace(command, plan_object=ref)
+        else:
+            command = msgspec.structs.replace(command, plan=msgspec.Raw(raw))
         await self._client._tell_shared(PLANS_ENTITY, "put_plan", command)
         return await self.get(plan_id)
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-from esexec.client.commands import encode_command
+from esexec.client.commands import encode_command, has_large_parts
 from esexec.client.feed import SILENCE, Asked, Feed, Watch
 from esexec.client.handle import Handle
+from esexec.client.large import with_objects
 from esexec.domain import commands as c
+from esexec.domain import limits
 from esexec.domain.errors import (
     EsexecError,
     NotConfirmed,
@@ -17,6 +19,7 @@ from esexec.domain.errors import (
 )
 from esexec.domain.messages import Answer
 from esexec.nats.connection import Connection
+from esexec.nats.objects import Objects
 from esexec.nats.publisher import STREAM_FULL, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
@@ -31,12 +34,13 @@ class Sender:
         subjects: Subjects,
         publisher: Publisher,
         feed: Feed,
+        objects: Objects,
         *,
         confirm_s: float,
         handle_of: Callable[[str], Handle],
     ) -> None:
         self._connection, self._subjects, self._publisher, self._feed = connection, subjects, publisher, feed
-        self._confirm_s, self._handle_of = confirm_s, handle_of
+        self._confirm_s, self._handle_of, self._objects = confirm_s, handle_of, objects
 
     async def send(self, watch: Watch, verb: str, command: c.Command, *, until_end: bool = False) -> Answer | None:
         """Publish a command and wait for its answer; None: a commit carried it out (`until_end`: and it has ended).
@@ -44,6 +48,8 @@ class Sender:
         Raises what it was refused with, or `NotConfirmed`.
         """
         data = encode_command(command)
+        if len(data) > limits.input_bytes and isinstance(command, c.StartExecution) and has_large_parts(data, command):
+            data = encode_command(await with_objects(self._objects, command))
         until_done = isinstance(command, c.PauseExecution)  # nothing is to begin once it has returned
         asked = watch.ask(command.id, self._confirm_s, until_end=until_end, until_done=until_done)
         try:

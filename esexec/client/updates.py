@@ -37,7 +37,7 @@ async def updates_of(
     watch.heard.append(news.put_nowait)
     try:
         await live.listen()
-        past = [codec.decode(stored.data) for stored in await log.load(execution_id)]
+        past = [codec.commit_of(stored) for stored in await log.load(execution_id)]
         if not past:
             raise not_found(execution_id)
         await live.read_past()
@@ -96,4 +96,4 @@ async def _following(log: Log, state: ExecutionState, commit: Commit | None) -> 
         return []
     if commit.n == state.n + 1:
         return [commit]
-    return [codec.decode(stored.data) for stored in await log.load(state.execution_id, after=state.n)]
+    return [codec.commit_of(stored) for stored in await log.load(state.execution_id, after=state.n)]

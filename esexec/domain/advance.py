@@ -42,7 +42,10 @@ def advance(decision: Decision) -> None:
         begin_run(decision)
         _schedule(decision)
     if not state.unsettled and not state.in_flight:
-        _end(decision)
+        if len(decision.events) >= limits.events_per_commit:
+            decision.unfinished = True
+        else:
+            _end(decision)
 
 
 def begin_run(decision: Decision) -> None:
@@ -162,7 +165,7 @@ def _schedule(decision: Decision) -> None:
 def _is_wanted(state: ExecutionState, index: int) -> bool:
     """What a step's `when` says."""
     created = state.created
-    return state.graph.conditions[index].holds(input=created.input, context=created.context, output_of=state.output_of)
+    return state.graph.conditions[index].holds(input=created.given, context=created.context, output_of=state.output_of)
 
 
 def _skip_unwanted(decision: Decision, index: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from esexec.domain import references
 from esexec.domain.flow import Key
 from esexec.domain.flow_keys import render_key
+from esexec.domain.objects import UNOPENED, Opened
 from esexec.domain.rollback import undo_params
 from esexec.domain.settings import Policy, TaskInfo, merge_in
 from esexec.domain.sharing import requests as s
@@ -79,7 +80,7 @@ def _priority_of_execution(state: ExecutionState) -> int:
 
 def _slot(state: ExecutionState, key: Key, scope: str, params: Callable[[], Any]) -> s.AskForSlot:
     created = state.created
-    value = render_key(key.key, input=created.input, context=created.context, params=params, bare=True)
+    value = render_key(key.key, input=created.given, context=created.context, params=params, bare=True)
     scope = f"scope:{key.scope}" if key.scope is not None else scope
     return s.AskForSlot(scope=scope, key=value, limit=key.limit, total=key.total, policy=key.policy)
 
@@ -90,7 +91,7 @@ def _beginning(state: ExecutionState, policy: Policy, task: str, params: Callabl
     if rule.key is None:
         key = f"task:{task}"
     else:
-        key = f"key:{render_key(rule.key, input=created.input, context=created.context, params=params, bare=False)}"
+        key = f"key:{render_key(rule.key, input=created.given, context=created.context, params=params, bare=False)}"
     return s.AskToBegin(key=key, max_executions=rule.max_executions, window_ms=rule.window_ms, on_limit=rule.on_limit)
 
 
@@ -115,12 +116,27 @@ def _params(state: ExecutionState, index: int) -> Callable[[], Any]:
     return params
 
 
-def params_of(state: ExecutionState, index: int) -> Any:
-    """The params of a step's own work, their references resolved.
+def params_of(state: ExecutionState, index: int, objects: Opened = UNOPENED) -> Any:
+    """The params of a step's own work, their references resolved; a `Pointer` stands for what is in an object.
 
-    Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
+    Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there, `ObjectNeeded` for an
+    object that is not among those that are given.
     """
     template, created = state.graph.templates[index], state.created
     if template is None:
         return state.graph.steps[index].params
-    return references.resolve(template, input=created.input, context=created.context, output_of=state.output_of)
+    return references.resolve(template, input=created.given, context=created.context, output_of=state.output_of, objects=objects)
+
+
+def params_later(state: ExecutionState, index: int) -> Callable[[Opened], Any]:
+    """`params_of` for when the objects that are needed are there, whatever has become of the state by then."""
+    template, created, steps = state.graph.templates[index], state.created, state.graph.steps
+    outputs = {steps[other].id: state.steps[other].output for other in state.graph.uses[index]}
+
+    def params(objects: Opened) -> Any:
+        assert template is not None
+        return references.resolve(
+            template, input=created.given, context=created.context, output_of=outputs.__getitem__, objects=objects
+        )
+
+    return params

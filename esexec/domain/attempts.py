@@ -196,6 +196,7 @@ class _Attempt:
                         run=self.run,
                         ended_at=report.ended_at,
                         output=report.output,
+                        output_object=report.output_object,
                         vars=report.vars,
                         measured=report.measured,
                         directive=report.directive,

@@ -9,6 +9,7 @@ from esexec.domain import limits
 from esexec.domain.advance import has_slot, set_deadline
 from esexec.domain.decision import Decision
 from esexec.domain.errors import ErrorInfo
+from esexec.domain.objects import ObjectRef
 from esexec.domain.state import Checkpoint, ExecutionState
 
 _BRIEF_CHARS = 300
@@ -16,7 +17,7 @@ _BRIEF_CHARS = 300
 
 
 class TaskView(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A step within a `StateView`. `output` only where it completed."""
+    """A step within a `StateView`. `output` only where it completed, and is not kept as an object."""
 
     status: str
     attempt: int = 0
@@ -55,7 +56,7 @@ def view_of(state: ExecutionState, *, outputs: bool = True) -> StateView:
                 status=step.status,
                 attempt=step.attempt,
                 retries=step.retries,
-                output=step.output if outputs else None,
+                output=step.output if outputs and not isinstance(step.output, ObjectRef) else None,
                 error=_in_brief(step.error),
             )
             for step_id, step in steps

@@ -15,6 +15,7 @@ from msgspec import Meta
 from esexec.domain import limits
 from esexec.domain.alerts import AlertCondition
 from esexec.domain.flow import ResourcePool, ResourceRequirement
+from esexec.domain.objects import ObjectRef
 from esexec.domain.settings import EMPTY_CONFIG, DurationMs, ExecutionConfig, TaskInfo
 from esexec.domain.strategies import Strategy
 
@@ -40,7 +41,8 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
     `plan_id`: of a plan that the namespace keeps. `start_at`, or `delay_ms` from when the command was stored: not before then.
     `deadline`: no run may go on past it (what a handler starts inherits its parent's). `parent`: the execution and step whose
     handler started this one. `forked_from`, `kept`: the execution that this one carries on from, and the outputs of the steps
-    that are taken as completed. `record`: the answer is to carry the record of the task.
+    that are taken as completed. `plan_object`, `input_object`: in the place of a plan, or an input, that is kept as an object;
+    `kept_objects`: likewise, by step. `record`: the answer is to carry the record of the task.
     """
 
     plan: msgspec.Raw = NO_PLAN
@@ -58,6 +60,14 @@ class StartExecution(AnyCommand, frozen=True, kw_only=True):
     forked_from: Annotated[str, Meta(max_length=limits.id_chars)] | None = None
     kept: dict[str, Any] = {}
     record: bool = False
+    plan_object: ObjectRef | None = None
+    input_object: ObjectRef | None = None
+    kept_objects: dict[str, ObjectRef] = {}
+
+    @property
+    def given(self) -> Any:
+        """The input, or what stands for it."""
+        return self.input if self.input_object is None else self.input_object
 
 
 class CancelExecution(AnyCommand, frozen=True, kw_only=True):
@@ -153,10 +163,11 @@ class PutPlan(AnyCommand, frozen=True, kw_only=True):
     """Keep a plan under its id, so that executions can be started by that id; or change the status of one that is kept.
 
     A `plan` that cannot be carried out is kept as `invalid`, with the reason. Without `plan` the one of `plan_id` gets `status`
-    (entity `_plans`).
+    (entity `_plans`). `plan_object`: in the place of a plan that is kept as an object.
     """
 
     plan: msgspec.Raw = NO_PLAN
+    plan_object: ObjectRef | None = None
     plan_id: str | None = None
     status: Literal["draft", "ready", "archived"] = "ready"
     query: Text = ""

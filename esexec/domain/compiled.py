@@ -18,17 +18,21 @@ SMALL_BYTES = 4 * 1024
 
 _graph_of_small = lru_cache(maxsize=limits.cached_plans)(decode_plan)
 _graph_of_large = lru_cache(maxsize=limits.cached_large_plans)(decode_plan)
+_graph_of_huge = lru_cache(maxsize=limits.cached_huge_plans)(decode_plan)
 
 
 def graph_of(raw: bytes) -> Graph:
     """The checked graph of a plan's JSON. Raises `PlanInvalid`, which is not remembered."""
-    return _graph_of_small(raw) if len(raw) <= SMALL_BYTES else _graph_of_large(raw)
+    if len(raw) <= SMALL_BYTES:
+        return _graph_of_small(raw)
+    return _graph_of_large(raw) if len(raw) <= limits.plan_bytes else _graph_of_huge(raw)
 
 
 def forget_graphs() -> None:
     """Begin with nothing remembered."""
     _graph_of_small.cache_clear()
     _graph_of_large.cache_clear()
+    _graph_of_huge.cache_clear()
 
 
 @lru_cache(maxsize=limits.cached_plans)

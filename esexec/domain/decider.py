@@ -28,6 +28,7 @@ from esexec.domain.errors import ErrorInfo, PlanInvalid, ValidationError
 from esexec.domain.flow_keys import render_key
 from esexec.domain.flow_rules import settings_problem
 from esexec.domain.graph import Graph
+from esexec.domain.kept_plans import plan_too_large
 from esexec.domain.rollback import with_inverse
 from esexec.domain.settings import BUILT_IN, EMPTY_CONFIG, EMPTY_NAMESPACE, NamespaceConfig, TaskInfo, TaskSettings
 from esexec.domain.sharing import requests as s
@@ -57,7 +58,8 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         return Verdict("invalid", error=graph)
     if command.config is not EMPTY_CONFIG and (problem := settings_problem(command.config, "config")) is not None:
         return Verdict("invalid", error=problem)
-    if command.kept and (unknown := next((step for step in command.kept if step not in graph.index), None)) is not None:
+    kept = {**command.kept, **command.kept_objects} if command.kept_objects else command.kept
+    if kept and (unknown := next((step for step in kept if step not in graph.index), None)) is not None:
         message = f"`kept` names {unknown[:80]!r}, which is no step of the plan"
         return invalid("unknown_step", message, "outputs are kept by step id")
     start_at = deadline = None
@@ -90,6 +92,9 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
             forked_from=command.forked_from,
             kept=command.kept,
             unannounced=_unannounced(graph, decision.around) if decision.around.all_known else (),
+            plan_object=command.plan_object,
+            input_object=command.input_object,
+            kept_objects=command.kept_objects,
         )
     )
     if decision.state.created.start_at is None:
@@ -124,7 +129,7 @@ def _key_problem(graph: Graph, command: c.StartExecution, namespace: NamespaceCo
     if key is None:
         return None
     try:
-        render_key(key.key, input=command.input, context=command.context, params=dict, bare=True)
+        render_key(key.key, input=command.given, context=command.context, params=dict, bare=True)
     except ValidationError as error:
         return error.info
     return None
@@ -196,10 +201,13 @@ def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:
     if bool(plan) == (command.task is not None):  # a `plan_id` was made a plan by then
         return PLAN_OR_TASK
     try:
-        return graph_of_task(command.task) if command.task is not None else graph_of(plan)
+        graph = graph_of_task(command.task) if command.task is not None else graph_of(plan)
     except PlanInvalid as error:
         hint = error.hint or "a plan is an object with `name` and `steps`; see docs/reference/plan.md"
         return msgspec.structs.replace(error.info, hint=hint)
+    if len(graph.raw) > limits.plan_bytes and command.plan_object is None:
+        return plan_too_large(len(graph.raw))
+    return graph
 
 
 def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
@@ -210,13 +218,14 @@ def _start_again(state: ExecutionState, command: c.StartExecution) -> Verdict:
     graph = _graph_of_start(command)
     if (
         isinstance(graph, Graph)
-        and graph.raw == bytes(created.plan)
-        and command.input == created.input
+        and graph.raw == created.document
+        and command.given == created.given
         and command.context == created.context
         and command.config == created.config
         and command.metadata == created.metadata
         and command.idempotency_key == created.idempotency_key
         and command.kept == created.kept
+        and command.kept_objects == created.kept_objects
     ):
         return Verdict("duplicate", n=1)
     return refused(

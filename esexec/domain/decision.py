@@ -15,6 +15,12 @@ from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.state import ExecutionState
 from esexec.domain.strategies import Strategy
 
+EVENT_BYTES = 200
+"""What an event takes in a commit beside what it has from its message: its type, its step, times."""
+
+EVENTS_PER_MESSAGE = 8
+"""As many events as a message leads to by itself, before it is looked whether there is room for more."""
+
 VerdictKind = Literal[
     "applied", "repeated", "duplicate", "stale", "ineffective", "superseded", "open", "unknown", "refused", "invalid"
 ]
@@ -95,7 +101,13 @@ class Decision:
     @property
     def full(self) -> bool:
         """Whether no further event should be added."""
-        return len(self.events) >= limits.events_per_commit or self.bytes > limits.commit_bytes
+        count = len(self.events)
+        return count >= limits.events_per_commit or self.bytes + count * EVENT_BYTES > limits.commit_bytes
+
+    def has_room(self, size: int) -> bool:
+        """Whether a further message of so many bytes should be decided into it. The first always is."""
+        count = len(self.events) + EVENTS_PER_MESSAGE
+        return count <= limits.events_per_commit and self.bytes + size + count * EVENT_BYTES <= limits.commit_bytes
 
     def emit(self, event: Event) -> None:
         """This is now a fact (as soon as the commit is stored)."""

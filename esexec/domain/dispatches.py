@@ -1,18 +1,62 @@
 """The messages that hand work out: what a worker is told of an attempt, by its purpose; and the start of a fork."""
 
+from collections.abc import Callable
 from hashlib import sha256
+from typing import Any, NamedTuple
 
 import msgspec
 
 from esexec.domain import messages
-from esexec.domain.asking import params_of
-from esexec.domain.commands import StartExecution
+from esexec.domain.asking import params_later, params_of
+from esexec.domain.commands import NO_PLAN, StartExecution
 from esexec.domain.events import ExecutionForked
 from esexec.domain.evolve_run import completed_at
+from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectPart, ObjectRef, Opened, parted
 from esexec.domain.recovery import request_of
-from esexec.domain.rollback import undo_params
+from esexec.domain.rollback import undo_params, undo_params_later
 from esexec.domain.settings import Policy
 from esexec.domain.state import ExecutionState
+
+
+class Deferred(NamedTuple):
+    """A dispatch whose params are told only with objects at hand: `params` says which, by raising `ObjectNeeded`."""
+
+    dispatch: messages.Dispatch
+    params: Callable[[Opened], Any]
+
+    def with_objects(self, objects: Opened) -> messages.Dispatch:
+        """The dispatch. Raises `ObjectNeeded`, `ValidationError`."""
+        return with_parts(msgspec.structs.replace(self.dispatch, params=self.params(objects)))
+
+
+def with_parts(dispatch: messages.Dispatch) -> messages.Dispatch:
+    """The dispatch as it travels: where its params or its output are in objects, that is said in `objects`."""
+    params, parts = parted(dispatch.params, ("params",))
+    output = dispatch.output
+    if isinstance(output, ObjectRef):
+        parts += (ObjectPart(at=("output",), sha256=output.sha256, bytes=output.bytes),)
+        output = None
+    return msgspec.structs.replace(dispatch, params=params, output=output, objects=parts) if parts else dispatch
+
+
+def dispatch_with_objects(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch | Deferred:
+    """`dispatch_of`, where the execution has values in objects."""
+    step = state.steps[index]
+    if step.purpose == "recovery":
+        return _question(state, index, policy)
+    if step.purpose == "compensation":
+        assert step.compensator is not None and state.rollback is not None
+        deed = state.rollback.order[state.rollback.cursor]
+        params = undo_params_later(state, deed, step.compensator)
+        later = Deferred(_undoing(state, index, policy, {}), params)
+    elif state.graph.templates[index] is None:
+        return dispatch_of(state, index, policy)
+    else:
+        later = Deferred(_of_work(state, index, policy, {}), params_later(state, index))
+    try:
+        return later.with_objects(UNOPENED)
+    except ObjectNeeded:
+        return later
 
 
 def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None) -> messages.Dispatch:
@@ -20,19 +64,26 @@ def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None)
 
     Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
     """
-    spec, step, created = state.graph.steps[index], state.steps[index], state.created
+    step = state.steps[index]
     policy = policy or state.attempt_policy(index)
     if step.purpose == "recovery":
         return _question(state, index, policy)
     if step.purpose == "compensation":
-        return _undoing(state, index, policy)
+        assert step.compensator is not None and state.rollback is not None
+        deed = state.rollback.order[state.rollback.cursor]
+        return _undoing(state, index, policy, undo_params(state, deed, step.compensator))
+    return _of_work(state, index, policy, params_of(state, index))
+
+
+def _of_work(state: ExecutionState, index: int, policy: Policy, params: Any) -> messages.Dispatch:
+    spec, step, created = state.graph.steps[index], state.steps[index], state.created
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
         task=step.fallback or spec.task,
         attempt=step.attempt,
         run=state.run,
-        params=params_of(state, index),
+        params=params,
         context=created.context,
         timeout_ms=state.timeout_of(index) if step.timed_out else policy.timeout_ms,
         max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
@@ -67,7 +118,7 @@ def _question(state: ExecutionState, index: int, policy: Policy) -> messages.Dis
     )
 
 
-def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Dispatch:
+def _undoing(state: ExecutionState, index: int, policy: Policy, params: Any) -> messages.Dispatch:
     spec, step = state.graph.steps[index], state.steps[index]
     assert step.compensator is not None and state.rollback is not None
     deed = state.rollback.order[state.rollback.cursor]
@@ -77,7 +128,7 @@ def _undoing(state: ExecutionState, index: int, policy: Policy) -> messages.Disp
         task=step.compensator,
         attempt=step.attempt,
         run=state.run,
-        params=undo_params(state, deed, step.compensator),
+        params=params,
         context=state.created.context,
         timeout_ms=state.timeout_of(index),
         max_attempts=step.attempt + max(0, policy.max_retries + 1 - step.tries),
@@ -97,15 +148,20 @@ def start_of_fork(state: ExecutionState, event: ExecutionForked, version: int) -
     The command's id is told by the fork, so that it is given once.
     """
     created = state.created
+    kept = {} if event.all_again else completed_at(state, version)
+    kept_objects = {step: output for step, output in kept.items() if isinstance(output, ObjectRef)} if state.has_objects else {}
     return StartExecution(
         id=f"fork-{sha256(f'{state.execution_id}.{version}'.encode()).hexdigest()[:40]}",
         confirm=False,
         actor=created.owner,
-        plan=created.plan,
+        plan=msgspec.Raw(created.document) if created.plan_object is None else NO_PLAN,
+        plan_object=created.plan_object,
         input=created.input,
+        input_object=created.input_object,
         context=created.context,
         config=created.config,
         metadata=created.metadata,
         forked_from=state.execution_id,
-        kept={} if event.all_again else completed_at(state, version),
+        kept={step: output for step, output in kept.items() if step not in kept_objects} if kept_objects else kept,
+        kept_objects=kept_objects,
     )

@@ -14,14 +14,16 @@ from esexec.domain import limits, messages
 from esexec.domain.advance import has_more
 from esexec.domain.asking import ask_of, ask_of_execution
 from esexec.domain.commands import StartExecution
-from esexec.domain.dispatches import dispatch_of, start_of_fork
+from esexec.domain.dispatches import Deferred, dispatch_of, dispatch_with_objects, start_of_fork
 from esexec.domain.errors import ErrorInfo, InternalError, ValidationError
+from esexec.domain.objects import ObjectNeeded
 from esexec.domain.sharing.requests import WHOLE, Acquire
 from esexec.domain.state import HELD_BY_A_PAUSE, ExecutionState, Lane
 
 
 class DispatchAttempt(NamedTuple):
-    """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome.
+    """Hand an open attempt to its workers. `message` an error: it cannot be handed out, and that is its outcome; `Deferred`: only
+    with objects at hand.
 
     `again`: it may have been handed out before, and its report may be on its way. `in_hand`: and a worker may have it of whose
     lease nothing is left.
@@ -32,7 +34,7 @@ class DispatchAttempt(NamedTuple):
     attempt: int
     queue: str
     priority: int
-    message: messages.Dispatch | ErrorInfo
+    message: messages.Dispatch | Deferred | ErrorInfo
     again: bool = False
     in_hand: bool = False
 
@@ -324,9 +326,9 @@ def _waiting(state: ExecutionState) -> list[int]:
 
 def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
     step, policy = state.steps[index], state.attempt_policy(index)
-    message: messages.Dispatch | ErrorInfo
+    message: messages.Dispatch | Deferred | ErrorInfo
     try:
-        message = dispatch_of(state, index, policy)
+        message = dispatch_of(state, index, policy) if not state.has_objects else dispatch_with_objects(state, index, policy)
     except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
         told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
         message = told.info
@@ -342,6 +344,9 @@ def _ask(state: ExecutionState, index: int) -> Ask:
         message = ask_of(state, index, gate.asks[0])
     except ValidationError as error:
         message = error.info
+    except ObjectNeeded:
+        hint = "hand what the key needs over in the context"
+        message = ValidationError("the key is in an object", code="value_in_object", hint=hint).info
     return Ask(state.graph.steps[index].id, state.run, step.attempt, state.attempt_policy(index).queue, message)
 
 

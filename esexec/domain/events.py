@@ -13,6 +13,7 @@ from esexec.domain.alerts import AlertCondition
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource, ResourcePool, ResourceUsage
 from esexec.domain.measures import Measured
+from esexec.domain.objects import ObjectRef
 from esexec.domain.settings import EMPTY_CONFIG, EMPTY_NAMESPACE, ExecutionConfig, NamespaceConfig, TaskInfo
 from esexec.domain.sharing.requests import Ask, Gate
 from esexec.domain.strategies import RecoveryVerb, Strategy
@@ -41,10 +42,11 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `unannounced`: those
     that no worker had announced by then, and that wait for one. `namespace`: the
     namespace's settings at that time, of its queues those that may be used. `start_at`: nothing happens before. `deadline`,
-    `parent`, `forked_from`, `kept`: as in the start.
+    `parent`, `forked_from`, `kept`: as in the start. `plan_object`: the plan is kept as this object, and `plan` is not stored
+    (whoever reads the history puts it there). `input_object`, `kept_objects`: the same of the input and of kept outputs.
     """
 
-    plan: msgspec.Raw
+    plan: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     plan_id: str
     name: str
     input: Any = None
@@ -61,6 +63,19 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     forked_from: str | None = None
     kept: dict[str, Any] = {}
     unannounced: tuple[str, ...] = ()
+    plan_object: ObjectRef | None = None
+    input_object: ObjectRef | None = None
+    kept_objects: dict[str, ObjectRef] = {}
+
+    @property
+    def document(self) -> bytes:
+        """The plan's JSON; empty: it is kept as an object, and was not fetched."""
+        return b"" if self.plan is msgspec.UNSET else bytes(self.plan)
+
+    @property
+    def given(self) -> Any:
+        """The input, or what stands for it."""
+        return self.input if self.input_object is None else self.input_object
 
 
 class ExecutionStarted(_Event, tag="execution_started", frozen=True, kw_only=True):
@@ -223,11 +238,13 @@ class TaskStarted(_TaskEvent, tag="task_started", frozen=True, kw_only=True):
 class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True):
     """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured.
 
-    `directive`: what it said beside its output. That of a failed one stands in its error.
+    `output_object`: the output is kept as this object. `directive`: what it said beside its output. That of a failed one stands
+    in its error.
     """
 
     ended_at: datetime
     output: Any = None
+    output_object: ObjectRef | None = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
     directive: Any = None
@@ -503,10 +520,16 @@ class StrategyRemoved(_Event, tag="strategy_removed", frozen=True, kw_only=True)
 
 
 class PlanStored(_Event, tag="plan_stored", frozen=True, kw_only=True):
-    """A plan's document, in an entity of its own (`_plan-<hash>`), for ever."""
+    """A plan's document, in an entity of its own (`_plan-<hash>`), for ever; a large one as this object."""
 
     plan_id: str
-    plan: msgspec.Raw
+    plan: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    plan_object: ObjectRef | None = None
+
+    @property
+    def document(self) -> bytes:
+        """The plan's JSON; empty: it is kept as an object."""
+        return b"" if self.plan is msgspec.UNSET else bytes(self.plan)
 
 
 class PlanListed(_Event, tag="plan_listed", frozen=True, kw_only=True):

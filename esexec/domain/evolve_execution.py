@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from esexec.domain import events as e
 from esexec.domain.compiled import graph_of
+from esexec.domain.errors import CorruptHistory
 from esexec.domain.evolve_admission import give_slot_back
 from esexec.domain.evolve_run import find_ready, next_checkpoint
 from esexec.domain.evolve_step import close_attempt, hold_what_was_not_handed_out, make_ready
@@ -13,7 +14,10 @@ from esexec.domain.timers import close_timer, close_timers
 
 
 def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
-    graph = graph_of(bytes(event.plan))
+    document = event.document
+    if not document and event.plan_object is not None:
+        raise CorruptHistory(f"{state.execution_id}: its plan is the object {event.plan_object.sha256}, which nobody has fetched")
+    graph = graph_of(document)
     state.created, state.graph = event, graph
     state.created_at, state.turned = state.time, state.n
     silent = event.config is EMPTY_CONFIG and event.namespace is EMPTY_NAMESPACE
@@ -23,10 +27,12 @@ def created(state: ExecutionState, event: e.ExecutionCreated) -> None:
     state.gated = graph.gated or ((not silent or bool(event.tasks)) and _says_flow_control(event))
     state.steps = [StepState(len(waiting)) for waiting in graph.dependencies]
     state.unsettled = len(state.steps)
-    for step_id, output in event.kept.items():
+    state.has_objects = event.plan_object is not None or event.input_object is not None or bool(event.kept_objects)
+    kept = event.kept | event.kept_objects if event.kept_objects else event.kept
+    for step_id, output in kept.items():
         step = state.steps[graph.index[step_id]]
         step.status, step.output, step.settled, step.ended_at = "completed", output, state.version, state.time
-    if event.kept:
+    if kept:
         find_ready(state)
     else:
         for index, step in enumerate(state.steps):

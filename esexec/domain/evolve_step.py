@@ -94,14 +94,17 @@ def task_started(state: ExecutionState, event: e.TaskStarted) -> None:
 def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     index = state.graph.index[event.step]
     step = state.steps[index]
-    step.output, step.error, step.directive = event.output, None, event.directive
+    output = event.output
+    if event.output_object is not None:
+        output, state.has_objects = event.output_object, True
+    step.output, step.error, step.directive = output, None, event.directive
     if event.vars:
         set_vars(state, event.vars)
     if event.measured is not None:
         step.measured = measures.after(step.measured, event.measured)
     close_attempt(state, step, event.ended_at)
     if step.cached is None:  # else it did nothing that could be undone
-        step.deed = Deed(index, step.fallback, state.run, state.version, True, event.output, step.inputs)
+        step.deed = Deed(index, step.fallback, state.run, state.version, True, output, step.inputs)
         it_stands(state, step.deed)
     _settle(state, index, step, "completed")
     _release_dependents(state, index)

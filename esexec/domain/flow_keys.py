@@ -16,6 +16,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, shown
+from esexec.domain.objects import Pointer
 from esexec.domain.references import Grammar, Reference, Root, follow, parse_text
 
 Counted = Literal["executions", "steps"]
@@ -62,6 +63,8 @@ def render_key(text: str, *, input: Any, context: Any, params: Callable[[], Any]
             message, hint = _out_of_place(part)
             raise ValidationError(message, code="bad_key", hint=hint)
         value = follow(part, values[part.root])
+        if isinstance(value, Pointer):
+            value = follow(part, value.ref)
         rendered.append(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     key = "".join(rendered)
     if len(key) > limits.key_chars:

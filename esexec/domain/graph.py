@@ -98,10 +98,12 @@ def _check_extent(plan: Plan) -> None:
             path="steps",
         )
     try:
-        check_shape(plan.metadata, path="metadata")
+        check_shape(plan.metadata, path="metadata", size_max=limits.large_plan_bytes)
         for position, step in enumerate(plan.steps):
-            check_shape(step.params, path=f"steps[{position}].params")
-            check_shape(step.metadata, path=f"steps[{position}].metadata")
+            if step.params:
+                check_shape(step.params, path=f"steps[{position}].params", size_max=limits.large_plan_bytes)
+            if step.metadata:
+                check_shape(step.metadata, path=f"steps[{position}].metadata", size_max=limits.large_plan_bytes)
             for number, requirement in enumerate(step.resources):
                 check_shape(requirement.constraints, path=f"steps[{position}].resources[{number}].constraints")
     except ValidationError as error:
@@ -115,11 +117,11 @@ def _normal(plan: Plan) -> tuple[Plan, bytes]:
             plan, config=EMPTY_CONFIG
         )  # an empty config is left out of the bytes only if it is this one
     raw = canonical_bytes(plan)
-    if len(raw) > limits.plan_bytes:
+    if len(raw) > limits.large_plan_bytes:
         raise PlanInvalid(
             f"the plan is {len(raw)} bytes long",
             code="plan_too_large",
-            hint=f"at most {limits.plan_bytes} (limits.plan_bytes); hand large data over as input, or by a link",
+            hint=f"at most {limits.large_plan_bytes} (limits.large_plan_bytes); hand large data over as input, or by a link",
         )
     try:
         plan = _DECODER.decode(raw)

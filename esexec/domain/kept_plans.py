@@ -111,6 +111,8 @@ def _put(state: PlansState, raw: bytes, command: c.PutPlan) -> list[e.Event] | E
         document = document_of(raw)
     except PlanInvalid as error:
         return msgspec.structs.replace(error.info, hint=error.hint or "a plan is a JSON object; see docs/reference/plan.md")
+    if len(document.raw) > limits.plan_bytes and command.plan_object is None:
+        return plan_too_large(len(document.raw))
     status: PlanStatus = "invalid" if document.problem is not None else command.status
     known = state.plans.get(document.plan_id)
     if known is not None:
@@ -199,6 +201,16 @@ def _bounded(problem: ErrorInfo) -> ErrorInfo:
         message=problem.message[: limits.text_chars],
         hint=problem.hint and problem.hint[: limits.text_chars],
         context={"path": path[: limits.name_chars]} if isinstance(path, str) else {},
+    )
+
+
+def plan_too_large(size: int) -> ErrorInfo:
+    """What to say of a plan that is not to stand in a message."""
+    return ErrorInfo(
+        type="validation_error",
+        code="plan_too_large",
+        message=f"a plan of {size} bytes is too large for a message",
+        hint=f"from {limits.plan_bytes} bytes on put it into the object store, and name it as `plan_object` (limits.plan_bytes)",
     )
 
 

@@ -17,15 +17,24 @@ idempotency_key_chars: Final = 512
 steps_per_plan: Final = 10_000
 """Most steps of a plan."""
 plan_bytes: Final = 256 * 1024
-"""Largest plan, as canonical JSON."""
+"""Largest plan within a message, as JSON; a larger one travels as an object."""
+large_plan_bytes: Final = 8 * 1024 * 1024
+"""Largest plan."""
 plan_problems: Final = 100
 """Most problems of one plan file that are told at once."""
 params_bytes: Final = 256 * 1024
-"""Largest params of a dispatch, after references were resolved."""
+"""Largest params within a dispatch, after references were resolved; larger ones travel as an object."""
 input_bytes: Final = 256 * 1024
-"""Largest input, context or metadata of a start."""
+"""Largest input within a message; a larger one travels as an object. Also the largest context or metadata of a start."""
 output_bytes: Final = 256 * 1024
-"""Largest output of a task. A larger one fails the attempt with `output_too_large`."""
+"""Largest output within a report; a larger one travels as an object."""
+object_bytes: Final = 64 * 1024 * 1024
+"""Largest object: an input, an output, or params with their references resolved. A larger output fails the attempt with
+`output_too_large`."""
+outputs_bytes: Final = 256 * 1024 * 1024
+"""Outputs in objects that a result of an execution holds, all together; of further steps it says which objects they are."""
+opened_bytes: Final = 64 * 1024 * 1024
+"""Objects that a process keeps in memory, all together."""
 nesting_depth: Final = 100
 """Deepest nesting of any JSON value that enters the engine."""
 name_chars: Final = 256
@@ -153,7 +162,9 @@ cached_bytes: Final = 128 * 1024 * 1024
 cached_plans: Final = 1_000
 """Compiled plans of up to 4 KB that a process keeps in memory."""
 cached_large_plans: Final = 64
-"""Compiled plans of more than 4 KB that a process keeps in memory."""
+"""Compiled plans of more than 4 KB, up to `plan_bytes`, that a process keeps in memory."""
+cached_huge_plans: Final = 4
+"""Compiled plans of more than `plan_bytes` that a process keeps in memory."""
 
 # What handlers tell and measure ------------------------------------------------------------------------------------------
 metric_name_chars: Final = 128

@@ -9,6 +9,7 @@ from msgspec import Meta
 from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.flow import Resource
+from esexec.domain.objects import ObjectPart
 
 Purpose = Literal["task", "fallback", "compensation", "recovery"]
 """What an attempt is for: the step's own work, the work of its fallback, the undoing of it, or a recovery strategy's advice."""
@@ -33,7 +34,8 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     undoes with its output's fields over them, bound by name as far as the task has parameters; `output` is that output (left out
     where the whole would not fit into one message), and `undoes` names what is undone within the step: the run, and whether its
     fallback did it. `allocated`: the resources that the attempt was
-    granted. For a recovery `task` is the strategy's id. Unknown fields are ignored by workers.
+    granted. For a recovery `task` is the strategy's id. `objects`: what is left out here because it is in an object; a worker
+    puts it in its place before it calls anything. Unknown fields are ignored by workers.
     """
 
     execution_id: str
@@ -55,6 +57,7 @@ class Dispatch(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc
     undoes: str = ""
     allocated: tuple[Resource, ...] = ()
     recovery: RecoveryRequest | None = None
+    objects: tuple[ObjectPart, ...] = ()
 
 
 AnswerStatus = Literal["accepted", "duplicate", "superseded", "refused"]

@@ -39,8 +39,8 @@ def decode_plan(raw: bytes | msgspec.Raw) -> Graph:
     `compile_plan` raise.
     """
     data = bytes(raw)
-    if len(data) > limits.message_bytes:
-        hint = f"at most {limits.message_bytes} bytes (limits.message_bytes)"
+    if len(data) > limits.large_plan_bytes:
+        hint = f"at most {limits.large_plan_bytes} bytes (limits.large_plan_bytes)"
         raise PlanInvalid(f"the plan is {len(data)} bytes long", code="too_large", hint=hint)
     try:
         data.decode()
@@ -67,7 +67,8 @@ def read_plan(document: Mapping[str, Any], *, in_seconds: bool = False) -> Plan:
     exist), `not_json`, `too_deep`, `too_large`, and what `flow_reading` raises.
     """
     try:
-        check_shape(document, path="plan", depth_max=limits.nesting_depth + _LEVELS_ABOVE_PARAMS)
+        depth_max = limits.nesting_depth + _LEVELS_ABOVE_PARAMS
+        check_shape(document, path="plan", depth_max=depth_max, size_max=limits.large_plan_bytes)
         return _plan(document, in_seconds)
     except ValidationError as error:
         raise as_plan_invalid(error) from None

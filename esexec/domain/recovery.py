@@ -21,7 +21,7 @@ def request_of(state: ExecutionState, index: int) -> RecoveryRequest:
         error=error,
         failed_attempt=error.attempt or step.attempt - 1,
         recoveries=step.recoveries,
-        plan=state.created.plan,
+        plan=msgspec.Raw(state.created.document),
         state=view_of(state, outputs=state.weight <= _OUTPUTS_UP_TO),
     )
 

@@ -21,6 +21,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean, shown
+from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectRef, Opened, Pointer
 
 Root = Literal["input", "context", "steps", "params"]
 
@@ -84,13 +85,15 @@ def compile_params(params: object) -> Template | None:
     return None if node is None else Template(node, tuple(found.values()))
 
 
-def resolve(template: Template, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> Any:
+def resolve(template: Template, *, input: Any, context: Any, output_of: Callable[[str], Any], objects: Opened = UNOPENED) -> Any:
     """The params with every reference replaced by its value. `output_of(step)` may raise LookupError: it has no output.
 
-    Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `limits.params_bytes`
-    (found out here where the outcome would be far larger; else it shows when the outcome is encoded).
+    What a reference as a whole finds in an object is a `Pointer` then; what a longer string needs must be among `objects`.
+
+    Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `limits.object_bytes`
+    (found out here where the outcome would be far larger; else it shows when the outcome is encoded); ObjectNeeded.
     """
-    return template._node.value(_Scope(input, context, output_of))
+    return template._node.value(_Scope(input, context, output_of, objects))
 
 
 class Condition(NamedTuple):
@@ -102,7 +105,9 @@ class Condition(NamedTuple):
     def holds(self, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> bool:
         """Whether the step is to be done. What is not there is as good as false."""
         try:
-            value = _Scope(input, context, output_of).lookup(self.reference)
+            value = _Scope(input, context, output_of, UNOPENED).lookup(self.reference)
+            if isinstance(value, Pointer) and value.path:
+                value = None  # no object is looked into; that there is one is known
         except ValidationError:
             value = None
         return (value is not None and value is not False) != self.negated
@@ -221,7 +226,14 @@ def _bad(text: str, opening: int, why: str, grammar: Grammar, hint: str | None =
 
 
 def follow(reference: Reference, value: Any) -> Any:
-    """What the reference's path leads to within `value`. Raises ValidationError (`reference_unresolved`)."""
+    """What the reference's path leads to within `value`. Raises ValidationError (`reference_unresolved`, `value_in_object`)."""
+    if isinstance(value, ObjectRef):
+        raise ValidationError(
+            f"{shown(str(reference))}: that value is too large to be looked into here",
+            code="value_in_object",
+            hint="hand what is needed here over in the context",
+            reference=shown(reference.text),
+        )
     for depth, key in enumerate(reference.path):
         if isinstance(key, str):
             if not isinstance(value, dict) or key not in value:
@@ -235,16 +247,18 @@ def follow(reference: Reference, value: Any) -> Any:
 class _Scope:
     """What references point into, and how many bytes the outcome may still take."""
 
-    __slots__ = ("context", "input", "left", "output_of", "unmeasured")
+    __slots__ = ("context", "input", "left", "objects", "output_of", "unmeasured")
 
-    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any]) -> None:
+    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any], objects: Opened) -> None:
         self.input = input
         self.context = context
         self.output_of = output_of
+        self.objects = objects
         self.unmeasured = _UNMEASURED
-        self.left = limits.params_bytes
+        self.left = limits.object_bytes
 
     def lookup(self, reference: Reference) -> Any:
+        """The value, or the `Pointer` to it."""
         step = reference.step
         if step is not None:
             try:
@@ -253,12 +267,27 @@ class _Scope:
                 raise _unresolved(reference, f"step `{step}` has no output") from None
         else:
             value = self.input if reference.root == "input" else self.context
+        if type(value) is ObjectRef:
+            return Pointer(value, reference.path, str(reference))
         return follow(reference, value)
+
+    def rendered(self, reference: Reference) -> str:
+        """The value as it stands within a longer string."""
+        value = self.lookup(reference)
+        if type(value) is Pointer:
+            value = self.opened(reference, value)
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+    def opened(self, reference: Reference, pointer: Pointer) -> Any:
+        """What a pointer points to. Raises ObjectNeeded."""
+        if pointer.ref.sha256 not in self.objects:
+            raise ObjectNeeded(pointer.ref)
+        return follow(reference, self.objects[pointer.ref.sha256])
 
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
-            hint = f"at most {limits.params_bytes} bytes (limits.params_bytes)"
+            hint = f"at most {limits.object_bytes} bytes (limits.object_bytes)"
             raise ValidationError("params are too large once references are resolved", code="params_too_large", hint=hint)
 
 
@@ -274,6 +303,8 @@ class _Whole:
 
     def value(self, scope: _Scope) -> Any:
         value = scope.lookup(self.reference)
+        if type(value) is Pointer:
+            return value
         if scope.unmeasured:
             scope.unmeasured -= 1
         else:
@@ -290,9 +321,7 @@ class _Text:
     def value(self, scope: _Scope) -> str:
         rendered: list[str] = []
         for part in self.parts:
-            text: Any = part if isinstance(part, str) else scope.lookup(part)
-            if not isinstance(text, str):
-                text = msgspec.json.encode(text).decode()
+            text = part if isinstance(part, str) else scope.rendered(part)
             scope.spend(len(text))
             rendered.append(text)
         return "".join(rendered)
@@ -321,6 +350,8 @@ class _Spread:
 
     def value(self, scope: _Scope) -> dict[str, Any]:
         all_of_it = self.spread.value(scope)
+        if type(all_of_it) is Pointer:
+            all_of_it = scope.opened(self.spread.reference, all_of_it)
         if not isinstance(all_of_it, dict):
             raise _unresolved(self.spread.reference, "it is no object, whose fields could be taken over")
         return all_of_it | self.beside.value(scope)

@@ -14,6 +14,7 @@ from esexec.domain.cached import CachedFrom
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Ending
 from esexec.domain.measures import Measured
+from esexec.domain.objects import ObjectRef
 
 Time = Annotated[datetime, Meta(tz=True)]
 """With its offset from UTC: two times without one could not be compared with those that have it."""
@@ -34,13 +35,15 @@ class Started(AnyReport, tag="started", frozen=True, kw_only=True):
 class Completed(AnyReport, tag="completed", frozen=True, kw_only=True):
     """The handler returned. `vars`: the execution's variables that it set. `measured`: what it measured of itself.
 
-    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`. `directive`: what the
-    handler said beside its output.
+    `cached`: no handler ran, the output is one that was returned before; it was found at `started_at`. `output_object`: in the
+    place of an output that is kept as an object, which is there before it is reported. `directive`: what the handler said beside
+    its output.
     """
 
     started_at: Time
     ended_at: Time
     output: Any = None
+    output_object: ObjectRef | None = None
     vars: dict[str, Any] = {}
     measured: Measured | None = None
     cached: CachedFrom | None = None

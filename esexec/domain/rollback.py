@@ -5,7 +5,7 @@ it: `create_x` → `delete_x`, and from a before-image `delete_x` → `create_x`
 fallback did in a step's stead is undone by what the fallback was announced with.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import msgspec
 from esexec.domain import references
 from esexec.domain.errors import ValidationError
 from esexec.domain.events import CompensationSkipped
+from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectRef, Opened, Pointer, opened
 from esexec.domain.settings import TaskInfo
 from esexec.domain.state import Deed, ExecutionState
 
@@ -126,35 +127,43 @@ def order_of_undoing(state: ExecutionState) -> list[Deed]:
     return order
 
 
-def undo_params(state: ExecutionState, deed: Deed, task: str) -> dict[str, Any]:
+def undo_params(state: ExecutionState, deed: Deed, task: str, objects: Opened = UNOPENED) -> dict[str, Any]:
     """What the compensation `task` is called with: the step's params as they were then, its output's fields over them, and for
     an inverse from a before-image the image's fields over those.
 
-    Raises `ValidationError` (`reference_unresolved`) as a dispatch does.
+    Raises `ValidationError` (`reference_unresolved`) and `ObjectNeeded` as a dispatch does.
     """
-    index = deed.step
-    step, template, inputs = (
-        state.graph.steps[index],
-        state.graph.templates[index],
-        dict(zip(state.graph.uses[index], deed.inputs, strict=True)),
-    )
-    if template is None:
-        params = step.params
-    else:
-        created = state.created
-        params = references.resolve(
-            template,
-            input=created.input,
-            context=created.context,
-            output_of=lambda step_id: inputs.get(state.graph.index[step_id]),
-        )
-    together = dict(params) if isinstance(params, dict) else {}
-    if isinstance(deed.output, dict):
-        together |= deed.output
-    image = state.images.get(index)
-    if isinstance(image, dict) and _undoing(state, deed) == Undoing(task, from_image=True):
-        together |= image
-    return together
+    return undo_params_later(state, deed, task)(objects)
+
+
+def undo_params_later(state: ExecutionState, deed: Deed, task: str) -> Callable[[Opened], dict[str, Any]]:
+    """`undo_params` for when the objects that are needed are there, whatever has become of the state by then."""
+    index, created, graph = deed.step, state.created, state.graph
+    template, inputs = graph.templates[index], dict(zip(graph.uses[index], deed.inputs, strict=True))
+    image: Any = state.images.get(index)
+    from_image = isinstance(image, dict) and _undoing(state, deed) == Undoing(task, from_image=True)
+
+    def params(objects: Opened) -> dict[str, Any]:
+        said = graph.steps[index].params
+        if template is not None:
+            said = references.resolve(
+                template,
+                input=created.given,
+                context=created.context,
+                output_of=lambda step_id: inputs.get(graph.index[step_id]),
+                objects=objects,
+            )
+        if isinstance(said, Pointer):
+            said = opened(said.ref, objects, said.path)
+        together = dict(said) if isinstance(said, dict) else {}
+        output = opened(deed.output, objects) if isinstance(deed.output, ObjectRef) else deed.output
+        if isinstance(output, dict):
+            together |= output
+        if from_image:
+            together |= image
+        return together
+
+    return params
 
 
 def rollback_plan(state: ExecutionState) -> list[Undo]:
@@ -171,3 +180,5 @@ def _undo(state: ExecutionState, deed: Deed) -> Undo:
         return Undo(step, task, params=undo_params(state, deed, task), certain=certain)
     except ValidationError as error:
         return Undo(step, task, error.message, certain=certain)
+    except ObjectNeeded:
+        return Undo(step, task, "its params are in an object", certain=certain)

@@ -254,7 +254,8 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     that can never run, and the failed step they depend on. `cancel`, `expired`: the version of the cancel request, and of the
     deadline that passed, which also name their grace timers; 0 = neither. `closed_timers`: the commits that closed timers;
     `cleared`: by commit, the timers that it closed before they fired. `left`: by commit, the attempts it gave up. `applied`:
-    client commands that were carried out and decisions that were continued, and in which commit. `gated`: whether anybody says a
+    client commands that were carried out and decisions that were continued, and in which commit. `has_objects`: whether an
+    output, the input or the plan is kept as an object; an `ObjectRef` then stands for it. `gated`: whether anybody says a
     rate limit, a concurrency key or resources of a step. `slot`: of the run's own concurrency key. `given_back`: by commit, the
     grants that it gave back. `leftover`: resources whose release is to be told. `last_control`: the time of the
     last wish that set the course (a wish from before it is out of date when it comes), `turned` its commit.
@@ -282,6 +283,7 @@ class ExecutionState(msgspec.Struct, eq=False, gc=False):
     execution_policy: ExecutionPolicy = BUILT_IN_EXECUTION
     bounded_waits: bool = False
     gated: bool = False
+    has_objects: bool = False
     slot: Slot | None = None
     steps: list[StepState] = []
     unsettled: int = 0

@@ -121,7 +121,8 @@ class ExecutionRepository(Repository[str]):
         found: Any = super().get(
             str(aggregate_id), version=version, projector_func=lambda state, events: projector_func(state, counted(events))
         )
-        if self.snapshot_store is not None and folded > self._snapshot_every and isinstance(found, ExecutionState):
+        may_be_written = isinstance(found, ExecutionState) and not found.has_objects
+        if self.snapshot_store is not None and folded > self._snapshot_every and may_be_written:
             with suppress(PersistenceError):  # it is there already, or may not be written: then it is folded again
                 self.snapshot_store.put([cast(DomainEventProtocol[str], Snapshot.take(found))])
         return cast(ExecutionState, found)
@@ -158,6 +159,7 @@ class Executions(Application[str]):
     def take_snapshot(
         self, aggregate_id: str, version: int | None = None, projector_func: ProjectorFunction[Any, Any] = project
     ) -> None:
-        """Write down the state of an execution, now or as of a version. One that is there already is left."""
+        """Write down the state of an execution, now or as of a version. One that is there already is left; of one with values in
+        objects none is written."""
         with suppress(IntegrityError):
             super().take_snapshot(aggregate_id, version, projector_func)

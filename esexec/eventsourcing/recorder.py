@@ -87,7 +87,7 @@ class LogRecorder(ApplicationRecorder):
         while page := self._bridge.call(self._bridge.log.page(after, page_size)):
             for _, stored in page:
                 with as_errors_of_the_library():
-                    events = list(stored_events(codec.decode(stored.data), stored))
+                    events = list(stored_events(codec.commit_of(stored), stored))
                 for id_, event in enumerate(events, stored.position * EVENTS_PER_COMMIT):
                     if id_ >= first:
                         yield Notification(event.originator_id, event.originator_version, event.topic, event.state, id=id_)
@@ -146,7 +146,7 @@ def _window(history: list[Stored], gt: int | None, lte: int | None, desc: bool, 
     commits = history[begin:end]
     count = 0
     for stored in reversed(commits) if desc else commits:
-        events = list(stored_events(codec.decode(stored.data), stored))
+        events = list(stored_events(codec.commit_of(stored), stored))
         for event in reversed(events) if desc else events:
             if (gt is not None and event.originator_version <= gt) or (lte is not None and event.originator_version > lte):
                 continue

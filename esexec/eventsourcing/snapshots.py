@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, get_type_hints
 
 import msgspec
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import IntegrityError, StoredEvent
 
 from esexec.domain import state
 from esexec.domain.compiled import graph_of
@@ -46,7 +46,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def take(cls, aggregate: ExecutionState) -> "Snapshot":
-        """Of this state, which may change afterwards."""
+        """Of this state, which may change afterwards. Raises the library's `IntegrityError` for one with values in objects: in
+        bytes a reference would be a value like any other."""
+        if aggregate.has_objects:
+            raise IntegrityError(f"{aggregate.execution_id} has values in objects: no snapshot is taken of it")
         written = state_to_bytes(aggregate)
         return cls(originator_id=aggregate.execution_id, originator_version=aggregate.version, written=written)
 
@@ -80,7 +83,7 @@ def state_of_bytes(data: bytes) -> ExecutionState:
     try:
         written: Any = _decode(data)
         found = ExecutionState(**{name: getattr(written, name) for name, _ in _FIELDS})
-        found.graph = graph_of(bytes(found.created.plan))
+        found.graph = graph_of(found.created.document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptHistory(f"these bytes are no state of an execution: {error}") from error
     found.standing = {deed.key: deed for deed in written.standing}

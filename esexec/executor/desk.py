@@ -21,6 +21,7 @@ from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
+from esexec.domain.dispatches import Deferred
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer, Dispatch, ImageSignal, Warned
@@ -28,6 +29,7 @@ from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s, undecidable
 from esexec.executor.mailbox import Batch, Mailbox
+from esexec.executor.packing import ObjectStore, packed
 from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
@@ -37,10 +39,12 @@ from esexec.results import TaskRecord, record_of
 logger = logging.getLogger("esexec.executor")
 
 _DISPATCH = msgspec.json.Encoder()
+_read_dispatch = msgspec.json.Decoder(Dispatch).decode
 _LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes + limits.image_bytes
 """Params with the context, the variables and the before-image that travel along."""
 _LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
 """An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
+_TRY_AGAIN_S = 1.0
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
 _EARLY_S = 0.75
@@ -108,8 +112,11 @@ class Desk:
         plan_of: PlanOf = no_plans,
         first_command: FirstCommand | None = None,
         look_around: Callable[[], Awaitable[bool]] = _nothing_new,
+        objects: ObjectStore | None = None,
     ) -> None:
         self.name, self.log, self.outbox, self.cache_size = name, log, outbox, cache_size
+        self.objects = objects
+        """Where large values are; None: there are none, and what is too large fails."""
         self._start_waits, self._look_around = start_waits, look_around
         self.preparation = Preparation(self, plan_of, first_command)
         """What some commands need before they can be decided."""
@@ -165,6 +172,8 @@ class Desk:
                 await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
                 await self.outbox.clear_timer(entity, effect, done)
+            case fx.TakeBack() if effect.again is not None and self.objects is not None and _needs_objects(effect.again.message):
+                self.spawn(self._take_back_apart(entity, batch, effect, done))
             case fx.TakeBack():
                 await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
             case fx.LookLater():
@@ -192,14 +201,51 @@ class Desk:
         message = effect.message
         if isinstance(message, ErrorInfo):
             error: ErrorInfo | None = message
+        elif type(message) is Deferred:
+            self.spawn(self._dispatch_apart(entity, effect, done, still_open))
+            return
         else:
-            data, error = _encoded(message)
+            assert isinstance(message, Dispatch)
+            data, error = _encoded(message, self.objects is not None)
+            if error is None and len(data) > limits.params_bytes and self.objects is not None:
+                self.spawn(self._dispatch_apart(entity, effect, done, still_open))
+                return
             if error is None:
                 await self.outbox.dispatch(entity, effect, data, done, still_open)
                 return
         assert error is not None
+        await self._cannot_go(entity, effect, error, done)
+
+    async def _cannot_go(self, entity: str, effect: fx.DispatchAttempt, error: ErrorInfo, done: Done) -> None:
         info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
         await self.outbox.report(entity, effect, r.Failed(error=info), done)
+
+    async def _dispatch_apart(self, entity: str, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
+        """With objects, which are waited for."""
+        found = await self._packed(effect)
+        if isinstance(found, ErrorInfo):
+            await self._cannot_go(entity, effect, found, done)
+        else:
+            await self.outbox.dispatch(entity, effect, found, done, still_open)
+
+    async def _take_back_apart(self, entity: str, batch: Batch, effect: fx.TakeBack, done: Done) -> None:
+        assert effect.again is not None
+        found = await self._packed(effect.again)
+        message = found if isinstance(found, ErrorInfo) else _read_dispatch(found)
+        effect = effect._replace(again=effect.again._replace(message=message))
+        await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
+
+    async def _packed(self, effect: fx.DispatchAttempt) -> bytes | ErrorInfo:
+        """The dispatch as it travels. Until the objects can be had: what were given up would hold up its execution for ever."""
+        assert not isinstance(effect.message, ErrorInfo)
+        if self.objects is None:
+            return InternalError("there is no object store here").info
+        while True:
+            try:
+                return await packed(self.objects, effect.message)
+            except EsexecError as error:
+                logger.warning("a dispatch will be tried again: %s", error)
+                await asyncio.sleep(_TRY_AGAIN_S)
 
     async def _still_open(self, entity: str, batch: Batch, of: fx.DispatchAttempt | fx.TakeBack) -> bool:
         """Whether no other executor's commit closed the attempt since the batch's effects were worked out."""
@@ -381,7 +427,7 @@ class Desk:
         stored = await self.log.load(entity)
         while certain and (more := await self.log.read(entity, len(stored) + 1)) is not None:
             stored.append(more)
-        commits, prev = [codec.decode(one.data) for one in stored], ""
+        commits, prev = [codec.commit_of(one) for one in stored], ""
         for commit, one in zip(commits, stored, strict=True):
             if commit.prev != prev:
                 raise CorruptHistory(f"{entity}: commit {one.n} does not follow the one before: one of them was replaced")
@@ -389,7 +435,7 @@ class Desk:
         state = fold(entity, commits)
         if stored:
             state.position, state.prev = stored[-1].position, prev
-            state.weight = sum(len(one.data) for one in stored)
+            state.weight = sum(len(one.data) + len(one.plan) for one in stored)
         return state
 
     async def _doubt(self, envelope: Envelope, verdict: Verdict, n: int) -> None:
@@ -482,10 +528,18 @@ def _cause_of(envelope: Envelope) -> str:
     return content.id if isinstance(content, c.AnyCommand) else ""
 
 
-def _encoded(dispatch: Dispatch) -> tuple[bytes, ErrorInfo | None]:
+def _needs_objects(message: Dispatch | Deferred | ErrorInfo) -> bool:
+    if isinstance(message, Dispatch):
+        return len(_encoded(message, True)[0]) > limits.params_bytes
+    return isinstance(message, Deferred)
+
+
+def _encoded(dispatch: Dispatch, of_any_size: bool) -> tuple[bytes, ErrorInfo | None]:
     """The dispatch's bytes, or why they cannot be sent."""
     try:
         data = _DISPATCH.encode(dispatch)
+        if of_any_size:
+            return data, None
         if len(data) > _LARGEST_UNDOING and dispatch.purpose == "compensation":
             data = _DISPATCH.encode(msgspec.structs.replace(dispatch, output=None))  # its fields stand among the params
     except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever

@@ -94,7 +94,7 @@ class Executor(Role):
         reader = await DirectReader(connection).start()
         log = JetStreamLog(connection, subjects, self._publisher, reader)
         self._outbox = NatsOutbox(connection, subjects, self._publisher)
-        self._plans = PlansDesk(self.name, log, self._outbox)
+        self._plans = PlansDesk(self.name, log, self._outbox, log.objects)
         self._alerts = AlertsDesk(self.name, log, self._outbox)
         self._desk = Desk(
             self.name,
@@ -105,6 +105,7 @@ class Executor(Role):
             plan_of=self._plans.plan_of,
             first_command=partial(_first_command, connection, subjects),
             look_around=self._look_around,
+            objects=log.objects,
         )
         self._clock = ServerClock(connection)
         await self._clock.look(subjects.tasks_stream)

@@ -235,6 +235,7 @@ def _cannot_be_kept(code: str, message: str, hint: str) -> r.Failed:
 def _check_size(size: int, size_max: int, what: str = "a command", limit: str = "") -> None:
     if size > size_max:
         hint = f"at most {size_max} bytes" + (f" (limits.{limit})" if limit else "")
+        hint += "; or put it into the object store, and name it as `input_object`" if what == "input" else ""
         raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=hint)
 
 

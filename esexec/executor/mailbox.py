@@ -123,7 +123,9 @@ class Mailbox:
                 await self.desk.conclude(self, envelope, verdict, state.n)
                 if envelope.ready:
                     self._back_into_line()
-            if not waiting or decision.full or (decided and self.one_by_one) or self.desk.preparation.is_due(waiting[0]):
+            if not waiting or not decision.has_room(len(waiting[0].data)):
+                break
+            if (decided and self.one_by_one) or self.desk.preparation.is_due(waiting[0]):
                 break
         self.one_by_one = max(0, self.one_by_one - 1)
         if decision.events:
@@ -176,7 +178,7 @@ class Mailbox:
             events=tuple(decision.events),
         )
         batch.unfinished = decision.unfinished
-        batch.data = codec.encode(batch.commit)
+        batch.data = codec.encode(batch.commit if state.n > 1 else codec.as_stored(batch.commit))
         if len(batch.data) > limits.message_bytes - limits.headers_bytes:
             self.appending = None
             await self._too_large([envelope for envelope, _ in decided])
@@ -200,7 +202,7 @@ class Mailbox:
         else:
             state = batch.state
             state.position, state.prev = position, hash_of(batch.data)
-            state.weight += len(batch.data)
+            state.weight += len(batch.data) if state.n > 1 else len(batch.data) + len(state.graph.raw)
             self.refusals = 0
             batch.effects = effects_of(
                 batch.commit.events, batch.commit.version, state, batch.commit.n, unfinished=batch.unfinished

@@ -55,7 +55,7 @@ class Checks:
             known = self._known[graph.plan_id] = self._of_plan(graph)
         problem, given_the_input = known
         if problem is None:
-            for index in given_the_input:
+            for index in given_the_input if start.input_object is None else ():  # no object is looked into
                 accepted = self._accepts[graph.steps[index].task]
                 params = {} if start.input is None else start.input
                 if not any(one.takes(params) for one in accepted):

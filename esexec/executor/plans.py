@@ -1,5 +1,6 @@
 """The plans that the namespace keeps: commands on `_plans` are decided here; a start that names a plan by its id is given it."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -9,7 +10,7 @@ from esexec.domain import commands as c
 from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Cause, Commit
-from esexec.domain.errors import CorruptHistory, ErrorInfo, PlanInvalid
+from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, PlanInvalid
 from esexec.domain.kept_plans import (
     PLANS_ENTITY,
     PlansState,
@@ -21,11 +22,15 @@ from esexec.domain.kept_plans import (
     unknown_plan,
 )
 from esexec.domain.messages import Answer
+from esexec.domain.objects import ObjectRef
 from esexec.executor.desk import Outbox
 from esexec.executor.entity import EntityDesk
-from esexec.executor.envelope import Envelope
+from esexec.executor.envelope import Envelope, backoff_s
+from esexec.executor.packing import ObjectStore
 from esexec.log import codec
 from esexec.log.port import Log, append_and_wait
+
+logger = logging.getLogger("esexec.executor")
 
 
 class PlansDesk(EntityDesk[PlansState]):
@@ -33,8 +38,9 @@ class PlansDesk(EntityDesk[PlansState]):
 
     entity = PLANS_ENTITY
 
-    def __init__(self, name: str, log: Log, outbox: Outbox) -> None:
+    def __init__(self, name: str, log: Log, outbox: Outbox, objects: ObjectStore | None = None) -> None:
         super().__init__(name, log, outbox, PlansState())
+        self._objects = objects
         self._documents: OrderedDict[str, bytes] = OrderedDict()
         self._begun = self._done = 0
         """Looks at the list that have begun, and the last one that succeeded."""
@@ -52,6 +58,32 @@ class PlansDesk(EntityDesk[PlansState]):
             listed = None
         return answer if listed is None else msgspec.structs.replace(answer, plan_id=listed.plan_id, plan_status=listed.status)
 
+    async def _handle(self, envelope: Envelope) -> None:
+        command = envelope.content
+        if isinstance(command, c.PutPlan) and command.plan_object is not None and self._objects is not None:
+            try:
+                plan = msgspec.Raw(await self._fetched(self._objects, command.plan_object))
+            except (CorruptHistory, PlanInvalid) as error:
+                code, hint = "unknown_object", "put the object there, then the plan"
+                if isinstance(error, PlanInvalid):
+                    code, hint = error.code, error.hint or ""
+                info = ErrorInfo(type="validation_error", code=code, message=error.message, hint=hint)
+                await self._answer(command, info)
+                await envelope.ack()
+                return
+            except EsexecError as error:
+                logger.warning("%s: %s", self.entity, error)
+                await envelope.nak(backoff_s(envelope.deliveries))
+                return
+            envelope.content = msgspec.structs.replace(command, plan=plan)
+        await super()._handle(envelope)
+
+    async def _fetched(self, objects: ObjectStore, ref: ObjectRef) -> bytes:
+        if ref.bytes > limits.large_plan_bytes:
+            hint = f"at most {limits.large_plan_bytes} bytes (limits.large_plan_bytes)"
+            raise PlanInvalid(f"the plan is {ref.bytes} bytes long", code="plan_too_large", hint=hint)
+        return await objects.get(ref)
+
     # Keeping a plan ------------------------------------------------------------------------------------------------------
 
     async def _store_first(self, events: list[e.Event], envelope: Envelope) -> list[e.Event]:
@@ -64,6 +96,9 @@ class PlansDesk(EntityDesk[PlansState]):
     async def _store(self, event: e.PlanStored, envelope: Envelope) -> None:
         entity, command = plan_entity(event.plan_id), envelope.content
         assert isinstance(command, c.PutPlan)
+        if len(document := event.document) > limits.plan_bytes and self._objects is not None:
+            ref = await self._objects.put(document)
+            event = e.PlanStored(plan_id=event.plan_id, plan_object=ref)
         commit = Commit(
             v=codec.VERSION,
             execution_id=entity,
@@ -109,7 +144,10 @@ class PlansDesk(EntityDesk[PlansState]):
             event = codec.decode(stored.data).events[0] if stored is not None else None
             if not isinstance(event, e.PlanStored) or event.plan_id != plan_id:
                 raise CorruptHistory(f"{entity}: commit 1 does not hold the plan {plan_id}")
-            documents[plan_id] = bytes(event.plan)
+            if event.plan_object is not None and self._objects is not None:
+                documents[plan_id] = await self._objects.get(event.plan_object)
+            else:
+                documents[plan_id] = event.document
             if len(documents) > limits.cached_large_plans:
                 documents.popitem(last=False)
         documents.move_to_end(plan_id)

@@ -1,17 +1,21 @@
-"""What some commands need before they can be decided: a start the plan that it names by its id, or an idempotency key of its own;
-every other command its turn.
+"""What some commands need before they can be decided: a start the plan that it names by its id or that is kept as an object, or
+an idempotency key of its own; every other command its turn.
 """
 
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from esexec.domain import commands as c
+from esexec.domain import limits
+from esexec.domain.compiled import canonical, graph_of
 from esexec.domain.decider import PLAN_OR_TASK, decide
 from esexec.domain.decision import Verdict, invalid
-from esexec.domain.errors import ErrorInfo
+from esexec.domain.errors import CorruptHistory, ErrorInfo, PlanInvalid
 from esexec.domain.ids import is_user_id
+from esexec.domain.objects import ObjectRef
 from esexec.domain.state import ExecutionState
 from esexec.executor import keys
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s
@@ -40,7 +44,9 @@ class Preparation:
         """Whether there is something to be done first."""
         content = envelope.content
         if type(content) is c.StartExecution:
-            return content.plan_id is not None or (content.idempotency_key is not None and not envelope.ready)
+            if content.plan_id is not None or (content.plan_object is not None and not content.plan):
+                return True
+            return not envelope.ready and (content.idempotency_key is not None or content.input_object is not None)
         if envelope.ready or not isinstance(content, c.ControlCommand):
             return False
         return self._turns is not None or (type(content) is c.RetryExecution and content.as_new)
@@ -50,10 +56,14 @@ class Preparation:
         content = envelope.content
         if not isinstance(content, c.StartExecution):
             self._queue_up(envelope)
-        elif content.plan_id is None:
+        elif content.plan_id is not None:
+            self._desk.spawn(self._fetch_plan(envelope, content), envelope)
+        elif content.plan_object is not None and not content.plan:
+            self._desk.spawn(self._open_plan(envelope, content, content.plan_object), envelope)
+        elif content.idempotency_key is not None:
             self._desk.spawn(self._bind_key(envelope), envelope)
         else:
-            self._desk.spawn(self._fetch_plan(envelope, content), envelope)
+            self._desk.spawn(self._look_for_input(envelope, content), envelope)
 
     def _queue_up(self, envelope: Envelope) -> None:
         if self._turns is None:
@@ -70,20 +80,57 @@ class Preparation:
             await self._desk.take(envelope)
 
     async def _fetch_plan(self, envelope: Envelope, start: c.StartExecution) -> None:
-        found = await self._plan_of(start.plan_id or "") if not (start.plan or start.task) else PLAN_OR_TASK
+        alone = not (start.plan or start.plan_object or start.task)
+        found = await self._plan_of(start.plan_id or "") if alone else PLAN_OR_TASK
         if isinstance(found, ErrorInfo):
             found = await self._plan_of_original(envelope, start) or found
         if isinstance(found, ErrorInfo):
             await self._desk.let_go(envelope, Verdict("invalid", error=found))
         else:
-            envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None)
+            objects, is_large = self._desk.objects, len(found) > limits.plan_bytes
+            ref = await objects.put(found) if is_large and objects is not None else None
+            envelope.content = msgspec.structs.replace(start, plan=msgspec.Raw(found), plan_id=None, plan_object=ref)
             await self._desk.take(envelope)
+
+    async def _open_plan(self, envelope: Envelope, start: c.StartExecution, ref: ObjectRef) -> None:
+        """A plan that is kept as an object: what is written into the history is the object of its canonical form."""
+        objects = self._desk.objects
+        if start.task is not None or objects is None:
+            await self._desk.let_go(envelope, Verdict("invalid", error=PLAN_OR_TASK))
+            return
+        if ref.bytes > limits.large_plan_bytes:
+            hint = f"at most {limits.large_plan_bytes} bytes (limits.large_plan_bytes)"
+            await self._desk.let_go(envelope, invalid("plan_too_large", f"the plan is {ref.bytes} bytes long", hint))
+            return
+        try:
+            graph = graph_of(await objects.get(ref))
+        except CorruptHistory as error:
+            await self._desk.let_go(envelope, invalid("unknown_object", error.message, "put the object there, then start"))
+        except PlanInvalid as error:
+            await self._desk.let_go(envelope, Verdict("invalid", error=error.info))
+        else:
+            is_large = len(graph.raw) > limits.plan_bytes
+            ref = await objects.put(graph.raw) if is_large and sha256(graph.raw).hexdigest() != ref.sha256 else ref
+            plan = canonical(graph)
+            envelope.content = msgspec.structs.replace(start, plan=plan, plan_object=ref if is_large else None)
+            await self._desk.take(envelope)
+
+    async def _look_for_input(self, envelope: Envelope, start: c.StartExecution) -> None:
+        """An input that is kept as an object must be there."""
+        ref, objects = start.input_object, self._desk.objects
+        assert ref is not None
+        if start.input is not None or objects is None or not await objects.has(ref):
+            message = f"there is no object {ref.sha256} of {ref.bytes} bytes" if start.input is None else "there are two inputs"
+            await self._desk.let_go(envelope, invalid("unknown_object", message, "put the object there, then start"))
+            return
+        envelope.ready = True
+        await self._desk.take(envelope)
 
     async def _plan_of_original(self, envelope: Envelope, start: c.StartExecution) -> bytes | None:
         """The plan that this start, or an earlier one of its key, was given when it was ready: what was started stays started."""
         owner = await keys.owner_of(self._desk.log, start.idempotency_key) if start.idempotency_key is not None else None
         state = await self._desk.fold(owner or envelope.entity, certain=True)
-        return bytes(state.created.plan) if state.exists and state.created.plan_id == start.plan_id else None
+        return state.created.document if state.exists and state.created.plan_id == start.plan_id else None
 
     async def _bind_key(self, envelope: Envelope) -> None:
         start = envelope.content

@@ -7,12 +7,15 @@ it was decided upon. 10071, 10164 and 10077 all mean that another commit stands 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 from esexec.domain.errors import CorruptHistory, Unavailable
+from esexec.log import codec
 from esexec.log.port import Appended, Stored
 from esexec.nats.connection import ApiError, Connection
 from esexec.nats.direct import DirectReader, Message, TooMany, messages_in, read_leader, subject_pages, subjects_of
+from esexec.nats.objects import Objects
 from esexec.nats.publisher import WRONG_SEQUENCE, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
@@ -32,6 +35,8 @@ class JetStreamLog:
 
     def __init__(self, connection: Connection, subjects: Subjects, publisher: Publisher, reader: DirectReader) -> None:
         self._connection, self._subjects, self._publisher, self._reader = connection, subjects, publisher, reader
+        self.objects = Objects(connection, subjects, reader)
+        """Where the large values are that histories refer to."""
         self._prefix = subjects.log_prefix
         self._stream = subjects.log_stream
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,8 +92,15 @@ class JetStreamLog:
                 after -= 1
             commits += self._in_order(entity, found, first)
             if not more:
+                if after == 0 and commits:
+                    commits[0] = await self._with_plan(commits[0])
                 return commits
             names = self._names(entity, after + len(commits) + 1, _PAGE)
+
+    async def _with_plan(self, first: Stored) -> Stored:
+        """A first commit, with its plan if that is kept as an object. Raises `CorruptHistory`, `Unavailable`."""
+        ref = codec.plan_object_of(first.data)
+        return first if ref is None else first._replace(plan=await self.objects.get(ref))
 
     def _names(self, entity: str, first: int, count: int) -> list[str]:
         return [f"{self._prefix}.{entity}.{n}" for n in range(first, first + count)]
@@ -98,7 +110,11 @@ class JetStreamLog:
         subjects = await subjects_of(self._connection, self._stream, f"{self._prefix}.{entity}.*")
         found = {message.subject: message for message in await self._reader.all_of(self._stream, subjects)}
         stored = [Stored(_number(subject), one.sequence, one.data) for subject, one in found.items()]
-        return sorted(stored, key=lambda one: (one.n, one.position))
+        stored.sort(key=lambda one: (one.n, one.position))
+        if stored and stored[0].n == 1:
+            with suppress(CorruptHistory):  # which is for `verify` to say
+                stored[0] = await self._with_plan(stored[0])
+        return stored
 
     def _in_order(self, entity: str, messages: list[Message], first: int = 1) -> list[Stored]:
         commits = [Stored(_number(message.subject), message.sequence, message.data) for message in messages]
@@ -109,7 +125,10 @@ class JetStreamLog:
 
     async def read(self, entity: str, n: int) -> Stored | None:
         found = await read_leader(self._connection, self._stream, f"{self._prefix}.{entity}.{n}")
-        return None if found is None else Stored(n, found.sequence, found.data)
+        if found is None:
+            return None
+        stored = Stored(n, found.sequence, found.data)
+        return await self._with_plan(stored) if n == 1 else stored
 
     async def last(self, entity: str) -> Stored | None:
         found = await read_leader(self._connection, self._stream, f"{self._prefix}.{entity}.*")
@@ -135,7 +154,11 @@ class JetStreamLog:
         None: there are none yet (a follower may answer). Raises `Unavailable`.
         """
         found = await self._reader.from_first(self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES)
-        return [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
+        page = [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
+        for index, (entity, stored) in enumerate(page):
+            if stored.n == 1:
+                page[index] = entity, await self._with_plan(stored)
+        return page
 
     async def newest(self) -> Stored | None:
         """The last commit of all, as the leader knows it now."""

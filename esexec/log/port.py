@@ -13,11 +13,13 @@ Appended = Callable[[int | None], Awaitable[None]]
 
 
 class Stored(NamedTuple):
-    """A commit as it is stored: its number, its position in the log, and its bytes."""
+    """A commit as it is stored: its number, its position in the log, and its bytes. `plan`: of a first commit whose plan is
+    kept as an object, that object's bytes; empty: there is none, or nobody has fetched it."""
 
     n: int
     position: int
     data: bytes
+    plan: bytes = b""
 
 
 class Log(Protocol):

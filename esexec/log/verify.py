@@ -40,7 +40,7 @@ def verify(entity: str, history: Sequence[Stored]) -> Verification:
         problem = _numbers(expected, stored, last_position)
         if problem is None:
             try:
-                commit = codec.decode(stored.data)
+                commit = codec.commit_of(stored)
                 problem = _chained(entity, commit, expected, previous, events + 1)
                 problem = problem or _lawful(state, commit)
             except EsexecError as error:

@@ -1,4 +1,4 @@
-"""What stands on the server: the ten streams of a namespace and the durable consumers on them.
+"""What stands on the server: the eleven streams of a namespace and the durable consumers on them.
 
 Declared as data (`stream_configs`, `partition_consumers`, …) and brought about by `ensure_streams`, which only ever adds: what is
 there already is never changed behind the operator's back, but compared (`drift`) and told in the log. Only settings that esexec
@@ -125,6 +125,14 @@ def stream_configs(subjects: Subjects, replicas: int = 1) -> list[Config]:
             "max_msgs_per_subject": 1,
             "max_bytes": limits.cache_bytes,
             "allow_msg_ttl": True,
+            "allow_direct": True,
+        },
+        # A bucket of JetStream's object store: that an object's description is replaced is how buckets are written. What is read
+        # is believed only if its hash is its name (`objects`).
+        "OBJECTS": {
+            "subjects": subjects.objects_all,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
             "allow_direct": True,
         },
     }

@@ -5,14 +5,16 @@ first (`ids.is_token`), so that it cannot widen a subject. The parsers, on the o
 publisher may have written into a subject gives either good tokens or a `ValidationError` with the code `subject_invalid`.
 """
 
+from base64 import urlsafe_b64encode
 from typing import Final, NamedTuple
 
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
 from esexec.domain.ids import is_token, is_user_id
 
-STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE", "LIVE", "CACHE")
-"""The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`."""
+STREAMS: Final = ("COMMANDS", "INBOX", "LOG", "TASKS", "TIMERS", "EVENTS", "DEAD", "ARCHIVE", "LIVE", "CACHE", "OBJECTS")
+"""The streams of a namespace; a stream's full name is `ESEXEC_<ns>_<one of these>`, and that of the bucket of objects, as of all
+buckets, has `OBJ_` before it."""
 
 DISPENSABLE: Final = ("LIVE", "CACHE")
 """Streams without which everything is done all the same: where the server has no room for them, the engine does without."""
@@ -61,8 +63,8 @@ class Subjects:
     """The names of one namespace. `namespace` follows the id grammar and does not begin with `_`."""
 
     __slots__ = ("_prefix", "_skip", "_stream", "archive_stream", "cache_stream", "commands_stream", "dead_stream",
-                 "events_stream", "inbox_stream", "live_stream", "log_stream", "namespace", "tasks_stream",
-                 "timers_stream")  # fmt: skip
+                 "events_stream", "inbox_stream", "live_stream", "log_stream", "namespace", "objects_bucket",
+                 "objects_stream", "tasks_stream", "timers_stream")  # fmt: skip
 
     def __init__(self, namespace: str = "default") -> None:
         if not is_user_id(namespace):
@@ -85,12 +87,14 @@ class Subjects:
         self.archive_stream = self.stream("ARCHIVE")
         self.live_stream = self.stream("LIVE")
         self.cache_stream = self.stream("CACHE")
+        self.objects_bucket = f"{self._stream}OBJECTS"
+        self.objects_stream = self.stream("OBJECTS")
 
     # Streams and consumers -------------------------------------------------------------------------------------------
 
     def stream(self, name: str) -> str:
         """The full name of one of `STREAMS`."""
-        return f"{self._stream}{name}"
+        return f"OBJ_{self._stream}{name}" if name == "OBJECTS" else f"{self._stream}{name}"
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -106,6 +110,21 @@ class Subjects:
     def lane_consumer(queue: str, priority: int) -> str:
         """The durable consumer of a lane of TASKS. What follows the last `_p` is the priority, so no two lanes share one."""
         return f"{queue}_p{priority}"
+
+    # Objects (ADR-20 of JetStream) -------------------------------------------------------------------------------------
+
+    @property
+    def objects_all(self) -> list[str]:
+        """All subjects of the bucket."""
+        return [f"$O.{self.objects_bucket}.C.>", f"$O.{self.objects_bucket}.M.>"]
+
+    def object_info(self, name: str) -> str:
+        """Where an object is described."""
+        return f"$O.{self.objects_bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
+
+    def object_chunks(self, nuid: str) -> str:
+        """Where the chunks of an object are."""
+        return f"$O.{self.objects_bucket}.C.{nuid}"
 
     # COMMANDS --------------------------------------------------------------------------------------------------------
 

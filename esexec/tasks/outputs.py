@@ -38,7 +38,7 @@ class Kept(NamedTuple):
     limit_name: str
 
 
-OUTPUT = Kept("output", "output", limits.output_bytes, "output_bytes")
+OUTPUT = Kept("output", "output", limits.object_bytes, "object_bytes")
 IMAGE = Kept("before-image", "image", limits.image_bytes, "image_bytes")
 DIRECTIVE = Kept("directive", "directive", limits.directive_bytes, "directive_bytes")
 VARIABLE = Kept("variable", "vars", limits.vars_bytes, "vars_bytes")
@@ -123,7 +123,7 @@ def _check_size(value: Any, kept: Kept) -> None:
 
 def _check_depth(value: Any, kept: Kept) -> None:
     try:
-        check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=kept.name)
+        check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=kept.name, size_max=limits.object_bytes)
     except ValidationError as error:
         raise ExecutionError(f"the {error.message}", code=f"{kept.code}_too_deep", retry=False, hint=error.hint) from error
 

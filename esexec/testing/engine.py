@@ -53,7 +53,7 @@ class VirtualEngine:
         self._subjects = Subjects("test")
         self._wire = Wire(self._loop, self._world, self._subjects)
         self._log = SharedLog(self._wire)
-        self._worker = VirtualWorker(self._loop, self._wire, self._subjects)
+        self._worker = VirtualWorker(self._loop, self._wire, self._subjects, self._log.objects)
         self._client = VirtualClient(self._wire, self._log, actor)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._strategies: dict[str, RecoveryStrategy] = {}

@@ -10,6 +10,7 @@ from esexec.log.memory import MemoryLog
 from esexec.log.port import Appended, Stored
 from esexec.log.verify import verify
 from esexec.nats.lean import header_block
+from esexec.testing.objects import MemoryObjects
 from esexec.testing.wire import Wire
 
 Stands = Callable[[Commit], bool]
@@ -21,7 +22,7 @@ class SharedLog(MemoryLog):
 
     def __init__(self, wire: Wire) -> None:
         super().__init__()
-        self._wire = wire
+        self._wire, self.objects = wire, MemoryObjects()
         self.states: dict[str, ExecutionState] = {}
         """Of executions, as of their last commit."""
 
@@ -33,7 +34,7 @@ class SharedLog(MemoryLog):
         return sum(map(len, self.histories.values()))
 
     def commits(self, entity: str) -> list[Commit]:
-        return [codec.decode(one.data) for one in self.histories.get(entity, [])]
+        return [codec.commit_of(one) for one in self.histories.get(entity, [])]
 
     async def append(self, entity: str, n: int, data: bytes, after: int, done: Appended) -> None:
         await self.store(entity, n, data, after, done, _goes_on)
@@ -50,7 +51,10 @@ class SharedLog(MemoryLog):
 
     def _repeat(self, entity: str, n: int, data: bytes) -> Commit:
         """A commit was stored: tell those who follow the execution."""
-        commit = codec.decode(data)
+        stored = self.histories[entity][-1]
+        if (ref := codec.plan_object_of(data)) is not None:
+            stored = self.histories[entity][-1] = stored._replace(plan=self.objects.found(ref))
+        commit = codec.commit_of(stored)
         if entity[0] != "_":
             state = self.states.setdefault(entity, ExecutionState(entity))
             fold(entity, (commit,), state)

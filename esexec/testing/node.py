@@ -69,7 +69,7 @@ class Node:
         self._wire, self._worker, self._killed_by = wire, worker, killed_by
         own = LogOfNode(log, lambda: self.alive, self._stands)
         outbox: Any = _WhileAlive(self, MemoryOutbox(wire, subjects, worker, bury))
-        self.plans, self.alerts = PlansDesk(name, own, outbox), AlertsDesk(name, own, outbox)
+        self.plans, self.alerts = PlansDesk(name, own, outbox, log.objects), AlertsDesk(name, own, outbox)
         self.settings = SettingsDesk(name, own, outbox, self._follow)
         self.desk = Desk(
             name,
@@ -79,6 +79,7 @@ class Node:
             look_around=self.settings.look_around,
             plan_of=self.plans.plan_of,
             first_command=self._first_command,
+            objects=log.objects,
         )
         self.sharing = SharedDesk(name, own, outbox, wire.world.now)
         self._follow(fold_namespace(log.commits(SETTINGS_ENTITY)))

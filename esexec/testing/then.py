@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from esexec.client.large import fill
 from esexec.domain.commit import Commit
 from esexec.domain.durations import milliseconds
 from esexec.domain.events import TYPES, Event, TaskRetryScheduled, type_of
@@ -43,7 +44,9 @@ class Then:
     @property
     def result(self) -> ExecutionResult:
         """As `client.get` gives it."""
-        return result_of(self._engine._log.states[self.id])
+        state = self._engine._log.states[self.id]
+        result = result_of(state)
+        return self._engine.run(fill(self._engine._log.objects, result)) if state.has_objects else result
 
     @property
     def history(self) -> list[Commit]:

@@ -18,6 +18,7 @@ from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
 from esexec.nats.connection import Connection
 from esexec.nats.direct import DirectReader
 from esexec.nats.lean import LeanClient, Message
+from esexec.nats.objects import Objects
 from esexec.nats.publisher import Publisher
 from esexec.nats.subjects import Subjects
 from esexec.tasks import RecoveryStrategy, Task
@@ -75,8 +76,8 @@ class VirtualWorker:
 
     name = "worker"
 
-    def __init__(self, loop: VirtualLoop, wire: Wire, subjects: Subjects) -> None:
-        self._loop, self._wire, self._subjects = loop, wire, subjects
+    def __init__(self, loop: VirtualLoop, wire: Wire, subjects: Subjects, objects: Objects) -> None:
+        self._loop, self._wire, self._subjects, self._objects = loop, wire, subjects, objects
         self.tasks: dict[str, Task[..., Any]] = {}
         self.presence: list[WorkerPresence] = []
         """What it tells of itself to whoever asks which versions of tasks there are."""
@@ -128,6 +129,7 @@ class VirtualWorker:
             outlet=self._outlet,
             pools=self._pools,
             results=self._results,
+            objects=self._objects,
         )
 
     async def close(self) -> None:

@@ -22,6 +22,7 @@ from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, UnknownTask, ValidationError
+from esexec.nats.objects import Objects
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task
 from esexec.tasks.asking import ask, ask_in_thread, is_async
 from esexec.tasks.context import make_current
@@ -30,6 +31,7 @@ from esexec.tasks.live import Outlet
 from esexec.worker.attempt import Attempt, Why
 from esexec.worker.frames import CannotBegin, EndedAsTold
 from esexec.worker.images import Images
+from esexec.worker.large import encoded, with_objects
 from esexec.worker.pools import Lent, Pools
 from esexec.worker.processes import HandlerProcess, Processes
 from esexec.worker.reporting import completed, failed
@@ -54,7 +56,8 @@ class Runner:
     """Runs attempts of a worker's tasks, and asks its strategies. `report` hears of each attempt exactly once.
 
     `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
-    lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one.
+    lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one. `objects`: where
+    large values are.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class Runner:
         pools: Pools | None = None,
         results: CachedResults | None = None,
         processes: Processes | None = None,
+        objects: Objects | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
         self._strategies, self._images, self._outlet = strategies or {}, images, outlet
-        self._pools, self._results = pools or Pools(()), results
+        self._pools, self._results, self._objects = pools or Pools(()), results, objects
         self._processes = processes or Processes(os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
@@ -84,6 +88,10 @@ class Runner:
                 await self._over(attempt, _encode(r.Stopped(worker=self._worker, losses=attempt.losses)))
             return
         dispatch = attempt.dispatch
+        if dispatch.objects:
+            opening = self._keep(self._open(attempt))
+            attempt.end = partial(self._loop.call_soon, _cancel, attempt, opening)
+            return
         if dispatch.purpose == "recovery":
             await self._begin_recovery(attempt, self._strategies[dispatch.task], now_mono)
             return
@@ -114,6 +122,19 @@ class Runner:
             self._on_loop(attempt, call, arguments)
         elif not await self._in_thread(attempt, call, arguments) and lent is not None:
             lent.give_back()
+
+    async def _open(self, attempt: Attempt) -> None:
+        """What the dispatch left out is fetched; then it begins. Its timeout does not run as yet."""
+        assert self._objects is not None
+        try:
+            attempt.dispatch = await with_objects(self._objects, attempt.dispatch)
+        except EsexecError as error:
+            await self._refuse(attempt, error.info)
+        except BaseException as error:
+            await self._not_begun(attempt, error)
+        else:
+            attempt.end = None
+            await self.begin(attempt, monotonic())
 
     # Before a handler is called: cached results, resources ---------------------------------------------------------------
 
@@ -186,7 +207,13 @@ class Runner:
             self._keep_result(attempt, report, report.output)
         if ended.error is not None:
             _log(logging.INFO, attempt, "failed", ended.error)
-        await self._over(attempt, bytes(ended.report), error=ended.error)
+        data = bytes(ended.report)
+        if len(data) > limits.output_bytes and ended.error is None and self._objects is not None:
+            completed_one = msgspec.json.decode(data, type=r.Completed)
+            data = await encoded(self._objects, attempt, completed_one, completed_one.output, data)
+            if attempt.over:
+                return
+        await self._over(attempt, data, error=ended.error)
 
     def _tell_live(self, execution_id: str, kind: str, data: bytes) -> None:
         if self._outlet is not None:
@@ -283,6 +310,10 @@ class Runner:
         assert attempt.context is not None
         try:
             report, data = completed(self._worker, attempt.started_at, attempt.context, output)
+            if len(data) > limits.output_bytes and self._objects is not None:
+                data = await encoded(self._objects, attempt, report, report.output, data)
+                if attempt.over:
+                    return
             if attempt.to_keep is not None and not (report.vars or report.directive or attempt.context.has_before_image):
                 self._keep_result(attempt, report, output)
         except Exception as error:  # what `Err` holds, too

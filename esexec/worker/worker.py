@@ -26,6 +26,7 @@ from esexec.domain.strategies import own_lane
 from esexec.nats.connection import Auth, Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.dead import dead_letter
 from esexec.nats.direct import DirectReader
+from esexec.nats.objects import Objects
 from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, delivery_of
@@ -133,6 +134,7 @@ class Worker(Role):
         self._background: list[asyncio.Task[None]] = []
         self._pulse_mono = time.monotonic()
         self._rare: set[asyncio.Task[None]] = set()
+        self._reader: DirectReader | None = None
         self._told: dict[str, float] = {}
         """Attempts that were told to stop and are not here, and when: one that comes all the same is not begun."""
         self._announced = asyncio.Event()
@@ -178,7 +180,7 @@ class Worker(Role):
         await ensure_streams(connection, self._subjects, replicas=self._replicas)
         self._publisher = await Publisher(connection).start()
         self._images = Images(self.name, self._publisher.send)
-        self._pools = Pools(self.resources.values())
+        self._pools, self._reader = Pools(self.resources.values()), None
         undo.push_async_callback(self._pools.close)
         self._processes = Processes(self._process_count)
         undo.push_async_callback(self._processes.close)
@@ -192,6 +194,7 @@ class Worker(Role):
             pools=self._pools,
             results=await self._cached_results(connection),
             processes=self._processes,
+            objects=Objects(connection, self._subjects, await self._direct_reader(connection)),
         )
         self._leases = LeaseKeeper(
             self._url,
@@ -251,7 +254,12 @@ class Worker(Role):
         """None: no task of this worker has a cache."""
         if not any(task.cache is not None for task in self.tasks.values()):
             return None
-        return CachedResults(connection, await DirectReader(connection).start(), self._subjects, self.name)
+        return CachedResults(connection, await self._direct_reader(connection), self._subjects, self.name)
+
+    async def _direct_reader(self, connection: Connection) -> DirectReader:
+        if self._reader is None:
+            self._reader = await DirectReader(connection).start()
+        return self._reader
 
     async def _hand_back(self, connection: Connection, attempt: Attempt) -> None:
         if attempt.over or not connection.is_connected:

@@ -1,7 +1,8 @@
 """Deaths at chosen points: the process kills itself with SIGKILL, as nothing can be caught or flushed then.
 
 Points of an executor: `loaded` a history, `decided` a commit, `appended` it (sent, perhaps not stored), about to `dispatch`
-(stored, no effect), about to `ack` (all effects stand). Of a worker: about to `begin` a handler, about to `report` its
+(stored, no effect), about to `continue` a decision that was too large for a commit, or having `continued` it (sent, perhaps not
+stored), about to `ack` (all effects stand). Of a worker: about to `begin` a handler, about to `report` its
 outcome, about to `ack` its dispatch (the report is stored). Of projections: once a page is `read`, once its rows are
 `processed` and once its position is `tracked`, both in the open transaction, and once that is `committed`, before anything
 else. `POINT:N` dies at the N-th time.
@@ -46,6 +47,8 @@ def arm(point: str) -> None:
         "decided": (JetStreamLog, "append", False),
         "appended": (JetStreamLog, "append", True),
         "dispatch": (NatsOutbox, "dispatch", False),
+        "continue": (NatsOutbox, "continue_later", False),
+        "continued": (NatsOutbox, "continue_later", True),
         "ack": (Envelope, "ack", False),
         "begin": (Runner, "begin", False),
         "report": (Worker, "_report", False),

@@ -11,6 +11,7 @@ import pytest
 
 import esexec
 from esexec.domain import limits
+from esexec.domain.events import TaskScheduled
 from esexec.nats.streams import ACK_WAIT_MS
 from tests.chaos.dying import EXECUTOR_POINTS, WORKER_POINTS
 from tests.chaos.rig import Rig, Role, tail, until
@@ -87,6 +88,28 @@ async def test_an_executor_may_die_at_any_instruction(rig: Rig, point: str, nth:
         assert (await handle.wait(wait_timeout=20)).ok, tail(executor.log)
     await settled(rig, **{handle.id: ["completed"]})
     assert len(rig.notes("end")) >= 4
+
+
+@pytest.mark.parametrize("point", ["continue:1", "continued:1", "decided:2", "appended:2", "continue:2"])
+async def test_an_executor_may_die_between_the_parts_of_a_decision(rig: Rig, point: str) -> None:
+    """A fan-out of 10,000 does not fit into one decision: killed before, within or after a further part, each step runs once."""
+    executor, _worker = rig.executor(die=point), rig.worker(queues={"default": 200})
+    await rig.ready()
+    fan = esexec.Plan("fan", [esexec.Step("work", id=f"s{n}", params={"ms": 0}) for n in range(10_000)], parallel=True)
+    async with esexec.connect(rig.url, namespace=rig.namespace, confirm_s=60) as client:
+        starting = asyncio.ensure_future(client.start(fan, parallel_execution_limit=1000))
+        await dead(executor)
+        await reborn(executor)
+        handle = await starting
+        result = await handle.wait(wait_timeout=150)
+        assert result.ok, tail(executor.log)
+        stored = await client._log.load(handle.id)
+        assert max(len(one.data) for one in stored) <= limits.commit_bytes
+        scheduled = Counter(event.step for commit in await client.history(handle.id) for event in commit.events
+                            if isinstance(event, TaskScheduled))  # fmt: skip
+        assert len(scheduled) == 10_000
+        assert set(scheduled.values()) == {1}
+        assert all(len(commit.events) <= limits.events_per_commit for commit in await client.history(handle.id))
 
 
 @pytest.mark.parametrize("nth", [1, 3])

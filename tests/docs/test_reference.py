@@ -16,6 +16,7 @@ from docs import generate
 from esexec.cloudevents import _Stored
 from esexec.domain import aliases, commands
 from esexec.domain.errors import EsexecError
+from esexec.domain.objects import ObjectPart, ObjectRef
 from esexec.domain.retry import FINAL_CODES
 from esexec.domain.settings import PRESETS, ExecutionConfig
 from esexec.failures.known import _BUILT_IN, _BY_ERRNO, _BY_NAME
@@ -34,7 +35,11 @@ REFERENCE = ROOT / "docs/reference"
 UNSHOWN = {name for name in messages_of() if name.startswith(("Ask", "List", "Count")) or name.endswith(("Page", "Projections"))}
 """Questions and answers whose fields stand in a table."""
 PROTOCOL = [block for block in blocks(REFERENCE / "protocol.md") if block.language == "json"]
-MESSAGES: dict[str, Any] = {name: one.kind for name, one in messages_of().items()} | {"CloudEvent": _Stored}
+MESSAGES: dict[str, Any] = {name: one.kind for name, one in messages_of().items()} | {
+    "CloudEvent": _Stored,
+    "ObjectRef": ObjectRef,
+    "ObjectPart": ObjectPart,
+}
 QUERIES = [block for block in blocks(REFERENCE / "queries.md") if block.language == "json"]
 ASKED: dict[str, Any] = {
     kind.__name__: kind for kind in (AskStatistics, ExecutionStatistics, TaskStatistics, AskDurations, Durations)

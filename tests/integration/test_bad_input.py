@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import esexec
+from esexec.domain import limits
 from esexec.domain.events import TaskFailed
 from esexec.nats.connection import Connection
 from tests.integration.engine import Engine, until
@@ -172,10 +173,10 @@ async def test_a_start_that_says_the_wrong_thing(engine: Engine, raw: RawClient,
     await still_works(engine)
 
 
-async def test_ten_megabytes_are_refused_before_they_are_sent(engine: Engine, raw: RawClient) -> None:
-    """By the client, by the connection and by the server: nothing of it arrives."""
+async def test_what_is_too_large_is_refused_before_it_is_sent(engine: Engine, raw: RawClient) -> None:
+    """By the client beyond `limits.object_bytes`, by the connection beyond one message: nothing of it arrives."""
     with pytest.raises(esexec.ValidationError):
-        await engine.client.start("double", {"number": "x" * 10_000_000})
+        await engine.client.start("double", {"number": "x" * limits.object_bytes})
     with pytest.raises(esexec.ValidationError):
         await raw.connection.publish(engine.subjects.command("e-1", "start"), b"x" * 10_000_000)
     await still_works(engine)

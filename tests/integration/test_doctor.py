@@ -225,7 +225,7 @@ async def test_a_server_without_jetstream(tmp_path: Path) -> None:
 
 async def test_an_account_that_is_nearly_full_and_small_messages(tmp_path: Path) -> None:
     """Limits of the account that are nearly reached, and a largest message below what esexec sends."""
-    account = "A { jetstream: { max_streams: 11, max_file: 1G, max_mem: 100M }, users: [ { user: a, password: a } ] }"
+    account = "A { jetstream: { max_streams: 12, max_file: 1G, max_mem: 100M }, users: [ { user: a, password: a } ] }"
     with server_with(f"max_payload: 64K\naccounts {{ {account} }}\nno_auth_user: a", tmp_path) as (port, _):
         url = await up(port)
         engine = Engine(url, "default")

@@ -71,7 +71,7 @@ def schedule_in(seconds: float, target: str) -> dict[str, str]:
 async def test_streams_are_made_as_declared(connection: Connection, made: Subjects) -> None:
     """Right after they were made nothing differs from what was asked for, as the server tells it."""
     assert await drift(connection, made) == []
-    assert len(stream_configs(made)) == 10
+    assert len(stream_configs(made)) == 11
     assert len(executor_consumers(made)) == 2 * limits.partitions + 3
 
 
@@ -125,7 +125,7 @@ async def test_an_operator_says_how_much_is_cached(connection: Connection, made:
 async def test_drift_names_what_is_missing(connection: Connection, subjects: Subjects) -> None:
     """Where nothing was made, every stream and consumer is called missing."""
     lines = await drift(connection, subjects)
-    assert len(lines) == 10 + 2 * limits.partitions + 3
+    assert len(lines) == 11 + 2 * limits.partitions + 3
     assert lines[0] == f"stream {subjects.commands_stream} is missing"
 
 

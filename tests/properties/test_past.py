@@ -106,4 +106,4 @@ def test_any_bytes_come_back_from_a_file(commits: list[bytes]) -> None:
     """Whatever is stored, a commit or not, is in the file as it is."""
     history = [Stored(n, 10 * n, data) for n, data in enumerate(commits, 1)]
     lines = b"".join(line_of("e1", one) + b"\n" for one in history).split(b"\n")
-    assert histories_in(lines) == ({"e1": history} if history else {})
+    assert histories_in(lines) == ({"e1": history} if history else {}, {})

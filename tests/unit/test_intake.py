@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from esexec.client.commands import encode_command
+from esexec.client.commands import encode_command, has_large_parts
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
@@ -92,14 +92,17 @@ def test_a_fork_may_bring_its_outputs_along() -> None:
     ids=["input", "context", "metadata"],
 )
 def test_what_a_start_brings_along_has_a_limit(largest: dict[str, Any], over: dict[str, Any]) -> None:
-    """Input, context and metadata may have `input_bytes` each: one byte more is refused, by name, by executor and client."""
+    """Input, context and metadata may have `input_bytes` each: one byte more is refused, by name, by executor and client; but a
+    client stores a larger input as an object."""
     part = next(iter(over))
     command = c.StartExecution(id="c1", task="t", **largest)
     assert read("e1", "start", command) == command
     assert encode_command(command) == msgspec.json.encode(command)
-    for refuse in (partial(read, "e1", "start"), encode_command):
+    too_large = c.StartExecution(id="c1", task="t", **over)
+    assert part != "input" or has_large_parts(encode_command(too_large), too_large)
+    for refuse in (partial(read, "e1", "start"), *([encode_command] if part != "input" else [])):
         with pytest.raises(ValidationError, match=f"{part} of {limits.input_bytes + 1} bytes is too large") as raised:
-            refuse(c.StartExecution(id="c1", task="t", **over))
+            refuse(too_large)
         assert (raised.value.code, "limits.input_bytes" in (raised.value.hint or "")) == ("too_large", True)
 
 

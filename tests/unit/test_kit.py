@@ -398,6 +398,15 @@ def test_handlers_of_classes_are_given_as_any(engine: VirtualEngine) -> None:
     engine.when("nobody").failed("unknown_task")
 
 
+def test_large_values_travel_as_objects(engine: VirtualEngine) -> None:
+    """What is too large for a message goes through the object store, here as there."""
+    engine.stub("grow", returns=lambda text: text * 3)
+    large = "x" * 300_000
+    steps = [Step("grow", id="a", params={"text": "${input.text}"}), Step("grow", id="b", params={"text": "${steps.a.output}"})]
+    then = engine.when(Plan("large", steps=steps), {"text": large}).completed(large * 9)
+    assert sum(len(one.data) for one in engine._log.histories[then.id]) < 10_000
+
+
 def test_settings_of_the_namespace(engine: VirtualEngine) -> None:
     """What is given by name is the namespace's level of the settings."""
     engine.given(max_retries=0).fail_step("charge")

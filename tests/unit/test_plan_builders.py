@@ -231,7 +231,7 @@ def test_json_files(tmp_path: Path) -> None:
         ("p.yaml", "name: p\nsteps: [{task: t, params: &a {x: *a}}]", "too_deep", None),
         ("p.yaml", "", "invalid_value", None),
         ("p.yaml", b"name: p\nsteps: \xff", "not_utf8", 2),
-        ("p.yaml", b" " * 2_000_000, "too_large", None),
+        ("p.yaml", b" " * 9_000_000, "too_large", None),
         ("p.json", '{"name": "p",\n "steps": [}', "bad_json", 2),
         ("p.json", '{"name": "p", "name": "q"}', "bad_json", None),
         ("p.json", '{"name": NaN}', "bad_json", None),

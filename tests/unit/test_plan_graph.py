@@ -126,8 +126,9 @@ def test_limits_of_the_plan_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(step("a"), description="x" * (limits.text_chars + 1)).code == "text_too_long"
     assert refusal(step("a"), config=ExecutionConfig(queue="a\n")).code == "bad_queue"
     assert refusal(step("a"), metadata={"x": float("nan")}).code == "not_canonical"
-    assert refusal(step("a", params={"x": "y" * limits.plan_bytes})).code == "plan_too_large"
-    assert refusal(step("a", params={"x": "y" * limits.message_bytes})).code == "too_large"
+    assert refusal(step("a", params={"x": "y" * limits.large_plan_bytes})).code == "too_large"
+    half = {"x": "y" * (limits.large_plan_bytes // 2)}
+    assert refusal(step("a", params=half), step("b", params=half)).code == "plan_too_large"
     monkeypatch.setattr(limits, "steps_per_plan", 2)
     assert refusal(step("a"), step("b"), step("c")).code == "too_many_steps"
 

@@ -381,7 +381,7 @@ def deep(depth: int) -> bytes:
         (b'{"name":"p","steps":[{"id":"a","task":"t","params":{"x":1e999}}]}', "bad_json"),
         (b'{"name":"p","steps":[{"id":"a","task":"t","params":{"x":' + b"9" * 5_000 + b"}}]}", "bad_json"),
         (b'{"name":"p","steps":[{"id":"a","task":"t","params":{"x":9007199254740993}}]}', "not_canonical"),
-        (b" " * (limits.message_bytes + 1), "too_large"),
+        (b" " * (limits.large_plan_bytes + 1), "too_large"),
         (b"null", "invalid_value"),
         (b'{"name":"p","steps":[]}', "empty_plan"),
         (b'{"name":"p","steps":[{"id":"a","task":"t","queue":"a\\n"}]}', "bad_queue"),

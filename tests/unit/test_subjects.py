@@ -27,7 +27,7 @@ def test_a_namespace_follows_the_id_grammar(name: str) -> None:
 def test_the_names_are_those_of_the_design() -> None:
     """Names on the wire are a public protocol: they never change."""
     s = Subjects("default")
-    assert s.stream_names == tuple(f"ESEXEC_default_{name}" for name in STREAMS)
+    assert s.stream_names == (*(f"ESEXEC_default_{name}" for name in STREAMS[:-1]), "OBJ_ESEXEC_default_OBJECTS")
     assert s.command("e", "start") == "esexec.default.cmd.e.start"
     assert s.commands_transform == "esexec.default.commands.{{partition(16,1)}}.{{wildcard(1)}}.{{wildcard(2)}}"
     assert s.report("e", "q", "s", 1, 2) == "esexec.default.in.e.report.q.s.1-2"

@@ -614,10 +614,10 @@ def test_outputs_that_json_cannot_hold_are_refused(output: Any, reason: str) -> 
 
 
 def test_large_outputs_are_refused() -> None:
-    """An output of exactly the limit is kept, one byte more fails the attempt for good."""
-    assert len(encoded("x" * (limits.output_bytes - 2))) == limits.output_bytes - 2
-    with pytest.raises(ExecutionError, match="output_bytes") as caught:
-        encoded("x" * (limits.output_bytes - 1))
+    """An output of exactly the limit of an object is kept, one byte more fails the attempt for good."""
+    assert len(encoded("x" * (limits.object_bytes - 2))) == limits.object_bytes - 2
+    with pytest.raises(ExecutionError, match="object_bytes") as caught:
+        encoded("x" * (limits.object_bytes - 1))
     assert (caught.value.code, caught.value.info.retryable) == ("output_too_large", False)
 
 
