@@ -44,6 +44,8 @@ def dispatch_with_objects(state: ExecutionState, index: int, policy: Policy) -> 
     step = state.steps[index]
     if step.purpose == "recovery":
         return _question(state, index, policy)
+    if step.purpose != "compensation" and (asked := state.graph.conditions.get(index)) is not None:
+        asked.check_known(input=state.created.given, context=state.created.context, output_of=state.output_of)
     if step.purpose == "compensation":
         assert step.compensator is not None and state.rollback is not None
         deed = state.rollback.order[state.rollback.cursor]

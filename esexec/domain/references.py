@@ -103,14 +103,24 @@ class Condition(NamedTuple):
     negated: bool
 
     def holds(self, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> bool:
-        """Whether the step is to be done. What is not there is as good as false."""
+        """Whether the step is to be done. What is not there is as good as false; what lies within an object,
+        which nobody can tell here, lets it be done: then `check_known` says so where it is handed out."""
         try:
             value = _Scope(input, context, output_of, UNOPENED).lookup(self.reference)
-            if isinstance(value, Pointer) and value.path:
-                value = None  # no object is looked into; that there is one is known
         except ValidationError:
             value = None
+        if type(value) is Pointer and value.path:
+            return True
         return (value is not None and value is not False) != self.negated
+
+    def check_known(self, *, input: Any, context: Any, output_of: Callable[[str], Any]) -> None:
+        """Raises ValidationError (`value_in_object`) where what is asked for lies within a value that is too large to be here."""
+        try:
+            value = _Scope(input, context, output_of, UNOPENED).lookup(self.reference)
+        except ValidationError:
+            return
+        if type(value) is Pointer and value.path:
+            raise _in_object(self.reference)
 
 
 # Compiling -----------------------------------------------------------------------------------------------------------
@@ -228,12 +238,7 @@ def _bad(text: str, opening: int, why: str, grammar: Grammar, hint: str | None =
 def follow(reference: Reference, value: Any) -> Any:
     """What the reference's path leads to within `value`. Raises ValidationError (`reference_unresolved`, `value_in_object`)."""
     if isinstance(value, ObjectRef):
-        raise ValidationError(
-            f"{shown(str(reference))}: that value is too large to be looked into here",
-            code="value_in_object",
-            hint="hand what is needed here over in the context",
-            reference=shown(reference.text),
-        )
+        raise _in_object(reference)
     for depth, key in enumerate(reference.path):
         if isinstance(key, str):
             if not isinstance(value, dict) or key not in value:
@@ -271,18 +276,19 @@ class _Scope:
             return Pointer(value, reference.path, str(reference))
         return follow(reference, value)
 
-    def rendered(self, reference: Reference) -> str:
-        """The value as it stands within a longer string."""
+    def opened(self, reference: Reference) -> Any:
+        """The value itself, also where it is in an object. Raises ObjectNeeded."""
         value = self.lookup(reference)
         if type(value) is Pointer:
-            value = self.opened(reference, value)
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            if value.ref.sha256 not in self.objects:
+                raise ObjectNeeded(value.ref)
+            value = follow(reference, self.objects[value.ref.sha256])
+        return value
 
-    def opened(self, reference: Reference, pointer: Pointer) -> Any:
-        """What a pointer points to. Raises ObjectNeeded."""
-        if pointer.ref.sha256 not in self.objects:
-            raise ObjectNeeded(pointer.ref)
-        return follow(reference, self.objects[pointer.ref.sha256])
+    def rendered(self, reference: Reference) -> str:
+        """The value as it stands within a longer string."""
+        value = self.opened(reference)
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
     def spend(self, size: int) -> None:
         self.left -= size
@@ -349,9 +355,7 @@ class _Spread:
         self.spread, self.beside = spread, beside
 
     def value(self, scope: _Scope) -> dict[str, Any]:
-        all_of_it = self.spread.value(scope)
-        if type(all_of_it) is Pointer:
-            all_of_it = scope.opened(self.spread.reference, all_of_it)
+        all_of_it = scope.opened(self.spread.reference)
         if not isinstance(all_of_it, dict):
             raise _unresolved(self.spread.reference, "it is no object, whose fields could be taken over")
         return all_of_it | self.beside.value(scope)
@@ -369,6 +373,15 @@ class _Array:
         for index, node in self.nodes:
             resolved[index] = node.value(scope)
         return resolved
+
+
+def _in_object(reference: Reference) -> ValidationError:
+    return ValidationError(
+        f"{shown(str(reference))}: that value is too large to be looked into here",
+        code="value_in_object",
+        hint="hand what is needed here over in the context",
+        reference=shown(reference.text),
+    )
 
 
 def _nothing_there(reference: Reference, depth: int, value: Any) -> ValidationError:
