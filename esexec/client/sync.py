@@ -50,6 +50,7 @@ from esexec.domain.flow_reading import SaidResources
 from esexec.domain.kept_alerts import KeptAlert
 from esexec.domain.kept_plans import ListedPlan
 from esexec.domain.messages import Warned, WorkerPresence
+from esexec.domain.objects import ObjectRef
 from esexec.domain.rollback import Undo
 from esexec.domain.settings import NamespaceConfig
 from esexec.domain.state import ExecutionState
@@ -439,7 +440,8 @@ class SyncHistories(Wrapped[Histories]):
         return self._loop.call(self._its.diff(execution_id, before, after))
 
     def export(self, execution_id: str) -> list[bytes]:
-        """The history as lines of JSON, byte for byte as it is stored, whole or not; also of what executions share.
+        """The history as lines of JSON, byte for byte as it is stored, whole or not, and behind it the objects that it refers to;
+        also of what executions share.
 
         Raises `NotFound`.
         """
@@ -1016,6 +1018,13 @@ class SyncClient(BlockingClient):
         `CorruptHistory`.
         """
         return self._loop.call(self._its.history(execution_id, version=version, at=at))
+
+    def open_object(self, ref: ObjectRef) -> Any:
+        """The value that is kept as an object, where an event or a result says only which (docs/how-to/large-data.md).
+
+        Raises `CorruptHistory` (`object_missing`, `object_altered`), `Unavailable`.
+        """
+        return self._loop.call(self._its.open_object(ref))
 
     def verify(self, execution_id: str) -> Verification:
         """Whether its history is whole and lawful, and where it breaks if not; as `history`. Raises `NotFound`."""
