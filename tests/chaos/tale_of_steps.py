@@ -291,7 +291,9 @@ class TaleOfSteps:
         self._settle(step, "skipped")
         if step.let_go:
             return None if promised else "no strategy asked for it"
-        return f"it has had attempt {step.attempt}" if step.attempt else None if self.failed or self.expired else "nothing failed"
+        if step.attempt:
+            return f"it has had attempt {step.attempt}"
+        return None if event["reason"] == "condition" or self.failed or self.expired else "nothing failed"
 
     def _task_cancelled(self, name: str, step: StepTale, attempt: int, event: dict[str, Any]) -> str | None:
         if attempt != step.attempt:
