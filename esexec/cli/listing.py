@@ -15,8 +15,8 @@ from esexec.cli.call import Call
 from esexec.cli.given import importing
 from esexec.cli.verb import verb
 from esexec.client.strategies import namespace_of
+from esexec.client.workers import is_known
 from esexec.domain.errors import EsexecError, PlanInvalid, ValidationError
-from esexec.nats.presence import who_is_there
 from esexec.plans import Plan
 from esexec.tasks import Task
 
@@ -137,8 +137,7 @@ async def _kept(call: Call) -> list[Runnable]:
     async with call.client() as (client, _):
         kept = await client.plans.list()
         announced = (await namespace_of(client)).tasks
-        assert client._connection is not None
-        workers = await who_is_there(client._connection, call.namespace, "worker")
+        workers = await client.workers.present()
     found = [
         Runnable(
             kind="plan",
@@ -151,7 +150,7 @@ async def _kept(call: Call) -> list[Runnable]:
         for one in kept
     ]
     for name in sorted(name for name in announced if ":" not in name):  # not the places of functions
-        count = sum(name in one.tasks for one in workers)
+        count = sum(is_known(name, [one]) for one in workers)
         about = f"{count} worker{'s' * (count != 1)}" if count else "no worker has it now"
         run = f"start --task {name}"
         found.append(Runnable(kind="task", name=name, source=where, run=run, about=about, workers=count))

@@ -82,7 +82,8 @@ class Checks:
         path = problems[0][0]
         reason = "; ".join([why for at, why in problems if at == path])
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        also = f" (nor do {len(others)} other versions of it take that)" if others else ""
+        also = "" if not others else f" (nor do {len(others)} other versions of it take that)"
+        also = " (nor does 1 other version of it take that)" if len(others) == 1 else also
         return ErrorInfo(
             type="validation_error",
             code="invalid_params",

@@ -183,7 +183,6 @@ class Stage:
         done = await asyncio.to_thread(self._run, self._program(line))
         said = done.stdout + done.stderr
         is_refused = any(word in "".join(output) for word in ("error [", "problem ["))
-        is_refused = any(word in "".join(output) for word in ("error [", "problem ["))
         assert done.returncode in (0, 1) or is_refused, f"{block.place}: {line}\n{said}"
         heard = [constant(one) for one in said.splitlines()]
         for wanted in output:
