@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import Annotated, Any, Never
+from types import ModuleType
+from typing import Annotated, Any, Final, Never
 
 import typer
 
@@ -46,33 +47,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (
-    run,
-    start,
-    control,
-    checkpoint,
-    look,
-    histories,
-    analyze,
-    events,
-    lists,
-    top,
-    stats,
-    listing,
-    plan,
-    plans,
-    tasks,
-    strategies,
-    alerts,
-    config,
-    dlq,
-    configure,
-    projection,
-    protocol,
-    doctor,
-    roles,
-):
-    verbs.register(app)
+_PANELS: Final[dict[str, tuple[ModuleType, ...]]] = {
+    "Run": (run, start, control, checkpoint),
+    "Look": (look, histories, analyze, events, lists, stats, top),
+    "Plans and tasks": (listing, plan, plans, tasks, strategies),
+    "Processes": (roles,),
+    "Operate": (doctor, config, configure, alerts, dlq, projection, protocol),
+}
+"""How the verbs stand in the help."""
+for _panel, _modules in _PANELS.items():
+    _before = {id(one) for one in (*app.registered_commands, *app.registered_groups)}
+    for _verbs in _modules:
+        _verbs.register(app)
+    for _one in (*app.registered_commands, *app.registered_groups):
+        if id(_one) not in _before:
+            _one.rich_help_panel = _panel
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from esexec.cli.checks import Check, Patient, outcomes, problem, processes, serv
 from esexec.cli.checks.execution import execution
 from esexec.cli.completing import execution_ids
 from esexec.cli.exits import Exit
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.client.commands import checked_id
 from esexec.domain.errors import EsexecError, Unavailable
@@ -125,5 +126,5 @@ def _sum_up(call: Call, found: list[Check]) -> None:
     if call.json:
         call.document({"ok": not counts["problem"], "counts": counts, "checks": found})
         return
-    said = ", ".join(f"{counts[state]} {state}{'s' * (counts[state] != 1)}" for state in ("problem", "warning"))
+    said = ", ".join(counted(counts[state], state) for state in ("problem", "warning"))
     call.say(f"\n{said}, {counts['ok']} in order")

@@ -13,6 +13,7 @@ import typer
 
 from esexec.cli.call import Call
 from esexec.cli.given import importing
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.client.strategies import namespace_of
 from esexec.client.workers import is_known
@@ -115,8 +116,7 @@ def _of_module(place: str) -> Iterator[Runnable]:
 
 
 def _size(plan: Plan) -> str:
-    count = len(plan.spec.steps)
-    return f"{count} step{'s' * (count != 1)}"
+    return counted(len(plan.spec.steps), "step")
 
 
 def _signature(task: Task[..., Any]) -> str:
@@ -151,7 +151,7 @@ async def _kept(call: Call) -> list[Runnable]:
     ]
     for name in sorted(name for name in announced if ":" not in name):  # not the places of functions
         count = sum(is_known(name, [one]) for one in workers)
-        about = f"{count} worker{'s' * (count != 1)}" if count else "no worker has it now"
+        about = counted(count, "worker") if count else "no worker has it now"
         run = f"start --task {name}"
         found.append(Runnable(kind="task", name=name, source=where, run=run, about=about, workers=count))
     return found

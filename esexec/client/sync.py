@@ -671,7 +671,7 @@ class SyncWorkers(Wrapped[Workers]):
     __slots__ = ()
 
     def present(self, *, wait: float = ANSWERS_S) -> list[WorkerPresence]:
-        """The workers that answer within `wait` seconds, by name."""
+        """The workers that answer within `wait` seconds, by name; 1,000 at most. Raises `Unavailable` when disconnected."""
         return self._loop.call(self._its.present(wait=wait))
 
     def tasks(self) -> list[AnnouncedTask]:

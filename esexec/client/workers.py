@@ -69,7 +69,7 @@ class Workers:
         self._client = client
 
     async def present(self, *, wait: float = ANSWERS_S) -> list[WorkerPresence]:
-        """The workers that answer within `wait` seconds, by name."""
+        """The workers that answer within `wait` seconds, by name; 1,000 at most. Raises `Unavailable` when disconnected."""
         return await workers_there(self._client._open_connection, self._client._subjects, wait)
 
     async def tasks(self) -> list[AnnouncedTask]:

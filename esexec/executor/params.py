@@ -6,7 +6,6 @@ left to the worker. Nothing is loaded, and nothing done, for tasks of which no s
 
 import logging
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.commands import StartExecution
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.explain import shown
+from esexec.domain.explain import unexpected_parameter
 from esexec.domain.graph import Graph
 from esexec.domain.namespace import TaskVersion
 from esexec.domain.references import SPREAD
@@ -142,8 +141,7 @@ class _Accepts:
             for name in error.kind.unexpected:
                 if name == SPREAD and _takes_over(_at(params, list(error.instance_path))):
                     continue
-                near = get_close_matches(name, names, n=1)
-                parts.append(f"unexpected parameter `{shown(name)}`" + (f", did you mean `{near[0]}`?" if near else ""))
+                parts.append(unexpected_parameter(name, names))
             return "; ".join(parts)
         if kind == "required":
             return f"missing parameter `{error.kind.property}`"

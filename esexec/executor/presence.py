@@ -6,7 +6,9 @@ Nobody has to answer. What nobody has told of is thought to be there as long as 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from esexec.domain.errors import Unavailable
 from esexec.domain.messages import WorkerPresence
 from esexec.executor.params import Versions
 from esexec.nats.connection import Connection
@@ -41,8 +43,9 @@ class Presence:
 
     async def _ask(self) -> None:
         while any(len(known) > 1 for known in self._announced.values()):
-            there = await workers_there(self._connection, self._subjects, _ANSWERS_S)
-            self._follow(left_of(self._announced, there))
+            with suppress(Unavailable):  # what was known before counts
+                there = await workers_there(self._connection, self._subjects, _ANSWERS_S)
+                self._follow(left_of(self._announced, there))
             await asyncio.sleep(_ASK_EVERY_S - _ANSWERS_S)
 
 

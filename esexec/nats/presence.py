@@ -11,9 +11,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from esexec.domain import limits
 from esexec.domain.errors import Unavailable
 from esexec.domain.messages import WorkerPresence
-from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
+from esexec.nats.connection import Connection, Msg
 from esexec.nats.subjects import Subjects
 from esexec.world import VERSION
 
@@ -63,7 +64,7 @@ async def who_is_there(connection: Connection, namespace: str, kind: Kind) -> li
     for answer in answers:
         try:
             info = msgspec.json.decode(answer.data, type=_Info)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         if (said := info.metadata) is not None and said.namespace == namespace:
             found.append(Present(kind=kind, name=said.name or info.id, version=info.version))
@@ -74,18 +75,19 @@ _presence = msgspec.json.Decoder(WorkerPresence).decode
 
 
 async def workers_there(connection: Connection, subjects: Subjects, wait: float = ANSWERS_S) -> list[WorkerPresence]:
-    """The workers of a namespace that answer within `wait` seconds, by name."""
+    """The workers of a namespace that answer within `wait` seconds, by name; 1,000 at most. Raises Unavailable when
+    disconnected."""
     heard: dict[str, WorkerPresence] = {}
 
     async def on_answer(message: Msg) -> None:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             answer = _presence(message.data)
-            heard[answer.worker] = answer
+            if len(heard) < limits.workers_shown or answer.worker in heard:
+                heard[answer.worker] = answer
 
     subscription = await connection.subscribe(subjects.who_is_here, on_answer)
     try:
-        with suppress(OutboundBufferLimitError):  # disconnected
-            connection.client.post(subjects.who_is_there, b"")
+        await connection.publish(subjects.who_is_there, b"")
         await asyncio.sleep(wait)
     finally:
         if not connection.is_closed:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from esexec.cli.checks import Check, Patient, ok, problem, warning
+from esexec.cli.text import counted
 from esexec.client.workers import waiting_without
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError
@@ -113,4 +114,4 @@ def _age(since: datetime | None) -> str:
 
 
 def _waiting(count: int) -> str:
-    return f"{count} attempt{'s' * (count != 1)} wait{'s' * (count == 1)}"
+    return f"{counted(count, 'attempt')} wait{'s' * (count == 1)}"
