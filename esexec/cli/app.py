@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Annotated, Any, Final, Never
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from esexec.cli import (
     alerts,
@@ -56,11 +57,11 @@ _PANELS: Final[dict[str, tuple[ModuleType, ...]]] = {
 }
 """How the verbs stand in the help."""
 for _panel, _modules in _PANELS.items():
-    _before = {id(one) for one in (*app.registered_commands, *app.registered_groups)}
     for _verbs in _modules:
         _verbs.register(app)
-    for _one in (*app.registered_commands, *app.registered_groups):
-        if id(_one) not in _before:
+    _registered: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+    for _one in _registered:
+        if not isinstance(_one.rich_help_panel, str):
             _one.rich_help_panel = _panel
 
 
