@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from esexec import Client, Executor, Plan, Step, Worker, task
+from esexec import Client, Executor, HandledTask, Handlers, Plan, Step, Worker, task
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check
 from esexec.cli.doctor import checks
@@ -99,6 +99,38 @@ async def test_a_task_that_nobody_has_is_named(engine: Engine) -> None:
     await engine.worker(greet)
     await engine.client.wait("waits", wait_timeout=20)
     assert problems(await examined(engine.url, engine.namespace)) == []
+
+
+async def test_a_worker_for_any_task_has_them_all(engine: Engine) -> None:
+    """What a handler of any task would take is not said to be had by nobody, though nobody announced it."""
+
+    class Any_(Handlers):
+        async def handle_task(self, record: HandledTask) -> str:
+            return record.name
+
+    async with Worker(engine.url, tasks=[Any_()], namespace=engine.namespace):
+        await engine.client.start("whatever", queue="elsewhere", execution_id="waits")
+        found = await examined(engine.url, engine.namespace, execution_id="waits")
+        assert of(found, "tasks") == []
+        assert found[-1].message == "whatever: attempt 1 waits: no worker serves the queue elsewhere"
+        await engine.client.cancel("waits")
+
+
+async def test_what_is_no_answer_of_a_worker_is_passed_over(
+    engine: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rubbish counts for nothing, one who answers twice is one, and of a flood only so many are kept."""
+    monkeypatch.setattr("esexec.domain.limits.workers_shown", 2)
+    subjects = Subjects(engine.namespace)
+
+    async def answer(message: Msg) -> None:
+        for said in (b"\xff", b"[" * 100_000, b'{"worker": 1}', b'{"worker": "a"}', b'{"worker": "a"}', b'{"worker": "b"}'):
+            connection.client.post(subjects.who_is_here, said)
+        connection.client.post(subjects.who_is_here, b'{"worker": "c"}')
+
+    await connection.subscribe(subjects.who_is_there, answer)
+    await connection.flush()
+    assert [one.worker for one in await engine.client.workers.present()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("engine", [None], indirect=True)
