@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from esexec.cli.checks import Check, Patient, ok, problem, warning
+from esexec.cli.text import counted
 from esexec.client.queries import Queries
 from esexec.domain.errors import EsexecError
 from esexec.nats.connection import ApiError
@@ -59,7 +60,7 @@ async def workers(patient: Patient) -> AsyncIterator[Check]:
         return
     queues = sorted({queue for one in there for queue in one.queues})
     tasks = sorted({task for one in there for task in one.tasks if ":" not in task})
-    yield ok("workers", f"{_named([one.worker for one in there])}; queues {', '.join(queues)}; {len(tasks)} tasks")
+    yield ok("workers", f"{_named([one.worker for one in there])}; queues {', '.join(queues)}; {counted(len(tasks), 'task')}")
 
 
 async def projections(patient: Patient) -> AsyncIterator[Check]:

@@ -82,7 +82,7 @@ async def _tasks(patient: Patient, unserved: bool) -> AsyncIterator[Check]:
         said = f"no worker has the task `{task}`; {_waiting(len(executions))} for it, such as one of {executions[0]}"
         yield problem("tasks", said, hint)
     if len(found) > _TOLD:
-        yield problem("tasks", f"and {len(found) - _TOLD} more tasks that no worker has")
+        yield problem("tasks", f"and {counted(len(found) - _TOLD, 'more task')} that no worker has")
     if not found and there and not unserved:
         yield ok("tasks", "what waits is known to a worker")
 
