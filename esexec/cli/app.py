@@ -2,9 +2,11 @@
 
 import os
 import sys
-from typing import Annotated, Any, Never
+from types import ModuleType
+from typing import Annotated, Any, Final, Never
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from esexec.cli import (
     alerts,
@@ -46,33 +48,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (
-    run,
-    start,
-    control,
-    checkpoint,
-    look,
-    histories,
-    analyze,
-    events,
-    lists,
-    top,
-    stats,
-    listing,
-    plan,
-    plans,
-    tasks,
-    strategies,
-    alerts,
-    config,
-    dlq,
-    configure,
-    projection,
-    protocol,
-    doctor,
-    roles,
-):
-    verbs.register(app)
+_PANELS: Final[dict[str, tuple[ModuleType, ...]]] = {
+    "Run": (run, start, control, checkpoint),
+    "Look": (look, histories, analyze, events, lists, stats, top),
+    "Plans and tasks": (listing, plan, plans, tasks, strategies),
+    "Processes": (roles,),
+    "Operate": (doctor, config, configure, alerts, dlq, projection, protocol),
+}
+"""How the verbs stand in the help."""
+for _panel, _modules in _PANELS.items():
+    for _verbs in _modules:
+        _verbs.register(app)
+    _registered: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+    for _one in _registered:
+        if not isinstance(_one.rich_help_panel, str):
+            _one.rich_help_panel = _panel
 
 
 def _version(wanted: bool) -> None:

@@ -78,9 +78,9 @@ async def _of_log(connection: Connection, subjects: Subjects) -> Offers:
 
 
 async def _tasks(connection: Connection, subjects: Subjects) -> Offers:
-    from esexec.nats.presence import who_is_there
+    from esexec.nats.presence import workers_there
 
-    there = await who_is_there(connection, subjects.namespace, "worker")
+    there = await workers_there(connection, subjects)
     return [(name, "task") for name in sorted({task for one in there for task in one.tasks if ":" not in task})]
 
 

@@ -19,7 +19,7 @@ from esexec.domain.errors import ValidationError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-dlq = typer.Typer(name="dlq", help="Look at what could not be decided, and put it back.", no_args_is_help=True)
+dlq = typer.Typer(name="dlq", help="Dead letters: look at what could not be decided, and put it back.", no_args_is_help=True)
 
 LetterArgument = Annotated[int, typer.Argument(metavar="LETTER", help="Its number, as ls shows it.", show_default=False)]
 LettersArgument = Annotated[list[int], typer.Argument(metavar="LETTER...", help="Their numbers.", show_default=False)]

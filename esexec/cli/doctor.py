@@ -10,11 +10,12 @@ from esexec.cli.checks import Check, Patient, outcomes, problem, processes, serv
 from esexec.cli.checks.execution import execution
 from esexec.cli.completing import execution_ids
 from esexec.cli.exits import Exit
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.client.commands import checked_id
 from esexec.domain.errors import EsexecError, Unavailable
 from esexec.nats.connection import ApiError, connect
-from esexec.nats.presence import SERVICES, who_is_there
+from esexec.nats.presence import Kind, who_is_there, workers_there
 from esexec.nats.subjects import Subjects
 
 _Checking = Callable[[Patient], AsyncIterator[Check]]
@@ -32,6 +33,7 @@ _OF_NAMESPACE: Final[tuple[_Checking, ...]] = (
     work.dead_letters,
     outcomes.outcomes,
 )
+_TOLD_BY_SERVICE: Final[tuple[Kind, ...]] = ("executor", "projections")
 _SIGNS: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 
 
@@ -84,7 +86,8 @@ async def checks(
                 yield one
         if not has_jetstream:
             return
-        for kind in SERVICES:
+        patient.workers = await workers_there(connection, subjects)
+        for kind in _TOLD_BY_SERVICE:
             patient.there[kind] = await who_is_there(connection, call.namespace, kind)
         for check in _OF_NAMESPACE:
             async for one in _looked(check, patient):
@@ -123,5 +126,5 @@ def _sum_up(call: Call, found: list[Check]) -> None:
     if call.json:
         call.document({"ok": not counts["problem"], "counts": counts, "checks": found})
         return
-    said = ", ".join(f"{counts[state]} {state}{'s' * (counts[state] != 1)}" for state in ("problem", "warning"))
+    said = ", ".join(counted(counts[state], state) for state in ("problem", "warning"))
     call.say(f"\n{said}, {counts['ok']} in order")

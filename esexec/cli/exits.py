@@ -40,7 +40,7 @@ MEANING = {
     Exit.OK: "done; what was waited for completed",
     Exit.FAILED: "the execution failed, was cancelled or rolled back; doctor: there is a problem",
     Exit.USAGE: "wrong usage, plan, input, id or tasks",
-    Exit.NOT_FOUND: "no such execution, checkpoint, step, plan or strategy",
+    Exit.NOT_FOUND: "no such execution, checkpoint, step, plan, strategy, task or dead letter",
     Exit.REFUSED: "refused: conflict, overloaded, not in this state",
     Exit.UNAVAILABLE: "no server, no answer in time, or the wait timed out",
     Exit.CORRUPT: "a history is not intact",

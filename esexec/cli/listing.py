@@ -13,10 +13,11 @@ import typer
 
 from esexec.cli.call import Call
 from esexec.cli.given import importing
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.client.strategies import namespace_of
+from esexec.client.workers import is_known
 from esexec.domain.errors import EsexecError, PlanInvalid, ValidationError
-from esexec.nats.presence import who_is_there
 from esexec.plans import Plan
 from esexec.tasks import Task
 
@@ -115,8 +116,7 @@ def _of_module(place: str) -> Iterator[Runnable]:
 
 
 def _size(plan: Plan) -> str:
-    count = len(plan.spec.steps)
-    return f"{count} step{'s' * (count != 1)}"
+    return counted(len(plan.spec.steps), "step")
 
 
 def _signature(task: Task[..., Any]) -> str:
@@ -137,8 +137,7 @@ async def _kept(call: Call) -> list[Runnable]:
     async with call.client() as (client, _):
         kept = await client.plans.list()
         announced = (await namespace_of(client)).tasks
-        assert client._connection is not None
-        workers = await who_is_there(client._connection, call.namespace, "worker")
+        workers = await client.workers.present()
     found = [
         Runnable(
             kind="plan",
@@ -151,8 +150,8 @@ async def _kept(call: Call) -> list[Runnable]:
         for one in kept
     ]
     for name in sorted(name for name in announced if ":" not in name):  # not the places of functions
-        count = sum(name in one.tasks for one in workers)
-        about = f"{count} worker{'s' * (count != 1)}" if count else "no worker has it now"
+        count = sum(is_known(name, [one]) for one in workers)
+        about = counted(count, "worker") if count else "no worker has it now"
         run = f"start --task {name}"
         found.append(Runnable(kind="task", name=name, source=where, run=run, about=about, workers=count))
     return found

@@ -9,6 +9,7 @@ import typer
 from esexec.cli.call import Call
 from esexec.cli.exits import Exit
 from esexec.cli.given import TasksOption, importing, load_tasks
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.kept_plans import is_plan_id
@@ -157,11 +158,11 @@ def _say(call: Call, name: str, checked: Checked) -> None:
     problems = sum(one.severity == "problem" for one in checked.found)
     warnings = len(checked.found) - problems
     if checked.plan is None:
-        call.say(f"{name}: {problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+        call.say(f"{name}: {counted(problems, 'problem')}, {counted(warnings, 'warning')}")
     else:
         count = len(checked.plan.spec.steps)
-        told = f", {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
-        call.say(f"{name}: ok, {count} step{'s' * (count != 1)}{told}")
+        told = f", {counted(warnings, 'warning')}" if warnings else ""
+        call.say(f"{name}: ok, {counted(count, 'step')}{told}")
 
 
 def _excerpt(one: PlanProblem) -> Iterator[Any]:

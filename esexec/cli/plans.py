@@ -16,7 +16,9 @@ from esexec.domain.commands import PlanStatus
 from esexec.domain.errors import PlanInvalid
 from esexec.plans import Plan
 
-plans = typer.Typer(name="plans", help="Keep plans, and start them by their ids.", no_args_is_help=True)
+plans = typer.Typer(
+    name="plans", help="Keep plans, and start them by their ids. (To check and draw them: esexec plan.)", no_args_is_help=True
+)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="The plan, YAML or JSON.", show_default=False)]
 PlanIdArgument = Annotated[str, typer.Argument(metavar="ID", autocompletion=plan_ids, help="The plan's id.", show_default=False)]

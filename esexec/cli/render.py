@@ -11,6 +11,7 @@ from rich.text import Text
 
 from esexec.cli.progress import LOOKS
 from esexec.cli.terminal import columns, text
+from esexec.cli.text import counted
 from esexec.client import Checkpoint
 from esexec.domain import limits
 from esexec.domain.errors import ErrorInfo
@@ -90,7 +91,7 @@ def outcome(result: ExecutionResult, *, stacks: bool = False) -> RenderableType:
     took = _took(result)
     steps = f", {result.completed_steps} of {result.total_steps} steps completed"
     retries = sum(task.retries for task in result.results)
-    more = f", {_number(retries, 'retry', 'retries')}" if retries else ""
+    more = f", {counted(retries, 'retry', 'retries')}" if retries else ""
     undone = sum(task.compensation == "completed" for task in result.results)
     more += f", {undone} undone" if undone else ""
     words = str(result.status).replace("_", " ") + (f" ({_PHASES[phase]})" if (phase := result.current_phase) in _PHASES else "")
@@ -193,12 +194,12 @@ def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
     """`left`: a rollback that is over left it as it is."""
     sign, style = LOOKS[task.status]
     took = duration(task.duration_ms) if task.duration_ms is not None else ""
-    more = [_number(task.retries, "retry", "retries")] if task.retries else []
+    more = [counted(task.retries, "retry", "retries")] if task.retries else []
     if task.fallback:
         more.append(f"by its fallback {task.fallback}")
     if task.recoveries:
         all_there_are = task.recoveries >= limits.recoveries_per_step
-        more.append(_number(task.recoveries, "recovery", "recoveries") + (" (no more are tried)" if all_there_are else ""))
+        more.append(counted(task.recoveries, "recovery", "recoveries") + (" (no more are tried)" if all_there_are else ""))
     if task.compensation or left:
         more.append(_undoing(task))
     if task.next_retry_at is not None:
@@ -208,10 +209,6 @@ def _step(task: TaskResult, *, left: bool) -> tuple[Text, ...]:
     if task.skip_reason:
         more.append(task.skip_reason)
     return (text(sign, style), text(task.task_id), text(task.status, style), text(took, _DIM), text(", ".join(more)))
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _undoing(task: TaskResult) -> str:

@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from esexec.cli.call import Call
+from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.domain.errors import NotFound
 from esexec.domain.explain import did_you_mean
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from esexec.client.workers import AnnouncedTask, AnnouncedVersion
 
-tasks = typer.Typer(name="tasks", help="See which tasks there are, and who has them.", no_args_is_help=True)
+tasks = typer.Typer(name="tasks", help="See which tasks workers have announced, and who has them now.", no_args_is_help=True)
 
 _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NAMES = 3
@@ -44,7 +45,7 @@ async def ls(call: Call) -> None:
     rows = []
     for one in _once(found):
         count = len(one.workers)
-        there = text(f"{count} worker{'' if count == 1 else 's'}" if count else "no worker", "" if count else "yellow")
+        there = text(counted(count, "worker") if count else "no worker", "" if count else "yellow")
         versions = sum(bool(version.workers) for version in one.versions)
         more = f"{versions} versions" if versions > 1 else ""
         rows.append(

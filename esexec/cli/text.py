@@ -1,4 +1,6 @@
-"""Text from anywhere made safe for a terminal: nothing in it moves the cursor, changes colours or reverses its direction."""
+"""Text for a terminal. What comes from anywhere is made safe: nothing in it moves the cursor, changes colours or reverses its
+direction.
+"""
 
 _SURROGATES_FROM = 0x10000
 
@@ -13,6 +15,11 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """The same for text of several lines, which stay so."""
     return text if text.isprintable() else "\n".join(map(clean, text.split("\n")))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 step`, `2 steps`; `many` where that is more than an s behind `one`."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def _escaped(char: str) -> str:

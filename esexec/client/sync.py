@@ -40,7 +40,7 @@ from esexec.client.queries import (
 from esexec.client.resources import PoolUse, Resources
 from esexec.client.strategies import Strategies
 from esexec.client.subscriptions import Callback, Subscription
-from esexec.client.workers import _ANSWERS_S, AnnouncedTask, MissingTask, Workers
+from esexec.client.workers import AnnouncedTask, MissingTask, Workers
 from esexec.cloudevents import CloudEvent
 from esexec.domain.alert_reading import SaidCondition
 from esexec.domain.commands import PlanStatus
@@ -57,6 +57,7 @@ from esexec.domain.state import ExecutionState
 from esexec.domain.strategies import Strategy
 from esexec.log.verify import Verification
 from esexec.nats.connection import Auth
+from esexec.nats.presence import ANSWERS_S
 from esexec.plans import Duration
 from esexec.results import Err, ExecutionResult, ExecutionStatus, ExecutionUpdate, Ok, Pending, T, TaskRecord, TaskResult
 from esexec.tasks import Returns
@@ -669,8 +670,8 @@ class SyncWorkers(Wrapped[Workers]):
 
     __slots__ = ()
 
-    def present(self, *, wait: float = _ANSWERS_S) -> list[WorkerPresence]:
-        """The workers that answer within `wait` seconds, by name."""
+    def present(self, *, wait: float = ANSWERS_S) -> list[WorkerPresence]:
+        """The workers that answer within `wait` seconds, by name; 1,000 at most. Raises `Unavailable` when disconnected."""
         return self._loop.call(self._its.present(wait=wait))
 
     def tasks(self) -> list[AnnouncedTask]:

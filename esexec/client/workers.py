@@ -3,7 +3,7 @@
 Who is there is asked of the workers themselves, who answer at once; the rest stands in `_settings` and in the queues.
 """
 
-import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,17 @@ import msgspec
 from esexec.client.strategies import namespace_of
 from esexec.domain.messages import Dispatch, WorkerPresence
 from esexec.domain.settings import TaskInfo
-from esexec.nats.connection import Msg
+from esexec.nats.direct import DirectReader
+from esexec.nats.presence import ANSWERS_S, workers_there
+from esexec.nats.subjects import Subjects
 
 if TYPE_CHECKING:
     from esexec.client.client import Client
 
-_ANSWERS_S = 0.6
 _LOOKED_AT = 1_000
 """So many waiting dispatches are looked at, the oldest first."""
 _PLANS_LOOKED_AT = 200
 """So many kept plans that are ready, the newest."""
-_read = msgspec.json.Decoder(WorkerPresence).decode
 _dispatch = msgspec.json.Decoder(Dispatch).decode
 
 
@@ -68,24 +68,9 @@ class Workers:
     def __init__(self, client: "Client") -> None:
         self._client = client
 
-    async def present(self, *, wait: float = _ANSWERS_S) -> list[WorkerPresence]:
-        """The workers that answer within `wait` seconds, by name."""
-        heard: dict[str, WorkerPresence] = {}
-
-        async def on_answer(message: Msg) -> None:
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                answer = _read(message.data)
-                heard[answer.worker] = answer
-
-        connection, subjects = self._client._open_connection, self._client._subjects
-        subscription = await connection.subscribe(subjects.who_is_here, on_answer)
-        try:
-            await connection.flush()
-            connection.client.post(subjects.who_is_there, b"")
-            await asyncio.sleep(wait)
-        finally:
-            await subscription.unsubscribe()
-        return [heard[name] for name in sorted(heard)]
+    async def present(self, *, wait: float = ANSWERS_S) -> list[WorkerPresence]:
+        """The workers that answer within `wait` seconds, by name; 1,000 at most. Raises `Unavailable` when disconnected."""
+        return await workers_there(self._client._open_connection, self._client._subjects, wait)
 
     async def tasks(self) -> list[AnnouncedTask]:
         """All tasks that were ever announced, by name, and who has them now."""
@@ -108,10 +93,7 @@ class Workers:
         if any(one.any_task for one in there):
             return []
         having = {task for one in there for task in one.tasks}
-        waiting: dict[str, list[str]] = {}
-        for dispatch in await self._waiting():
-            if dispatch.task not in having and dispatch.purpose != "recovery":
-                waiting.setdefault(dispatch.task, []).append(dispatch.execution_id)
+        waiting = await waiting_without(self._client._reader, self._client._subjects, there)
         plans: dict[str, list[str]] = {}
         for listed in (await self._client.plans.list("ready"))[-_PLANS_LOOKED_AT:]:
             plan = (await self._client.plans.get(listed.plan_id)).plan
@@ -129,11 +111,25 @@ class Workers:
             for task in sorted({*waiting, *plans})
         ]
 
-    async def _waiting(self) -> list[Dispatch]:
-        client = self._client
-        stream, pattern = client._subjects.tasks_stream, client._subjects.tasks_all
-        found = []
-        for message in await client._reader.from_first(stream, pattern, _LOOKED_AT):
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                found.append(_dispatch(message.data))
-        return found
+
+async def waiting_without(reader: DirectReader, subjects: Subjects, there: Iterable[WorkerPresence]) -> dict[str, list[str]]:
+    """The tasks that waiting attempts need and none of these workers has: the execution of each attempt, of those looked at."""
+    workers = list(there)
+    found: dict[str, list[str]] = {}
+    for message in await reader.from_first(subjects.tasks_stream, subjects.tasks_all, _LOOKED_AT):
+        dispatch = dispatch_in(message.data)
+        if dispatch is not None and dispatch.purpose != "recovery" and not is_known(dispatch.task, workers):
+            found.setdefault(dispatch.task, []).append(dispatch.execution_id)
+    return found
+
+
+def is_known(task: str, workers: Iterable[WorkerPresence]) -> bool:
+    """Whether one of these has the task, or takes any."""
+    return any(one.any_task or task in one.tasks for one in workers)
+
+
+def dispatch_in(data: bytes) -> Dispatch | None:
+    """None: it cannot be read."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _dispatch(data)
+    return None

@@ -71,6 +71,12 @@ def _repr(value: object) -> str:
         return type(value).__name__
 
 
+def unexpected_parameter(name: str, missing: Iterable[str]) -> str:
+    """That a task does not take what was given so, and which of the parameters that were not given may be meant."""
+    near = difflib.get_close_matches(name[:_SHOWN_CHARS], list(islice(missing, _COMPARED)), n=1)
+    return f"unexpected parameter `{shown(name)}`" + (f", did you mean `{near[0]}`?" if near else "")
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word, else the known words while they are few, else None."""
     text = shown(word).lower()

@@ -206,7 +206,7 @@ sample_interval_ms: Final = 5_000
 sampled_executions: Final = 100
 """Executions that such a sample names."""
 workers_shown: Final = 1_000
-"""Workers that `esexec top` tells of; of further ones it is silent."""
+"""Workers that one who asks hears of; of further ones `esexec top` and `client.workers` are silent."""
 monitored_kept: Final = 1_000
 """Updates, and samples of workers, that a client keeps of an execution that it monitors; the last ones."""
 

@@ -180,10 +180,12 @@ class WorkerPresence(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=Tr
     """A worker is there: sent on `live._workers.here` by each that hears `live._workers.ask`.
 
     `tasks`: those it has, each with the id of the schema that it announced of it, empty for none. `any_task`: it has a handler
-    for tasks of whatever name. `queues`: how many attempts at a time it takes from which.
+    for tasks of whatever name. `queues`: how many attempts at a time it takes from which. `version`: of esexec, if it is
+    a worker of esexec's.
     """
 
     worker: str
+    version: str = ""
     tasks: dict[str, str] = {}
     queues: dict[str, int] = {}
     any_task: bool = False

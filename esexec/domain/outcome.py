@@ -17,14 +17,14 @@ else:
 """What a task returns, where it is known."""
 
 
-class Ok(msgspec.Struct, Generic[T], frozen=True):
+class Ok(msgspec.Struct, Generic[T], frozen=True, repr_omit_defaults=True):
     """It completed, with this value. `directive`: what the handler said beside its output, for whoever reads the result."""
 
     value: T = None  # type: ignore[assignment]
     directive: Any = None
 
 
-class Err(msgspec.Struct, frozen=True):
+class Err(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """It ended otherwise, with this error. `directive`: what a handler says beside it; of a result see `error.directive`."""
 
     error: EsexecError

@@ -6,7 +6,6 @@ left to the worker. Nothing is loaded, and nothing done, for tasks of which no s
 
 import logging
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.commands import StartExecution
 from esexec.domain.errors import ErrorInfo
-from esexec.domain.explain import shown
+from esexec.domain.explain import unexpected_parameter
 from esexec.domain.graph import Graph
 from esexec.domain.namespace import TaskVersion
 from esexec.domain.references import SPREAD
@@ -82,7 +81,8 @@ class Checks:
         path = problems[0][0]
         reason = "; ".join([why for at, why in problems if at == path])
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        also = f" (nor do {len(others)} other versions of it take that)" if others else ""
+        also = "" if not others else f" (nor do {len(others)} other versions of it take that)"
+        also = " (nor does 1 other version of it take that)" if len(others) == 1 else also
         return ErrorInfo(
             type="validation_error",
             code="invalid_params",
@@ -141,8 +141,7 @@ class _Accepts:
             for name in error.kind.unexpected:
                 if name == SPREAD and _takes_over(_at(params, list(error.instance_path))):
                     continue
-                near = get_close_matches(name, names, n=1)
-                parts.append(f"unexpected parameter `{shown(name)}`" + (f", did you mean `{near[0]}`?" if near else ""))
+                parts.append(unexpected_parameter(name, names))
             return "; ".join(parts)
         if kind == "required":
             return f"missing parameter `{error.kind.property}`"

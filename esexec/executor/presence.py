@@ -8,18 +8,17 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-import msgspec
-
+from esexec.domain.errors import Unavailable
 from esexec.domain.messages import WorkerPresence
 from esexec.executor.params import Versions
-from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
+from esexec.nats.connection import Connection
+from esexec.nats.presence import workers_there
 from esexec.nats.subjects import Subjects
 
 logger = logging.getLogger("esexec.executor")
 
 _ASK_EVERY_S = 10.0
 _ANSWERS_S = 1.0
-_read = msgspec.json.Decoder(WorkerPresence).decode
 
 
 class Presence:
@@ -28,7 +27,6 @@ class Presence:
     def __init__(self, connection: Connection, subjects: Subjects, follow: Callable[[Versions], None]) -> None:
         self._connection, self._subjects, self._follow = connection, subjects, follow
         self._announced: Versions = {}
-        self._heard: dict[str, WorkerPresence] = {}
         self._asking: asyncio.Task[None] | None = None
 
     def announced(self, versions: Versions) -> None:
@@ -44,22 +42,11 @@ class Presence:
             self._asking.cancel()
 
     async def _ask(self) -> None:
-        subscription = await self._connection.subscribe(self._subjects.who_is_here, self._on_answer)
-        try:
-            while any(len(known) > 1 for known in self._announced.values()):
-                self._heard = {}
-                with suppress(OutboundBufferLimitError):  # disconnected
-                    self._connection.client.post(self._subjects.who_is_there, b"")
-                await asyncio.sleep(_ANSWERS_S)
-                self._follow(left_of(self._announced, self._heard.values()))
-                await asyncio.sleep(_ASK_EVERY_S - _ANSWERS_S)
-        finally:
-            await subscription.unsubscribe()
-
-    async def _on_answer(self, message: Msg) -> None:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            answer = _read(message.data)
-            self._heard[answer.worker] = answer
+        while any(len(known) > 1 for known in self._announced.values()):
+            with suppress(Unavailable):  # what was known before counts
+                there = await workers_there(self._connection, self._subjects, _ANSWERS_S)
+                self._follow(left_of(self._announced, there))
+            await asyncio.sleep(_ASK_EVERY_S - _ANSWERS_S)
 
 
 def left_of(announced: Versions, workers: Iterable[WorkerPresence]) -> Versions:

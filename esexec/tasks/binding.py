@@ -10,13 +10,13 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from inspect import Parameter
 from typing import Any
 
 import msgspec
 
 from esexec.domain.errors import ValidationError
+from esexec.domain.explain import unexpected_parameter
 from esexec.tasks.annotations import is_context, resolve
 from esexec.tasks.context import Context
 from esexec.tasks.foreign import dec_hook, pydantic_converter
@@ -182,10 +182,8 @@ class Binding:
 
     def _unexpected(self, params: dict[str, Any]) -> Iterator[str]:
         for name in params:
-            if self._takes(name):
-                continue
-            near = get_close_matches(name, [other for other in self._parameters if other not in params], n=1)
-            yield f"unexpected parameter `{name}`" + (f", did you mean `{near[0]}`?" if near else "")
+            if not self._takes(name):
+                yield unexpected_parameter(name, (other for other in self._parameters if other not in params))
 
     def _missing(self, params: dict[str, Any]) -> Iterator[str]:
         for name, parameter in self._parameters.items():

@@ -54,7 +54,7 @@ from esexec.worker.processes import Processes, place_of
 from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
 from esexec.worker.sampling import Sampler
-from esexec.world import new_id, now
+from esexec.world import VERSION, new_id, now
 
 logger = logging.getLogger("esexec.worker")
 
@@ -219,7 +219,7 @@ class Worker(Role):
         for name in self._slots:
             await ensure_lane(connection, self._subjects, name, _USUAL_PRIORITY, self._lease_ms)
         await self._find_lanes(connection)
-        await be_present(connection, "worker", self._subjects.namespace, self.name, tasks=self._callable, queues=self._slots)
+        await be_present(connection, "worker", self._subjects.namespace, self.name)
         self._background = [asyncio.create_task(self._tick()), asyncio.create_task(self._look_for_lanes(connection))]
         if self._sample_ms > 0:
             sampler = Sampler(self.name, lambda: [attempt.dispatch.execution_id for attempt in self._attempts.values()])
@@ -305,7 +305,8 @@ class Worker(Role):
     @cached_property
     def _presence(self) -> bytes:
         tasks = {name: version_of(self._schemas.get(name)).id for name in self._named}
-        return msgspec.json.encode(WorkerPresence(worker=self.name, tasks=tasks, queues=self._slots, any_task=self._any_task))
+        presence = WorkerPresence(worker=self.name, version=VERSION, tasks=tasks, queues=self._slots, any_task=self._any_task)
+        return msgspec.json.encode(presence)
 
     async def _on_who_is_there(self, connection: Connection, message: Msg) -> None:
         if not self._draining:

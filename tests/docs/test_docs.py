@@ -29,9 +29,9 @@ def _named(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server for these tests alone: pages use the namespace `default`, as their readers do."""
+    """A server for one page alone: pages use the namespace `default`, as their readers do, and know nothing of each other."""
     server = EmbeddedServer(tmp_path_factory.mktemp("docs-nats"), sync="2m")
     yield server.start()
     server.stop()

@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from esexec import Client, Executor, Plan, Step, Worker, task
+from esexec import Client, Executor, HandledTask, Handlers, Plan, Step, Worker, task
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check
 from esexec.cli.doctor import checks
 from esexec.configuration import configuration
 from esexec.domain.errors import NotConfirmed, NotFound, Unavailable
-from esexec.nats.connection import Connection, connect
-from esexec.nats.presence import be_present, who_is_there
+from esexec.domain.messages import WorkerPresence
+from esexec.nats.connection import Connection, Msg, connect
+from esexec.nats.presence import be_present, who_is_there, workers_there
 from esexec.nats.subjects import Subjects
+from esexec.world import VERSION
 from projections.memory import MemoryStore
 from projections.role import Projector
 from tests.integration.engine import Engine
@@ -71,11 +74,14 @@ async def test_nothing_is_wrong_with_what_works(whole: Engine) -> None:
 
 
 async def test_it_is_told_who_is_there(whole: Engine) -> None:
-    """Processes answer who they are: kind, name, version, and of workers their tasks and queues; only those of the namespace."""
+    """Processes answer who they are, and workers what they can do as well; only those of the namespace."""
     async with await connect(whole.url, name="test") as connection:
-        [worker] = await who_is_there(connection, whole.namespace, "worker")
+        [worker] = await workers_there(connection, Subjects(whole.namespace))
         assert "greet" in worker.tasks
-        assert worker.queues == ("default",)
+        assert (worker.queues, worker.version) == ({"default": 10}, VERSION)
+        [said] = await who_is_there(connection, whole.namespace, "worker")
+        assert (said.name, said.version) == (worker.worker, VERSION)
+        assert await workers_there(connection, Subjects("elsewhere")) == []
         assert len(await who_is_there(connection, whole.namespace, "executor")) == 1
         assert len(await who_is_there(connection, whole.namespace, "projections")) == 1
         assert await who_is_there(connection, "elsewhere", "worker") == []
@@ -93,6 +99,38 @@ async def test_a_task_that_nobody_has_is_named(engine: Engine) -> None:
     await engine.worker(greet)
     await engine.client.wait("waits", wait_timeout=20)
     assert problems(await examined(engine.url, engine.namespace)) == []
+
+
+async def test_a_worker_for_any_task_has_them_all(engine: Engine) -> None:
+    """What a handler of any task would take is not said to be had by nobody, though nobody announced it."""
+
+    class Any_(Handlers):
+        async def handle_task(self, record: HandledTask) -> str:
+            return record.name
+
+    async with Worker(engine.url, tasks=[Any_()], namespace=engine.namespace):
+        await engine.client.start("whatever", queue="elsewhere", execution_id="waits")
+        found = await examined(engine.url, engine.namespace, execution_id="waits")
+        assert of(found, "tasks") == []
+        assert found[-1].message == "whatever: attempt 1 waits: no worker serves the queue elsewhere"
+        await engine.client.cancel("waits")
+
+
+async def test_what_is_no_answer_of_a_worker_is_passed_over(
+    engine: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rubbish counts for nothing, one who answers twice is one, and of a flood only so many are kept."""
+    monkeypatch.setattr("esexec.domain.limits.workers_shown", 2)
+    subjects = Subjects(engine.namespace)
+
+    async def answer(message: Msg) -> None:
+        for said in (b"\xff", b"[" * 100_000, b'{"worker": 1}', b'{"worker": "a"}', b'{"worker": "a"}', b'{"worker": "b"}'):
+            connection.client.post(subjects.who_is_here, said)
+        connection.client.post(subjects.who_is_here, b'{"worker": "c"}')
+
+    await connection.subscribe(subjects.who_is_there, answer)
+    await connection.flush()
+    assert [one.worker for one in await engine.client.workers.present()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("engine", [None], indirect=True)
@@ -136,11 +174,20 @@ async def test_a_namespace_that_is_not_there(engine: Engine) -> None:
 
 
 async def test_versions_side_by_side_are_told(whole: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker of another version is a warning that names it."""
-    monkeypatch.setattr("esexec.nats.presence.VERSION", "9.0.0")
-    await be_present(connection, "worker", whole.namespace, "newer", tasks=["greet"], queues=["default"])
+    """A process of another version is a warning that names it; a worker that is none of esexec's has none to compare."""
+    subjects = Subjects(whole.namespace)
+
+    async def answer(message: Msg) -> None:
+        for said in (WorkerPresence(worker="newer", version="9.0.0"), WorkerPresence(worker="in-go")):
+            connection.client.post(subjects.who_is_here, msgspec.json.encode(said))
+
+    await connection.subscribe(subjects.who_is_there, answer)
+    monkeypatch.setattr("esexec.nats.presence.VERSION", "8.0.0")
+    await be_present(connection, "executor", whole.namespace, "older")
     found = only(await examined(whole.url, whole.namespace), "versions")
-    assert (found.state, "9.0.0: worker newer" in found.message) == ("warning", True)
+    assert found.state == "warning"
+    assert "8.0.0: executor older; 9.0.0: worker newer" in found.message
+    assert "in-go" not in found.message
 
 
 @task
@@ -266,8 +313,8 @@ async def test_the_system_account_knows_when_the_server_writes(tmp_path: Path) -
 
 
 async def test_processes_that_may_not_say_who_they_are(tmp_path: Path) -> None:
-    """Without the right to answer on $SRV they work all the same, and nobody takes them for dead."""
-    user = 'user: u, password: p, permissions: { subscribe: { deny: "$SRV.>" } }'
+    """Without the right to hear who asks they work all the same, and nobody takes them for dead."""
+    user = 'user: u, password: p, permissions: { subscribe: { deny: ["$SRV.>", "esexec.*.live._workers.ask"] } }'
     with server_with(f"authorization {{ users: [ {{ {user} }}, {{ user: d, password: d }} ] }}", tmp_path) as (port, _):
         url = f"nats://127.0.0.1:{port}"
         async with (
@@ -291,7 +338,5 @@ async def test_no_server_is_said_by_whoever_asks() -> None:
 
 def test_checks_are_json() -> None:
     """What is found can be read by a program, without what was not said."""
-    import msgspec
-
     said: Any = json.loads(msgspec.json.encode(Check(name="a", state="ok", message="b")))
     assert said == {"name": "a", "state": "ok", "message": "b"}

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from esexec.cli.call import Server
+from esexec.domain.messages import WorkerPresence
 from esexec.nats.connection import Connection
 from esexec.nats.presence import Kind, Present
 from esexec.nats.subjects import Subjects
@@ -24,7 +25,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass
 class Patient:
-    """A namespace on a server. `advised`: how a command that leads there begins. `there`: the processes that answer, by kind."""
+    """A namespace on a server. `advised`: how a command that leads there begins. `there`: the executors and projections that
+    answer, `workers`: the workers that do."""
 
     connection: Connection
     subjects: Subjects
@@ -32,6 +34,7 @@ class Patient:
     advised: str
     monitoring: str | None = None
     there: dict[Kind, list[Present]] = field(default_factory=dict)
+    workers: list[WorkerPresence] = field(default_factory=list)
     unnamed_workers: bool = False
     """Whether somebody takes attempts who does not answer who it is: it may not be allowed to, or is of an older version."""
 

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Final
 
 from esexec.cli.checks import Check, Patient, State, ok, problem, warning
-from esexec.cli.checks.work import Wanted, read_dispatch
 from esexec.client.errors import not_found
+from esexec.client.workers import dispatch_in, is_known
 from esexec.domain.errors import CorruptHistory
 from esexec.domain.evolve import fold
 from esexec.domain.explain import did_you_mean
+from esexec.domain.messages import Dispatch
 from esexec.log import codec
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.direct import DirectReader
@@ -39,7 +40,7 @@ async def execution(patient: Patient, execution_id: str) -> AsyncIterator[Check]
     if result.status.is_final:
         return
     messages = await reader.from_first(patient.subjects.tasks_stream, patient.subjects.tasks_of(execution_id), _TOLD * 5)
-    waiting = {patient.subjects.parse_task(one.subject).step: read_dispatch(one.data) for one in messages}
+    waiting = {patient.subjects.parse_task(one.subject).step: dispatch_in(one.data) for one in messages}
     told = 0
     for task in result.results:
         found = _of_step(patient, result, task, waiting.get(task.task_id))
@@ -71,7 +72,7 @@ def _as_a_whole(patient: Patient, result: ExecutionResult) -> Check:
     return ok("execution", f"{result.status}{phase}, {done}")
 
 
-def _of_step(patient: Patient, result: ExecutionResult, task: TaskResult, dispatch: Wanted | None) -> Check | None:
+def _of_step(patient: Patient, result: ExecutionResult, task: TaskResult, dispatch: Dispatch | None) -> Check | None:
     """What a step waits for; None: it is done, or waits for other steps."""
     if task.status in ("completed", "skipped", "cancelled", "failed"):
         return None
@@ -85,17 +86,16 @@ def _of_step(patient: Patient, result: ExecutionResult, task: TaskResult, dispat
         return _step(task, state, said, f"it has failed {task.attempt} times: is what it calls there?")
     if dispatch is None:
         return None if task.attempt == 0 else _step(task, "ok", f"attempt {task.attempt} is under way{_by(task)}{failed}")
-    there = patient.there["worker"]
-    known = {name for one in there for name in one.tasks}
     hint = f"{patient.advised} worker --tasks MODULE --queue {dispatch.queue}"
     if task.started_at is not None and task.status == "running":
         return _step(task, "ok", f"attempt {task.attempt} runs{_by(task)}, since {_time(task.started_at)}{failed}")
     if patient.unnamed_workers:
         return _step(task, "ok", f"attempt {task.attempt} waits for a worker{failed}")
-    if dispatch.purpose != "recovery" and dispatch.task not in known:
-        near = did_you_mean(dispatch.task, [name for name in known if ":" not in name]) if known else None
+    if dispatch.purpose != "recovery" and not is_known(dispatch.task, patient.workers):
+        known = [name for one in patient.workers for name in one.tasks if ":" not in name]
+        near = did_you_mean(dispatch.task, known) if known else None
         return _step(task, "problem", f"attempt {task.attempt} waits: no worker has the task `{dispatch.task}`", near or hint)
-    if not any(dispatch.queue in one.queues for one in there):
+    if not any(dispatch.queue in one.queues for one in patient.workers):
         return _step(task, "problem", f"attempt {task.attempt} waits: no worker serves the queue {dispatch.queue}", hint)
     return _step(task, "ok", f"attempt {task.attempt} waits for a free slot, or has just begun{failed}")
 

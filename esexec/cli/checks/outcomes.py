@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from esexec.cli.checks import Check, Patient, ok, warning
+from esexec.cli.text import counted
 from esexec.client.queries import Queries
 from esexec.domain.errors import EsexecError
 from esexec.world import now
@@ -40,7 +41,10 @@ async def outcomes(patient: Patient) -> AsyncIterator[Check]:
         hint = f"{patient.advised} ls --status failed; then {patient.advised} rollback ID --dry-run"
         yield warning("outcomes", f"{partial} executions of the last hour were rolled back only in part", hint)
     elif not found:
-        yield ok("outcomes", f"{executions.total} executions and {tasks.total} steps in the last hour, nothing unusual")
+        yield ok(
+            "outcomes",
+            f"{counted(executions.total, 'execution')} and {counted(tasks.total, 'step')} in the last hour, nothing unusual",
+        )
 
 
 def _of_task(patient: Patient, name: str, totals: TaskTotals) -> Iterator[Check]:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 from esexec.cli.checks import Check, Patient, ok, problem, warning
+from esexec.cli.text import counted
 from esexec.client.queries import Queries
 from esexec.domain.errors import EsexecError
 from esexec.nats.connection import ApiError
-from esexec.nats.presence import Present
 from esexec.nats.streams import pullers_of
 from esexec.world import VERSION
 
@@ -30,7 +30,9 @@ async def executors(patient: Patient) -> AsyncIterator[Check]:
         said = f"nobody takes from {', '.join(silent[:_NAMED])} of {subjects.inbox_stream}"
         yield problem("executors", said, "an executor may be starting or ending; else restart one")
     else:
-        yield ok("executors", _named(there) if there else "some take commands, but do not answer who they are")
+        yield ok(
+            "executors", _named([one.name for one in there]) if there else "some take commands, but do not answer who they are"
+        )
 
 
 async def _waits(patient: Patient) -> bool:
@@ -45,7 +47,7 @@ async def _waits(patient: Patient) -> bool:
 
 async def workers(patient: Patient) -> AsyncIterator[Check]:
     """Whether somebody runs tasks. What waits for them is looked at with the queues."""
-    there = patient.there["worker"]
+    there = patient.workers
     if not there:
         try:
             patient.unnamed_workers = any((await pullers_of(patient.connection, patient.subjects.tasks_stream)).values())
@@ -58,7 +60,7 @@ async def workers(patient: Patient) -> AsyncIterator[Check]:
         return
     queues = sorted({queue for one in there for queue in one.queues})
     tasks = sorted({task for one in there for task in one.tasks if ":" not in task})
-    yield ok("workers", f"{_named(there)}; queues {', '.join(queues)}; {len(tasks)} tasks")
+    yield ok("workers", f"{_named([one.worker for one in there])}; queues {', '.join(queues)}; {counted(len(tasks), 'task')}")
 
 
 async def projections(patient: Patient) -> AsyncIterator[Check]:
@@ -97,6 +99,9 @@ async def versions(patient: Patient) -> AsyncIterator[Check]:
     for kind, there in patient.there.items():
         for one in there:
             said.setdefault(one.version, []).append(f"{kind} {one.name}")
+    for worker in patient.workers:
+        if worker.version:  # else it is none of ours, and has versions of its own
+            said.setdefault(worker.version, []).append(f"worker {worker.worker}")
     if len(said) == 1:
         yield ok("versions", f"all {VERSION}")
         return
@@ -105,6 +110,6 @@ async def versions(patient: Patient) -> AsyncIterator[Check]:
     yield warning("versions", told, hint)
 
 
-def _named(there: list[Present]) -> str:
-    names = ", ".join(one.name for one in there[:_NAMED])
+def _named(there: list[str]) -> str:
+    names = ", ".join(there[:_NAMED])
     return f"{len(there)} ({names}{', …' if len(there) > _NAMED else ''})"

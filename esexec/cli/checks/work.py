@@ -1,44 +1,22 @@
 """What waits: commands for executors, attempts for workers, tasks that nobody has, what could not be decided."""
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import NamedTuple
-
-import msgspec
 
 from esexec.cli.checks import Check, Patient, ok, problem, warning
+from esexec.cli.text import counted
+from esexec.client.workers import waiting_without
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError
 from esexec.domain.explain import did_you_mean
-from esexec.domain.messages import Purpose
 from esexec.nats.connection import ApiError
 from esexec.nats.direct import DirectReader, waits_since
 from esexec.nats.streams import LaneDepth, lane_depths, pullers_of, waiting_in
 from esexec.world import now
 
-_LOOKED_AT = 1000
-"""So many dispatches are looked at for what they ask for, the oldest ones."""
 _MANY = 10_000
 _LONG_S = 60.0
 _TOLD = 5
-
-
-class Wanted(msgspec.Struct):
-    """What is read of a dispatch."""
-
-    execution_id: str
-    task: str
-    purpose: Purpose = "task"
-    queue: str = "default"
-
-
-class Unserved(NamedTuple):
-    """A task that attempts wait for and no living worker has: how many of those looked at, and an execution that waits."""
-
-    task: str
-    waiting: int
-    execution_id: str
 
 
 async def intake(patient: Patient) -> AsyncIterator[Check]:
@@ -64,7 +42,7 @@ async def queues(patient: Patient) -> AsyncIterator[Check]:
         lanes = await lane_depths(patient.connection, patient.subjects)
     except ApiError:
         return
-    served = {queue for one in patient.there["worker"] for queue in one.queues}
+    served = {queue for one in patient.workers for queue in one.queues}
     waiting, unserved = [lane for lane in lanes if lane.waiting], False
     pulled = await pullers_of(patient.connection, patient.subjects.tasks_stream) if waiting else {}
     for lane in waiting:
@@ -88,44 +66,25 @@ async def queues(patient: Patient) -> AsyncIterator[Check]:
 
 
 async def _tasks(patient: Patient, unserved: bool) -> AsyncIterator[Check]:
-    there = patient.there["worker"]
+    there = patient.workers
     if patient.unnamed_workers:
         return
-    known = {task for one in there for task in one.tasks}
-    found = await tasks_without_worker(patient, known)
-    for one in found[:_TOLD]:
-        hint = did_you_mean(one.task, [task for task in known if ":" not in task]) if there else None
-        hint = hint or f"start a worker that has it: {patient.advised} worker --tasks MODULE"
-        said = f"no worker has the task `{one.task}`; {_waiting(one.waiting)} for it, such as one of {one.execution_id}"
-        yield problem("tasks", said, hint)
-    if len(found) > _TOLD:
-        yield problem("tasks", f"and {len(found) - _TOLD} more tasks that no worker has")
-    if not found and there and not unserved:
-        yield ok("tasks", "what waits is known to a worker")
-
-
-async def tasks_without_worker(patient: Patient, known: set[str]) -> list[Unserved]:
-    """The tasks of waiting dispatches that are none of these, the most wanted first."""
     reader = await DirectReader(patient.connection).start()
     try:
-        stored = await reader.from_first(patient.subjects.tasks_stream, patient.subjects.tasks_all, _LOOKED_AT)
+        wanted = await waiting_without(reader, patient.subjects, there)
     except EsexecError:
-        return []
-    counts, examples = Counter[str](), dict[str, str]()
-    for message in stored:
-        wanted = read_dispatch(message.data)
-        if wanted is not None and wanted.purpose != "recovery" and wanted.task not in known:
-            counts[wanted.task] += 1
-            examples.setdefault(wanted.task, wanted.execution_id)
-    return [Unserved(task, count, examples[task]) for task, count in counts.most_common()]
-
-
-def read_dispatch(data: bytes) -> Wanted | None:
-    """None: it cannot be read."""
-    try:
-        return msgspec.json.decode(data, type=Wanted)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+        wanted = {}
+    known = [task for one in there for task in one.tasks if ":" not in task]
+    found = sorted(wanted.items(), key=lambda one: -len(one[1]))
+    for task, executions in found[:_TOLD]:
+        hint = did_you_mean(task, known) if there else None
+        hint = hint or f"start a worker that has it: {patient.advised} worker --tasks MODULE"
+        said = f"no worker has the task `{task}`; {_waiting(len(executions))} for it, such as one of {executions[0]}"
+        yield problem("tasks", said, hint)
+    if len(found) > _TOLD:
+        yield problem("tasks", f"and {counted(len(found) - _TOLD, 'more task')} that no worker has")
+    if not found and there and not unserved:
+        yield ok("tasks", "what waits is known to a worker")
 
 
 async def dead_letters(patient: Patient) -> AsyncIterator[Check]:
@@ -155,4 +114,4 @@ def _age(since: datetime | None) -> str:
 
 
 def _waiting(count: int) -> str:
-    return f"{count} attempt{'s' * (count != 1)} wait{'s' * (count == 1)}"
+    return f"{counted(count, 'attempt')} wait{'s' * (count == 1)}"
