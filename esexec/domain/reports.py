@@ -27,7 +27,7 @@ class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=Tr
 
 
 class Started(AnyReport, tag="started", frozen=True, kw_only=True):
-    """The handler began, or is about to; sent on its own for what runs longer than `limits.started_report_after_ms`, and for what was
+    """The handler began. On its own for what runs longer than `limits.started_report_after_ms`; before all else for what was
     delivered before."""
 
     started_at: Time
