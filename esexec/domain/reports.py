@@ -27,8 +27,8 @@ class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=Tr
 
 
 class Started(AnyReport, tag="started", frozen=True, kw_only=True):
-    """The handler began. On its own for what runs longer than `limits.started_report_after_ms`; before all else for what was
-    delivered before."""
+    """The handler began. On its own for what runs longer than `limits.started_report_after_ms`; before all else where one loss
+    more would be one too many."""
 
     started_at: Time
 

@@ -58,7 +58,7 @@ class Runner:
 
     `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
     lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one. `objects`: where
-    large values are. `say_begun` reports the start of one that others had before: awaited before its handler is called.
+    large values are. `say_begun` reports the start of an attempt that has its last chance, before its handler is called.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Runner:
         try:
             if task.cache is not None and self._results is not None and dispatch.purpose in ("task", "fallback"):
                 found = await self._results.look_up(task, task.cache, dispatch)
-            if attempt.losses and self._say_begun is not None and not isinstance(found, r.Completed):
+            if attempt.is_last_chance and self._say_begun is not None and not isinstance(found, r.Completed):
                 await self._say_begun(attempt)
             if task.uses and not isinstance(found, r.Completed):
                 lent = await self._pools.lend(task.uses, dispatch.timeout_ms / 1000 or None)

@@ -400,14 +400,15 @@ class Worker(Role):
         task.add_done_callback(self._rare.discard)
 
     async def _begin_again(self, attempt: Attempt, losses: int) -> None:
-        """Somebody had this attempt before, and was lost or gave it back. Say so durably first, and that it begins: it may be
-        what kills workers, and one that nobody began is never failed for that."""
+        """Somebody had this attempt before, and was lost or gave it back. Say so durably first: it may be what kills workers."""
         passed_about = attempt.dispatch.purpose == "recovery" and attempt.queue not in self._own_lanes
         if passed_about:
             losses = max(0, losses - _HANDED_BACK)
         await self._publisher.store(attempt.report_subject, msgspec.json.encode(r.Lost(worker=self.name, losses=losses)))
         if losses < limits.losses_per_attempt:
-            if attempt.why is None and not self._runner.prepares(attempt.dispatch):
+            # If it is passed about, its deliveries are not all losses: it is the time since its start that ends it.
+            soon = (passed_about or attempt.is_last_chance) and not self._runner.prepares(attempt.dispatch)
+            if soon and attempt.why is None:
                 await self._say_begun(attempt)
             await self._runner.begin(attempt, time.monotonic())
         else:

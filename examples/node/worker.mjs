@@ -136,9 +136,9 @@ export class Worker {
     const started_at = new Date().toISOString();
     const ended = (outcome) => ({ started_at, ended_at: new Date().toISOString(), ...outcome });
     const tell = () => this.store(report, { type: 'started', started_at });
-    const again = message.info.deliveryCount > 1; // then first of all: it may be what kills workers
-    if (again) await tell();
-    const telling = again ? undefined : setTimeout(() => tell().catch(() => {}), STARTED_AFTER_MS);
+    const last = message.info.deliveryCount >= LOST_TOO_OFTEN; // then first of all: it may be what kills workers
+    if (last) await tell();
+    const telling = !last && setTimeout(() => tell().catch(() => {}), STARTED_AFTER_MS);
     const late = timeout_ms && setTimeout(() => stop.abort('timed_out'), timeout_ms);
     const work = (async () => handler(params, this.context(dispatch, stop.signal)))();
     try {
