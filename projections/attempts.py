@@ -185,6 +185,8 @@ class Attempts:
     def _perhaps_ended(self, time: datetime, event: e.Event) -> list[Attempt]:
         match event:
             case e.TaskCompleted():
+                if event.worker and (attempt := self.open.get(event.step)) is not None:
+                    attempt.worker = event.worker
                 return self._ended(event.step, "completed", time, event.ended_at)
             case e.TaskFailed():
                 return self._ended(event.step, "failed", time, event.ended_at)

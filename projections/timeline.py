@@ -61,7 +61,7 @@ class Teller:
                 source = f"{_line(event.source_step)} in execution {_line(event.source_execution)}"
                 return f"{_attempt(event)} found in the cache: the output of {source}, {duration(event.age_ms)} old"
             case e.TaskCompleted():
-                return f"{_attempt(event)} completed{self._took(event, event.ended_at, 'in')}"
+                return f"{_attempt(event)} completed{_on(event.worker)}{self._took(event, event.ended_at, 'in')}"
             case e.TaskRejected():
                 return f"{_attempt(event)} rejected: {said(event.error)}{_final(event)}"
             case e.TaskFailed():

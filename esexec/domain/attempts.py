@@ -56,6 +56,9 @@ def decide_report(decision: Decision, report: r.Report, step_id: str, attempt_id
         # Somebody has begun it all the same, or that pause is over, and whoever resumed may have seen the dispatch before it was
         # taken back: it has no lease now, so it is looked for.
         return Verdict("open")
+    if isinstance(report, r.Lost) and report.losses >= limits.losses_per_attempt and step.started_at is None:
+        # So often handed back, or lost before anybody said that it began: no handler's fault. Who reports it does not begin it.
+        return Verdict("open")
     before = len(decision.events)
     _Attempt(decision, index, step).observe(report)
     if len(decision.events) == before:
@@ -200,6 +203,7 @@ class _Attempt:
                         vars=report.vars,
                         measured=report.measured,
                         directive=report.directive,
+                        worker=report.worker if report.worker != self.step.worker else "",
                     )
                 )
                 if self.state.execution_policy.checkpoint_every == "task" and not self.state.ending:
@@ -260,13 +264,13 @@ class _Attempt:
             self.failed(stopped, report.ended_at, measured=report.measured)
 
     def lost(self, report: r.Lost) -> None:
-        """The attempt's holder was lost and another has it. Too many losses, or a start too long ago, end the attempt."""
+        """The attempt's holder was lost and another has it. Too many losses, or a start too long ago, end what was begun."""
         timeout_ms = self.state.timeout_of(self.index)
         if report.losses >= limits.losses_per_attempt:
             error = ErrorInfo(
                 type="execution_error",
                 code="WORKER_LOST",
-                message=f"{report.losses} workers were lost while they ran {self.what}",
+                message=f"{report.losses} workers were lost, or gave it back, after they were handed {self.what}",
                 retryable=True,
                 task_id=self.step_id,
                 attempt=self.attempt,

@@ -239,7 +239,7 @@ class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True)
     """The attempt returned `output`, and set these of the execution's variables. `measured`: what its handler measured.
 
     `output_object`: the output is kept as this object. `directive`: what it said beside its output. That of a failed one stands
-    in its error.
+    in its error. `worker`: who completed it, if another had begun it and was lost.
     """
 
     ended_at: datetime
@@ -248,6 +248,7 @@ class TaskCompleted(_TaskEvent, tag="task_completed", frozen=True, kw_only=True)
     vars: dict[str, Any] = {}
     measured: Measured | None = None
     directive: Any = None
+    worker: str = ""
 
 
 class TaskFailed(_TaskEvent, tag="task_failed", frozen=True, kw_only=True):

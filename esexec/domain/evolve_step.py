@@ -98,6 +98,7 @@ def task_completed(state: ExecutionState, event: e.TaskCompleted) -> None:
     if event.output_object is not None:
         output, state.has_objects = event.output_object, True
     step.output, step.error, step.directive = output, None, event.directive
+    step.worker = event.worker or step.worker
     if event.vars:
         set_vars(state, event.vars)
     if event.measured is not None:

@@ -138,7 +138,7 @@ timeout_grace_ms: Final = 2_000
 started_report_after_ms: Final = 50
 """A task that runs longer than this reports its start on its own."""
 losses_per_attempt: Final = 10
-"""An attempt whose worker was lost this often ends as `WORKER_LOST`."""
+"""An attempt that was begun, and whose worker was lost this often, ends as `WORKER_LOST`."""
 checkpoint_interval_min_ms: Final = 100
 """Shortest interval of checkpoints; a shorter one is taken as this."""
 backstop_timer_ms: Final = 1_000

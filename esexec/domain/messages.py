@@ -98,7 +98,7 @@ class Answer(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=F
 
 
 class CancelSignal(msgspec.Struct, omit_defaults=True, frozen=True, kw_only=True, gc=False):
-    """Stop this attempt: sent on `live.<execution>.cancel`, at most once; the durable truth is the history."""
+    """Stop this attempt: sent on `live.<execution>.cancel`, once or more, not stored; the durable truth is the history."""
 
     execution_id: str
     step: str

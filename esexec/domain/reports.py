@@ -27,7 +27,8 @@ class AnyReport(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=Tr
 
 
 class Started(AnyReport, tag="started", frozen=True, kw_only=True):
-    """The handler began; sent on its own only for tasks that run longer than `limits.started_report_after_ms`."""
+    """The handler began. On its own for what runs longer than `limits.started_report_after_ms`; before all else where one loss
+    more would be one too many."""
 
     started_at: Time
 
@@ -90,7 +91,7 @@ class Stopped(AnyReport, tag="stopped", frozen=True, kw_only=True):
 
 
 class Lost(AnyReport, tag="lost", frozen=True, kw_only=True):
-    """The dispatch came to a worker again: `losses` holders before it were lost."""
+    """The dispatch came to a worker again: `losses` holders before it were lost, or gave it back."""
 
     losses: int
 

@@ -285,6 +285,8 @@ class Desk:
                     await self.outbox.give_back(envelope.content.entity, requester, envelope.ack)
                 else:
                     await envelope.ack()
+            case "open" if isinstance(envelope.content, r.Lost):  # its dispatch is acknowledged behind this report: not there yet
+                await self.outbox.look_later(envelope.entity, envelope.ack)
             case "repeated" | "stale":
                 if verdict.kind == "stale" and isinstance(envelope.content, r.Started | r.Lost | r.Before):
                     await self.outbox.stop_attempt(envelope.entity, envelope.step, envelope.attempt)

@@ -50,6 +50,7 @@ _SHALLOW_BYTES = 2 * limits.nesting_depth
 """What is shorter cannot be too deep: every bracket is closed."""
 _COMMAND_BYTES = limits.plan_bytes + limits.input_bytes + 64 * 1024
 """What a start may have, without the outputs it takes along from another execution."""
+_SCHEMAS = "see the schemas of all messages: `esexec protocol export DIR` (docs/reference/protocol.md)"
 _REPORT_BYTES = limits.output_bytes + 64 * 1024
 """What a report may have, without the variables that it sets."""
 _MAY_SWELL = 64 * 1024
@@ -109,7 +110,7 @@ class Intake:
 
     async def _refuse(self, envelope: Envelope, error: Exception) -> None:
         code = error.code if isinstance(error, ValidationError) else "undecodable"
-        hint = (error.hint if isinstance(error, ValidationError) else None) or "see docs/reference/protocol.md"
+        hint = (error.hint if isinstance(error, ValidationError) else None) or _SCHEMAS
         info = ErrorInfo(type="validation_error", code=code, message=_message_of(error), hint=hint)
         asker = _id_in(envelope.data)
         if asker is None or not is_token(envelope.entity):
@@ -195,9 +196,8 @@ def _read_report(data: bytes) -> r.Report:
         report: r.Report = _report(data)
         _check_depth(data, report)
     except _UNREADABLE as error:
-        hint = "see docs/reference/protocol.md"
         return r.Failed(
-            error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=hint, retryable=False)
+            error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=_SCHEMAS, retryable=False)
         )
     if len(data) > _MEASURED_MAY_SWELL and getattr(report, "measured", None) is not None:
         size = len(_encode(report.measured))  # type: ignore[union-attr]

@@ -162,7 +162,7 @@ class NatsOutbox:
         return True
 
     async def look_later(self, entity: str, done: Done) -> None:
-        """A worker has, or had a moment ago, an attempt whose dispatch was deleted: if it is lost, nothing else would tell."""
+        """The dispatch of an open attempt is gone, or goes: if no worker has it, or that one is lost, nothing else would tell."""
         at = now() + timedelta(seconds=_LOOK_AGAIN_S)
         await self._schedule(entity, r.LOOK, at, done)
 

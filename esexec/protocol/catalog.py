@@ -171,7 +171,7 @@ def _of_workers() -> Iterable[Channel]:
         "report", _at(_NAMES.report, *attempt), "receive", "What became of an attempt.", _of(*get_args(r.Report)), "INBOX"
     )
     signals: dict[str, tuple[Any, str]] = {
-        "cancel": (m.CancelSignal, "Stop this attempt. At most once."),
+        "cancel": (m.CancelSignal, "Stop this attempt. May come more than once, or not at all."),
         "before": (m.ImageSignal, "The before-image that stands, in answer to a `before` report."),
         "held": (m.WhoHas, "Who has this attempt? The worker that has it answers on the reply subject, with anything."),
     }

@@ -33,7 +33,7 @@ from esexec.worker.outlet import LiveOutlet
 from esexec.worker.pools import Pools
 from esexec.worker.results import CachedResults
 from esexec.worker.running import Runner
-from esexec.world import monotonic
+from esexec.world import monotonic, now
 
 _decode = msgspec.json.Decoder(Dispatch).decode
 _LOOK_S = 0.02
@@ -130,6 +130,7 @@ class VirtualWorker:
             pools=self._pools,
             results=self._results,
             objects=self._objects,
+            say_begun=self._say_begun,
         )
 
     async def close(self) -> None:
@@ -212,7 +213,14 @@ class VirtualWorker:
             self._in_thread.add(key)
         runner = self._runner if fault is None else self._runner_of({dispatch.task: task} if task is not None else {})
         self._wire.spawn(self._look_after(attempt, runner))
+        if attempt.is_last_chance and not runner.prepares(dispatch):
+            await self._say_begun(attempt)
         await runner.begin(attempt, now_s)
+
+    async def _say_begun(self, attempt: Attempt) -> None:
+        """As `Worker` does of what has its last chance: its start is known before its handler is called."""
+        attempt.started_told = True
+        self._wire.keep(attempt.report_subject, msgspec.json.encode(r.Started(worker=self.name, started_at=now())))
 
     async def _look_after(self, attempt: Attempt, runner: Runner) -> None:
         """What `Worker` does every few milliseconds, at the moments at which there is something to be done."""

@@ -63,6 +63,11 @@ class Attempt:
         return self.started_mono + self.dispatch.timeout_ms / 1000
 
     @property
+    def is_last_chance(self) -> bool:
+        """Whether one loss more ends it, if it is known to have begun: so that is said before its handler is called."""
+        return self.losses >= limits.losses_per_attempt - 1
+
+    @property
     def measured(self) -> Measured | None:
         """What its handler has measured so far."""
         if self.process is not None:

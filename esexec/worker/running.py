@@ -22,6 +22,7 @@ from esexec import telemetry
 from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, UnknownTask, ValidationError
+from esexec.domain.messages import Dispatch
 from esexec.nats.objects import Objects
 from esexec.tasks import AttemptCancelled, Context, RecoveryStrategy, Task
 from esexec.tasks.asking import ask, ask_in_thread, is_async
@@ -57,7 +58,7 @@ class Runner:
 
     `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
     lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one. `objects`: where
-    large values are.
+    large values are. `say_begun` reports the start of an attempt that has its last chance, before its handler is called.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Runner:
         results: CachedResults | None = None,
         processes: Processes | None = None,
         objects: Objects | None = None,
+        say_begun: Callable[[Attempt], Awaitable[None]] | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
         self._strategies, self._images, self._outlet = strategies or {}, images, outlet
         self._pools, self._results, self._objects = pools or Pools(()), results, objects
+        self._say_begun = say_begun
         self._processes = processes or Processes(os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
@@ -95,7 +98,7 @@ class Runner:
         if dispatch.purpose == "recovery":
             await self._begin_recovery(attempt, self._strategies[dispatch.task], now_mono)
             return
-        task = self._tasks.get(dispatch.task) or self._tasks.get(ANY_TASK)
+        task = self._task_of(dispatch)
         if task is None:
             await self._reject(attempt, _unknown_task(dispatch.task, self._tasks))
             return
@@ -104,6 +107,16 @@ class Runner:
             attempt.end = partial(self._loop.call_soon, _cancel, attempt, preparing)
             return
         await self._call(attempt, task, now_mono, None)
+
+    def _task_of(self, dispatch: Dispatch) -> Task[..., Any] | None:
+        return self._tasks.get(dispatch.task) or self._tasks.get(ANY_TASK)
+
+    def prepares(self, dispatch: Dispatch) -> bool:
+        """Whether it is not certain as yet that a handler will be called: then its start is said here, once it is."""
+        if dispatch.purpose == "recovery":
+            return False
+        task = self._task_of(dispatch)
+        return task is None or task.is_prepared
 
     async def _call(self, attempt: Attempt, task: Task[..., Any], now_mono: float, lent: Lent | None) -> None:
         """Call the handler of a task."""
@@ -147,6 +160,8 @@ class Runner:
         try:
             if task.cache is not None and self._results is not None and dispatch.purpose in ("task", "fallback"):
                 found = await self._results.look_up(task, task.cache, dispatch)
+            if attempt.is_last_chance and self._say_begun is not None and not isinstance(found, r.Completed):
+                await self._say_begun(attempt)
             if task.uses and not isinstance(found, r.Completed):
                 lent = await self._pools.lend(task.uses, dispatch.timeout_ms / 1000 or None)
             if task.run_in is not None and not isinstance(found, r.Completed):

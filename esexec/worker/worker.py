@@ -195,6 +195,7 @@ class Worker(Role):
             results=await self._cached_results(connection),
             processes=self._processes,
             objects=Objects(connection, self._subjects, await self._direct_reader(connection)),
+            say_begun=self._say_begun,
         )
         self._leases = LeaseKeeper(
             self._url,
@@ -400,20 +401,25 @@ class Worker(Role):
         task.add_done_callback(self._rare.discard)
 
     async def _begin_again(self, attempt: Attempt, losses: int) -> None:
-        """Somebody had this attempt before and was lost. Say so durably first: it may be what kills workers."""
+        """Somebody had this attempt before, and was lost or gave it back. Say so durably first: it may be what kills workers."""
         passed_about = attempt.dispatch.purpose == "recovery" and attempt.queue not in self._own_lanes
         if passed_about:
             losses = max(0, losses - _HANDED_BACK)
         await self._publisher.store(attempt.report_subject, msgspec.json.encode(r.Lost(worker=self.name, losses=losses)))
         if losses < limits.losses_per_attempt:
-            if passed_about:  # its deliveries are not all losses, so that it is the time since its start that ends it
-                attempt.started_told = True
-                started = r.Started(worker=self.name, started_at=now())
-                await self._publisher.store(attempt.report_subject, msgspec.json.encode(started))
+            # If it is passed about, its deliveries are not all losses: it is the time since its start that ends it.
+            soon = (passed_about or attempt.is_last_chance) and not self._runner.prepares(attempt.dispatch)
+            if soon and attempt.why is None:
+                await self._say_begun(attempt)
             await self._runner.begin(attempt, time.monotonic())
         else:
             attempt.over = True
             await self._let_go(attempt)
+
+    async def _say_begun(self, attempt: Attempt) -> None:
+        attempt.started_told = True
+        started = r.Started(worker=self.name, started_at=now())
+        await self._publisher.store(attempt.report_subject, msgspec.json.encode(started))
 
     async def _meaningless(self, message: Msg, queue: Queue, error: ValidationError) -> None:
         """No attempt of ours: nobody waits for it, so it is kept among the dead."""

@@ -69,7 +69,8 @@ export class Client {
         told.delete(n++);
         const commit = message.json();
         yield commit;
-        if (commit.events.some((event) => ENDS.has(event.type))) return;
+        // Behind an end the history goes on if somebody commanded a retry.
+        if (commit.events.some((event) => ENDS.has(event.type)) && !told.has(n) && !(await this.read(execution, n))) return;
       }
     } finally {
       subscription.unsubscribe();

@@ -13,7 +13,7 @@ const LEASE_MS = 5000;
 const STARTED_AFTER_MS = 50; // what runs longer is told to have started
 const TIMEOUT_GRACE_MS = 1000; // so long a handler may take to end once it was told to
 const LOST_TOO_OFTEN = 10;
-const REMEMBERED_MS = 30_000; // a word to stop may overtake its dispatch
+const REMEMBERED_MS = 30_000; // a word to stop may overtake its dispatch, and a dispatch may come again behind its report
 const LANES_EVERY_MS = 2000;
 const AGAIN_MS = 500;
 const OUTPUT_CHARS = 250_000;
@@ -28,6 +28,7 @@ export class Worker {
     this.name = `node-${crypto.randomUUID().slice(0, 8)}`;
     this.inHand = new Map(); // attempts, by `<execution>/<step>/<run>-<attempt>`
     this.told = new Set(); // attempts that were told to stop and are not here (yet)
+    this.reported = new Set(); // attempts whose outcome is stored: their acknowledgement may have been lost
     this.lanes = new Map(); // the loops that take from a lane, by its consumer's name
     this.stopped = new AbortController();
   }
@@ -89,7 +90,8 @@ export class Worker {
     const lease = (await consumer.info(true)).config.ack_wait / 1e6;
     while (!this.stopped.signal.aborted) {
       const message = await consumer.next({ expires: 1000 }).catch(() => pause(AGAIN_MS)); // no server: it comes back
-      if (message) await this.take(message, lease).catch((error) => console.error(`${message.subject}: ${error}`));
+      if (message && this.stopped.signal.aborted) message.nak(); // a pull that was open still brought it: for others
+      else if (message) await this.take(message, lease).catch((error) => console.error(`${message.subject}: ${error}`));
     }
   }
 
@@ -103,6 +105,7 @@ export class Worker {
       running.message = message; // its lease was lost, and came back to us: it is the same attempt still
       return;
     }
+    if (this.reported.has(key)) return message.ack();
     const report = `${this.prefix}.in.${execution}.report.${queue}.${step}.${attempt}`;
     const held = { message, stop: new AbortController() };
     this.inHand.set(key, held);
@@ -111,7 +114,10 @@ export class Worker {
       if (this.told.delete(key)) held.stop.abort('stopped');
       const losses = message.info.deliveryCount - 1;
       if (losses > 0) await this.store(report, { type: 'lost', losses });
-      if (losses < LOST_TOO_OFTEN) await this.store(report, await this.run(message, held, report));
+      if (losses < LOST_TOO_OFTEN) {
+        await this.store(report, await this.run(message, held, report));
+        remember(this.reported, key);
+      }
       held.message.ack(); // not before the report is stored
     } finally {
       clearInterval(beating);
@@ -129,7 +135,10 @@ export class Worker {
     if (!handler) return { ...failed({ code: 'unknown_task', message: `there is no task ${task} here` }), type: 'rejected' };
     const started_at = new Date().toISOString();
     const ended = (outcome) => ({ started_at, ended_at: new Date().toISOString(), ...outcome });
-    const telling = setTimeout(() => this.store(report, { type: 'started', started_at }).catch(() => {}), STARTED_AFTER_MS);
+    const tell = () => this.store(report, { type: 'started', started_at });
+    const last = message.info.deliveryCount >= LOST_TOO_OFTEN; // then first of all: it may be what kills workers
+    if (last) await tell();
+    const telling = !last && setTimeout(() => tell().catch(() => {}), STARTED_AFTER_MS);
     const late = timeout_ms && setTimeout(() => stop.abort('timed_out'), timeout_ms);
     const work = (async () => handler(params, this.context(dispatch, stop.signal)))();
     try {
@@ -170,13 +179,17 @@ export class Worker {
   onCancel({ execution_id, step, attempt, run = 1 }) {
     const key = `${execution_id}/${step}/${run}-${attempt}`;
     if (this.inHand.has(key)) return this.inHand.get(key).stop.abort('stopped');
-    this.told.add(key);
-    setTimeout(() => this.told.delete(key), REMEMBERED_MS).unref();
+    remember(this.told, key);
   }
 
   onWhoHas({ execution_id, step, attempt, run }, message) {
     if (this.inHand.has(`${execution_id}/${step}/${run}-${attempt}`)) message.respond('+');
   }
+}
+
+function remember(keys, key) {
+  keys.add(key);
+  setTimeout(() => keys.delete(key), REMEMBERED_MS).unref();
 }
 
 class TooLarge extends Error {

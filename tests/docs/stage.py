@@ -120,7 +120,7 @@ class Stage:
         self.printed = said.getvalue()
 
     async def _do(self, statement: ast.stmt, page: str) -> None:
-        if any(isinstance(node, ast.Name) and node.id == "client" for node in ast.walk(statement)):
+        if any(isinstance(node, ast.Name) and node.id in ("client", "nats") for node in ast.walk(statement)):
             await self._ready()
         code = compile(ast.Module([statement], []), page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         outcome = eval(code, self._names)

@@ -7,7 +7,9 @@ import pytest
 
 import esexec
 from esexec import ExecutionStatus, Plan, Step, Worker
+from esexec.domain import limits
 from esexec.nats.pull import Tap
+from esexec.nats.streams import ensure_lane
 from tests.integration.engine import KINDS, Engine, until
 
 everywhere = pytest.mark.parametrize("engine", list(KINDS), indirect=True)
@@ -261,3 +263,25 @@ async def test_a_worker_of_many_lanes_keeps_listening(
     turnstile.let(2)
     for priority in (5, 9):
         await engine.client.run("turn", {"n": f"again p{priority}"}, priority=priority, wait_timeout=8)
+
+
+async def test_what_was_only_handed_back_is_never_lost(
+    engine: Engine, turnstile: Turnstile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed back by more workers than may be lost, and begun by none, an attempt is handed out anew and carried out."""
+    monkeypatch.setattr("esexec.executor.outbox._LOOK_AGAIN_S", 0.2)
+    connection = engine.client._connection
+    assert connection is not None
+    handle = await engine.client.start("turn", {"n": 1}, max_retries=0)
+    await waiting(engine, 1)
+    await ensure_lane(connection, engine.subjects, "default", 5)
+    consumer = engine.subjects.lane_consumer("default", 5)
+    lane = await connection.client.jetstream().pull_subscribe_bind(consumer, engine.subjects.tasks_stream)
+    for _ in range(limits.losses_per_attempt):
+        [message] = await lane.fetch(1, timeout=8)
+        await message.nak()
+    await lane.unsubscribe()
+    await engine.worker(turnstile.task)
+    turnstile.let(1)
+    assert (await handle.wait(wait_timeout=8)).status == ExecutionStatus.COMPLETED
+    assert (losses(await engine.events(handle.id)), turnstile.seen) == ([], [1])

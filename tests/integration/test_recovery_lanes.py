@@ -71,11 +71,14 @@ async def waiting(connection: Connection, engine: Engine) -> int:
 
 
 async def lost_in(connection: Connection, engine: Engine, queue: str, times: int) -> None:
-    """So many holders of what waits in a lane say nothing more."""
+    """So many holders of what waits in a lane begin it, and say nothing more."""
     consumer = engine.subjects.lane_consumer(queue, 5)
     lane = await connection.client.jetstream().pull_subscribe_bind(consumer, engine.subjects.tasks_stream)
     for _ in range(times):
-        await lane.fetch(1, timeout=8)
+        [message] = await lane.fetch(1, timeout=8)
+        about = engine.subjects.parse_task(message.subject)
+        report = engine.subjects.report(about.execution, queue, about.step, about.run, about.attempt)
+        await connection.client.publish(report, b'{"type": "started", "started_at": "2026-11-20T13:37:56Z"}')
     await lane.unsubscribe()
 
 
@@ -144,7 +147,7 @@ async def test_local_serves_its_strategies(tmp_path: Path) -> None:
 
 
 async def test_ten_lost_workers_end_a_question(engine: Engine, connection: Connection) -> None:
-    """What kills whoever is asked is an abort after `losses_per_attempt` deaths, and is not begun again."""
+    """What was begun, and kills whoever is asked, is an abort after `losses_per_attempt` deaths, and is not begun again."""
     skips, asked = skipping()
     await engine.worker(stumble)
     await ensure_lane(connection, engine.subjects, own_lane("skips"), 5, 100)

@@ -122,6 +122,15 @@ def test_the_last_timeout_fails_the_step() -> None:
     assert outcome.state.error.type == "timeout_error"
 
 
+def test_who_takes_an_attempt_over_is_named_where_it_completes() -> None:
+    """`task_completed` names its worker if another had begun the attempt, and only then."""
+    history = given(start("a"))
+    history.when((r.Started(worker="w-2", started_at=at(0)), "a", "1-1"))
+    outcome = history.when(completed("a")).then_types("task_completed", "execution_completed")
+    assert (outcome.events[0].worker, outcome.state.steps[0].worker) == ("w", "w")
+    assert given(start("a"), started("a")).when(completed("a")).events[0].worker == ""
+
+
 # Losses -----------------------------------------------------------------------------------------------------------------
 
 
@@ -130,9 +139,15 @@ def test_a_lost_worker_alone_changes_nothing() -> None:
     given(start("a")).when(lost("a", 1)).then_nothing("ineffective")
 
 
+def test_what_was_handed_back_and_never_begun_is_not_lost() -> None:
+    """However often an attempt was delivered, as long as nobody said that it began it is not failed, but looked for."""
+    given(start("a")).when(lost("a", limits.losses_per_attempt)).then_nothing("open")
+    given(start("a")).when(lost("a", 1_000_000)).then_nothing("open")
+
+
 def test_too_many_losses_fail_the_attempt() -> None:
-    """After `losses_per_attempt` the attempt fails with WORKER_LOST, which is retried."""
-    history = given(start("a"))
+    """An attempt that was begun fails after `losses_per_attempt` with WORKER_LOST, which is retried."""
+    history = given(start("a"), started("a"))
     history.when(lost("a", limits.losses_per_attempt - 1)).then_nothing()
     outcome = history.when(lost("a", limits.losses_per_attempt)).then_types("task_failed a", "task_retry_scheduled a")
     assert outcome.events[0].error.code == "WORKER_LOST"
