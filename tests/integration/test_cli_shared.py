@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 GREETING = plan(
     {"id": "hello", "task": "greet", "params": {"name": "${input.name}"}},
-    {"id": "then", "task": "greet", "depends_on": ["hello"]},
+    {"id": "then", "task": "greet", "params": {"name": "Eve"}, "depends_on": ["hello"]},
 )
 STRATEGIES = """
 from esexec.tasks.recovery import RecoveryAction, RecoveryResult, RecoveryStrategy
@@ -167,7 +167,8 @@ def test_a_group_alone_shows_its_help_once(cli: Cli, group: str) -> None:
 def test_what_is_probably_not_meant_is_noted(cli: Cli) -> None:
     """C24: on stderr, where a plan is put and where it is started, and not with --json; the verb does what it does."""
     both = plan(
-        {"id": "hello", "task": "greet", "fallback": "greet"}, config={"continue_on_error": True, "enable_rollback": True}
+        {"id": "hello", "task": "greet", "params": {"name": "Ada"}, "fallback": "greet"},
+        config={"continue_on_error": True, "enable_rollback": True},
     )
     name = cli.write("both.yaml", both)
     for words in (("plans", "put", name), ("start", name)):
