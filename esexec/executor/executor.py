@@ -111,6 +111,7 @@ class Executor(Role):
         await self._clock.look(subjects.tasks_stream)
         self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now, partial(_unread_since, connection, subjects))
         self._around = Surroundings()
+        self._check = self._around.check
         self._presence = Presence(connection, subjects, self._check_by)
         undo.push_async_callback(self._presence.close)
         self._settings = SettingsDesk(self.name, log, self._outbox, self._follow)
@@ -155,13 +156,15 @@ class Executor(Role):
         """There is a new state of the namespace."""
         self._around = state.surroundings._replace(all_known=not state.any_task)
         self._presence.announced(state.versions)
+        self._desk.surroundings = self._around._replace(check=self._check)
 
     async def _look_around(self) -> bool:
         return await self._settings.look_around()
 
     def _check_by(self, versions: Versions) -> None:
         checks = Checks(versions)
-        self._desk.surroundings = self._around._replace(check=checks.problem if checks else None)
+        self._check = checks.problem if checks else None
+        self._desk.surroundings = self._around._replace(check=self._check)
 
     async def _forward(self, message: Msg, tap: Tap) -> None:
         """A timer fired: into INBOX with it, where its execution's messages are in order, and only then let it go."""

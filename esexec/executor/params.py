@@ -2,6 +2,9 @@
 
 Params are fine that any version of a task takes that some worker still has. What a reference will give is not known here, and
 left to the worker. Nothing is loaded, and nothing done, for tasks of which no schema was announced.
+
+The executor's loop stands still meanwhile, so that what is judged of one start is bounded, whatever was announced and whatever
+is given; beyond that the worker judges.
 """
 
 import logging
@@ -18,6 +21,7 @@ from esexec.domain.explain import unexpected_parameter
 from esexec.domain.graph import Graph
 from esexec.domain.namespace import TaskVersion
 from esexec.domain.references import SPREAD
+from esexec.executor.schemas import work_of
 
 logger = logging.getLogger("esexec.executor")
 
@@ -25,9 +29,29 @@ Versions = Mapping[str, tuple[TaskVersion, ...]]
 
 _WHOLE_INPUT = "${input}"
 _TEXT_CHARS = 300
+_NAMES = 20
+"""So many names that are none are told."""
 _PLAIN: dict[Any, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None, None: Any}
 _OF_PARAMS = frozenset({"type", "properties", "required", "additionalProperties"})
 _SAYS_LITTLE = frozenset({"title", "description", "default"})
+_EFFORT = 40_000_000
+"""What one start may cost, in places of schemas times bytes that they look at: well below a second."""
+_ALL_PROBLEMS = 50_000
+"""So much may be looked at for all that is wrong to be told; beyond it is the first."""
+_PATTERN_BYTES = 64 * 1024
+"""Largest pattern, compiled."""
+
+
+class _Effort:
+    """What judging one start may still cost."""
+
+    def __init__(self) -> None:
+        self.left = _EFFORT
+
+    def spend(self, work: int) -> bool:
+        """Whether that much is left."""
+        self.left -= work
+        return self.left >= 0
 
 
 class Checks:
@@ -53,31 +77,39 @@ class Checks:
                 self._known.clear()
             known = self._known[graph.plan_id] = self._of_plan(graph)
         problem, given_the_input = known
-        if problem is None:
-            for index in given_the_input if start.input_object is None else ():  # no object is looked into
-                accepted = self._accepts[graph.steps[index].task]
-                params = {} if start.input is None else start.input
-                if not any(one.takes(params) for one in accepted):
-                    return self._refusal(graph, index, params, "input")
+        if problem is None and given_the_input and start.input_object is None:  # no object is looked into
+            params, effort, seen = {} if start.input is None else start.input, _Effort(), set[str]()
+            for index in given_the_input:
+                task = graph.steps[index].task
+                if task not in seen and (refusal := self._refusal(graph, index, params, "input", effort, given=True)) is not None:
+                    return refusal
+                seen.add(task)
         return problem
 
     def _of_plan(self, graph: Graph) -> tuple[ErrorInfo | None, tuple[int, ...]]:
         """What is wrong with a plan whatever its input is; and the steps whose params are the input."""
         given_the_input: list[int] = []
+        effort = _Effort()
         for index, step in enumerate(graph.steps):
-            accepted = self._accepts.get(step.task)
-            if accepted is None:
+            if step.task not in self._accepts:
                 continue
             if step.params == _WHOLE_INPUT:
                 given_the_input.append(index)
-            elif not any(one.takes(step.params) for one in accepted) and all(one.problems(step.params) for one in accepted):
-                return self._refusal(graph, index, step.params, f"steps[{index}].params"), ()
+            elif (refusal := self._refusal(graph, index, step.params, f"steps[{index}].params", effort)) is not None:
+                return refusal, ()
         return None, tuple(given_the_input)
 
-    def _refusal(self, graph: Graph, index: int, params: Any, where: str) -> ErrorInfo:
+    def _refusal(
+        self, graph: Graph, index: int, params: Any, where: str, effort: _Effort, *, given: bool = False
+    ) -> ErrorInfo | None:
+        """Why no version takes these params; `given`: they are what is given, so that nothing in them is a reference."""
         step = graph.steps[index]
         newest, *others = self._accepts[step.task]
-        problems = newest.problems(params)
+        if any(one.takes(params, effort) for one in (newest, *others)):
+            return None
+        problems = newest.problems(params, effort, given=given)
+        if not problems or not all(one.problems(params, effort, given=given) for one in others):
+            return None
         path = problems[0][0]
         reason = "; ".join([why for at, why in problems if at == path])
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
@@ -93,14 +125,14 @@ class Checks:
 
 
 class _Accepts:
-    """What one version of a task takes."""
+    """What one version of a task takes. What it means is found out when it is needed first."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
-        self._plain = _as_struct(schema)
 
-    def takes(self, params: Any) -> bool:
-        """Most params are taken, and most schemas plain: then nothing has to be loaded to see it."""
+    def takes(self, params: Any, effort: _Effort) -> bool:
+        """Most params are taken, and most schemas plain: then nothing has to be loaded to see it. What is too much to be judged
+        is taken."""
         if self._plain is not None:
             try:
                 msgspec.convert(params, self._plain)
@@ -108,44 +140,75 @@ class _Accepts:
                 pass
             else:
                 return True
-        return self._validator is None or self._validator.is_valid(params)
+        if self._validator is None or not effort.spend(self._work_on(params)):
+            return True
+        return bool(self._validator.is_valid(params))
+
+    @cached_property
+    def _plain(self) -> type[msgspec.Struct] | None:
+        try:
+            return _as_struct(self._schema)
+        except (TypeError, ValueError, NameError):  # names, or lists of them, that are none
+            return None
+
+    @cached_property
+    def _work(self) -> int | None:
+        return work_of(self._schema)
+
+    def _work_on(self, params: Any) -> int:
+        return (self._work or 0) * len(msgspec.json.encode(params))
 
     @cached_property
     def _validator(self) -> Any:
+        if self._work is None:
+            return None
         import jsonschema_rs  # only where it is needed: it has some megabytes
 
         try:
-            return jsonschema_rs.Draft202012Validator(self._schema)
+            patterns = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES)  # in linear time, without looking around
+            return jsonschema_rs.Draft202012Validator(self._schema, validate_formats=False, pattern_options=patterns)
         except Exception as error:  # of a worker in whatever language; then the worker alone judges
             logger.warning("a schema that cannot be used: %s", str(error)[:_TEXT_CHARS])
             return None
 
-    def problems(self, params: Any) -> list[tuple[list[str | int], str]]:
+    def problems(self, params: Any, effort: _Effort, *, given: bool) -> list[tuple[list[str | int], str]]:
         """Where it does not fit, and why; not where a reference stands, of which nobody knows what it will give."""
-        if self._validator is None:
+        if self._validator is None or not effort.spend(work := self._work_on(params)):
             return []
         found = []
-        errors = sorted(self._validator.iter_errors(params), key=lambda error: error.kind.name != "additionalProperties")
-        for error in errors:
+        for error in self._errors(params, work):
             path, kind = list(error.instance_path), error.kind.name
-            if _is_taken_over(error, kind, _at(params, path)):
+            if not given and _is_taken_over(error, kind, _at(params, path)):
                 continue
-            if kind in ("additionalProperties", "required") or not _refers(_at(params, path)):
-                found.append((path, self._reason(error, kind, params)))
+            if given or kind in ("additionalProperties", "required") or not _refers(_at(params, path)):
+                found.append((path, self._reason(error, kind, params, given)))
         return found
 
-    def _reason(self, error: Any, kind: str, params: Any) -> str:
+    def _errors(self, params: Any, work: int) -> list[Any]:
+        """All that is wrong, parameters that are none first; of what is large only one."""
+        import jsonschema_rs
+
+        if work <= _ALL_PROBLEMS:
+            return sorted(self._validator.iter_errors(params), key=lambda error: error.kind.name != "additionalProperties")
+        try:
+            self._validator.validate(params)
+        except jsonschema_rs.ValidationError as error:
+            return [error]
+        return []
+
+    def _reason(self, error: Any, kind: str, params: Any, given: bool) -> str:
         if kind == "additionalProperties":
-            names = [name for name in self._schema.get("properties", {}) if name not in params] if not error.instance_path else []
+            names = [name for name in self._properties if name not in params] if not error.instance_path else []
             parts = []
-            for name in error.kind.unexpected:
-                if name == SPREAD and _takes_over(_at(params, list(error.instance_path))):
+            for name in error.kind.unexpected[:_NAMES]:
+                if not given and name == SPREAD and _takes_over(_at(params, list(error.instance_path))):
                     continue
                 parts.append(unexpected_parameter(name, names))
             return "; ".join(parts)
         if kind == "required":
             return f"missing parameter `{error.kind.property}`"
-        return str(error.message)[:_TEXT_CHARS]
+        text = str(error.message)  # the value, and behind it what is wrong with it
+        return text if len(text) <= _TEXT_CHARS else f"{text[: _TEXT_CHARS // 3]} … {text[-_TEXT_CHARS // 2 :]}"
 
     @property
     def expected(self) -> str:

@@ -12,7 +12,7 @@ import esexec
 from esexec.domain import commands as c
 from esexec.domain.compiled import graph_of, graph_of_task
 from esexec.domain.namespace import TaskVersion, version_of
-from esexec.executor.params import Checks, _Accepts
+from esexec.executor.params import Checks, _Accepts, _Effort
 
 PLAIN = {
     "type": "object",
@@ -29,7 +29,7 @@ def test_the_short_way_and_json_schema_agree(params: dict[str, Any]) -> None:
     """What is taken without the library being loaded is what JSON Schema takes, and nothing else."""
     accepts = _Accepts(PLAIN)
     assert accepts._plain is not None
-    assert accepts.takes(params) == jsonschema_rs.Draft202012Validator(PLAIN).is_valid(params)
+    assert accepts.takes(params, _Effort()) == jsonschema_rs.Draft202012Validator(PLAIN).is_valid(params)
 
 
 def checks(*schemas: dict[str, Any] | None) -> Checks:
@@ -104,6 +104,6 @@ def test_every_type_of_a_handler_has_a_schema_that_takes_what_it_takes() -> None
 
     params = {"d": 1.5, "p": "/tmp", "o": {"id": "7"}, "day": "2026-01-01", "many": {"a": [1, 2.5]}, "more": 3}
     assert all_kinds.schema is not None
-    assert _Accepts(all_kinds.schema).takes(params)
+    assert _Accepts(all_kinds.schema).takes(params, _Effort())
     assert all_kinds.bind(params)["d"] == Decimal("1.5")
-    assert not _Accepts(all_kinds.schema).takes(params | {"many": 1})
+    assert not _Accepts(all_kinds.schema).takes(params | {"many": 1}, _Effort())
