@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,24 @@ def spin_and_ask(ctx: esexec.Context) -> str:
     """Ends by itself once it is told to."""
     while True:
         ctx.check_cancelled()
+
+
+@esexec.task(run_in="process")
+def leave_a_thread(ctx: esexec.Context) -> int:
+    """Something that it has started goes on telling when it is over."""
+
+    def tell() -> None:
+        while True:
+            ctx.log.info("still here")
+            time.sleep(0.002)
+
+    threading.Thread(target=tell, daemon=True).start()
+    return os.getpid()
+
+
+@esexec.task(run_in="process")
+def say_much() -> str:
+    return "x" * 300_000
 
 
 @esexec.task(run_in="process")

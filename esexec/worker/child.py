@@ -62,17 +62,22 @@ class Attempt:
         self._line, self.job, self.worker = line, job, job.worker
         self.answers: queue.SimpleQueue[f.ImageStands] = queue.SimpleQueue()
         self.bare = True
+        self.over = False
         self.context = Context(job.dispatch, now(), self, self)
         self.started_at = self.context._started_at
         self._cancel: Any = None
 
     def send(self, execution_id: str, kind: str, data: bytes) -> None:
+        if self.over:  # a thread that the handler left behind: by now the line is another's
+            return
         self._line.send(f.Live(kind, msgspec.Raw(data)))  # type: ignore[arg-type]
 
     async def keep(self, data: bytes) -> Any:
         return await asyncio.to_thread(self.keep_in_thread, data)
 
     def keep_in_thread(self, data: bytes) -> Any:
+        if self.over:
+            raise AttemptCancelled(f"{self.job.dispatch.step} is over")
         self.bare = False
         self._line.send(f.KeepImage(self.job.number, msgspec.Raw(data)))
         answer = self.answers.get()
@@ -158,6 +163,7 @@ class Child:
             self._line.send(f.Began(attempt.started_at))
             return self._ended(attempt, task, arguments)
         finally:
+            attempt.over = True
             with self._lock:
                 self._attempt = None
 

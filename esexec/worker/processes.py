@@ -59,7 +59,7 @@ class HandlerProcess:
         self._number, self.measured = next(_numbers), None
         self._send(f.Job(self._number, place, attempt.dispatch, worker))
         try:
-            news = await asyncio.wait_for(self._next(), _BEGIN_S)
+            news = await asyncio.wait_for(self._beginning(), _BEGIN_S)
         except TimeoutError:
             self.kill()
             raise ProcessCrashed(f"the process did not begin within {_BEGIN_S:g} s", code="process_not_ready") from None
@@ -68,7 +68,12 @@ class HandlerProcess:
             raise
         if news is None:
             raise await self._crashed()
-        assert isinstance(news, f.Began | f.CannotBegin)
+        return news
+
+    async def _beginning(self) -> f.Began | f.CannotBegin | None:
+        """Past what a thread that the handler before left behind still tells."""
+        while (news := await self._next()) is not None and not isinstance(news, f.Began | f.CannotBegin):
+            pass
         return news
 
     async def follow(self, attempt: Attempt, tell: Tell, keep: KeepImage) -> f.Ended | f.EndedAsTold:
@@ -83,6 +88,8 @@ class HandlerProcess:
                         tell(attempt.dispatch.execution_id, news.kind, bytes(news.data))
                     case f.HasMeasured():
                         self.measured = news.measured
+                    case f.KeepImage(number) if number != self._number:  # of a handler that is over: nobody waits for it
+                        self._send(f.ImageStands(number, stopped=True))
                     case f.KeepImage():
                         asked.add(asyncio.create_task(self._keep(attempt, news, keep)))
             raise await self._crashed()

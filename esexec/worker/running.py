@@ -224,6 +224,7 @@ class Runner:
             _log(logging.INFO, attempt, "failed", ended.error)
         data = bytes(ended.report)
         if len(data) > limits.output_bytes and ended.error is None and self._objects is not None:
+            attempt.process = attempt.end = None  # it works for another attempt by now, which is not to be stopped for this one
             completed_one = msgspec.json.decode(data, type=r.Completed)
             data = await encoded(self._objects, attempt, completed_one, completed_one.output, data)
             if attempt.over:
