@@ -121,7 +121,15 @@ class LoopThread(Loop):
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()  # until `stop`
+            except (
+                SystemExit,
+                KeyboardInterrupt,
+            ):  # of a callback: it is raised where that was waited for, and ends nothing here
+                continue
+            return
 
     @property
     def is_running(self) -> bool:
