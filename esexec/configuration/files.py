@@ -1,5 +1,11 @@
-"""The file of a project: `esexec.toml`, or `[tool.esexec]` in `pyproject.toml`, here or in a directory above."""
+"""The file of a project: `esexec.toml`, or `[tool.esexec]` in `pyproject.toml`, here or in a directory above.
 
+It says which server is given our credentials and what a worker imports, so that one of somebody else's is not believed: above
+a directory of ours there may be one where anybody may write.
+"""
+
+import logging
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -9,6 +15,8 @@ from typing import Any, NamedTuple
 from esexec.configuration.keys import KEYS
 from esexec.domain.errors import ValidationError
 from esexec.domain.explain import did_you_mean
+
+logger = logging.getLogger("esexec.configuration")
 
 OWN, SHARED = "esexec.toml", "pyproject.toml"
 _HINT = "docs/reference/configuration.md lists all"
@@ -35,16 +43,38 @@ def shown(path: Path) -> str:
 
 
 def find(directory: Path) -> Found | None:
-    """The nearest file that says something to us; None: there is none.
+    """The nearest file that says something to us; None: there is none. One that belongs neither to us, nor to root, nor to whom
+    `directory` belongs to is passed over with a warning.
 
     Raises ValidationError: `bad_settings_file` (cannot be read, no TOML), `unknown_setting`.
     """
     for place in (directory, *directory.parents):
         for name, table in ((OWN, ()), (SHARED, ("tool", "esexec"))):
-            found = _read(place / name, table)
+            found = _read(place / name, table) if _is_believed(place / name, directory) else None
             if found is not None:
                 return _known(found)
     return None
+
+
+def _is_believed(path: Path, directory: Path) -> bool:
+    owners = _owners(path)
+    if owners <= {0, *_owners(directory), *_ourselves()}:
+        return True
+    if path.name == OWN:
+        logger.warning("%s is passed over: it belongs to somebody else", path)
+    return False
+
+
+def _owners(path: Path) -> set[int]:
+    """Whom it belongs to, and also the link to it; nobody if it is not there."""
+    try:
+        return {path.lstat().st_uid, path.stat().st_uid}
+    except OSError:
+        return set()
+
+
+def _ourselves() -> set[int]:
+    return {os.geteuid()} if hasattr(os, "geteuid") else set()
 
 
 def _read(path: Path, table: tuple[str, ...]) -> Found | None:

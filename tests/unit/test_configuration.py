@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esexec.configuration import KEYS, configuration, mistaken
+from esexec.configuration import KEYS, configuration, files, mistaken
 from esexec.configuration.files import line_of
 from esexec.domain.errors import ValidationError
 
@@ -100,6 +100,19 @@ def test_the_nearest_file_is_the_one(project: Project) -> None:
     project.file("a/esexec.toml", 'namespace = "near"')
     settled = project.settled(below="a/b")
     assert (settled["namespace"], str(settled["store"])) == ("near", ".esexec")
+
+
+def test_a_file_of_somebody_else_is_not_believed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where anybody may write above our directory, nobody says to which server we go; the owner of the directory may."""
+    planted = project.file("esexec.toml", 'server = "nats://trap"\n')
+    owners, real = {planted: {4711}}, files._owners
+    monkeypatch.setattr(files, "_owners", lambda path: owners.get(path) or real(path))
+    assert project.settled(below="ours")["server"] is None
+    assert f"{planted} is passed over" in caplog.text
+    owners[project.home / "ours"] = {4711}
+    assert project.settled(below="ours")["server"] == "nats://trap"
 
 
 @pytest.mark.parametrize(
