@@ -127,7 +127,7 @@ class LoopThread(Loop):
             except (
                 SystemExit,
                 KeyboardInterrupt,
-            ):  # of a callback: it is raised where that was waited for, and ends nothing here
+            ):  # of a callback: it is raised where that was waited for
                 continue
             return
 
