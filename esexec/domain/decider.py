@@ -10,6 +10,7 @@ time, the latest server time of its messages, never before the history's last. C
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import msgspec
 
@@ -188,12 +189,12 @@ def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
 
 
 def _unannounced(graph: Graph, around: Surroundings) -> tuple[str, ...]:
-    """The tasks that the plan calls by name, and that no worker has announced."""
+    """The tasks that the plan calls by name, and that no worker has announced; the first of them, where there are many."""
     known = around.tasks
     if len(graph.steps) == 1 and graph.steps[0].task in known and graph.steps[0].fallback is graph.steps[0].compensate is None:
         return ()
     called = dict.fromkeys(task for one in graph.steps for task in (one.task, one.fallback, one.compensate))
-    return tuple([task for task in called if task is not None and task not in known])
+    return tuple(islice((task for task in called if task is not None and task not in known), limits.unannounced_tasks))
 
 
 def _graph_of_start(command: c.StartExecution) -> Graph | ErrorInfo:

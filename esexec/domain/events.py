@@ -40,7 +40,7 @@ class ExecutionCreated(_Event, tag="execution_created", frozen=True, kw_only=Tru
     """A start was accepted. Holds all that the history needs to explain itself: plan, input, and every level of settings.
 
     `tasks`: what workers had announced of the plan's tasks, an inverse that was found by its name included. `unannounced`: those
-    that no worker had announced by then, and that wait for one. `namespace`: the
+    that no worker had announced by then, and that wait for one (of many the first). `namespace`: the
     namespace's settings at that time, of its queues those that may be used. `start_at`: nothing happens before. `deadline`,
     `parent`, `forked_from`, `kept`: as in the start. `plan_object`: the plan is kept as this object, and `plan` is not stored
     (whoever reads the history puts it there). `input_object`, `kept_objects`: the same of the input and of kept outputs.

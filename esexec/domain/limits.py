@@ -20,6 +20,8 @@ plan_bytes: Final = 256 * 1024
 """Largest plan within a message, as JSON; a larger one travels as an object."""
 large_plan_bytes: Final = 8 * 1024 * 1024
 """Largest plan."""
+unannounced_tasks: Final = 100
+"""Most tasks that no worker has announced that a start, and its history, tell of."""
 plan_problems: Final = 100
 """Most problems of one plan file that are told at once."""
 params_bytes: Final = 256 * 1024

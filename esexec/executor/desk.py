@@ -45,6 +45,8 @@ _LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes
 _LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
 """An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
 _TRY_AGAIN_S = 1.0
+_SLOW_S = 5.0
+"""Objects that took so long to get: what waited for them may have been delivered to another executor meanwhile."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
 _EARLY_S = 0.75
@@ -167,7 +169,7 @@ class Desk:
         match effect:
             case fx.DispatchAttempt():
                 asked = partial(self._still_open, entity, batch, effect) if effect.again else _surely_open
-                await self._dispatch(entity, effect, done, asked)
+                await self._dispatch(entity, batch, effect, done, asked)
             case fx.SetTimer():
                 await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
@@ -196,19 +198,19 @@ class Desk:
         else:
             await self.outbox.ask(s.Requester(entity, effect.step, f"{effect.run}-{effect.attempt}"), message, done)
 
-    async def _dispatch(self, entity: str, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
+    async def _dispatch(self, entity: str, batch: Batch, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
         message = effect.message
         if isinstance(message, ErrorInfo):
             error: ErrorInfo | None = message
         elif type(message) is Deferred:
-            self.spawn(self._dispatch_apart(entity, effect, done, still_open))
+            self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
             return
         else:
             assert isinstance(message, Dispatch)
             data, error = _encoded(message, self.objects is not None)
             if error is None and len(data) > limits.params_bytes and self.objects is not None:
-                self.spawn(self._dispatch_apart(entity, effect, done, still_open))
+                self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
                 return
             if error is None:
                 await self.outbox.dispatch(entity, effect, data, done, still_open)
@@ -220,9 +222,15 @@ class Desk:
         info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
         await self.outbox.report(entity, effect, r.Failed(error=info), done)
 
-    async def _dispatch_apart(self, entity: str, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
-        """With objects, which are waited for."""
+    async def _dispatch_apart(
+        self, entity: str, batch: Batch, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen
+    ) -> None:
+        """With objects, which are waited for. After a long wait another executor may have handed it out, and be done with it."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         found = await self._packed(effect)
+        if loop.time() - begun >= _SLOW_S and not effect.again:
+            effect, still_open = effect._replace(again=True, in_hand=True), partial(self._still_open, entity, batch, effect)
         if isinstance(found, ErrorInfo):
             await self._cannot_go(entity, effect, found, done)
         else:
@@ -246,6 +254,9 @@ class Desk:
             except EsexecError as error:
                 logger.warning("a dispatch will be tried again: %s", error)
                 await asyncio.sleep(_TRY_AGAIN_S)
+            except Exception as error:
+                logger.exception("a fault of ours")
+                return InternalError(f"the params cannot be sent: {error!r}").info
 
     async def _still_open(self, entity: str, batch: Batch, of: fx.DispatchAttempt | fx.TakeBack) -> bool:
         """Whether no other executor's commit closed the attempt since the batch's effects were worked out."""

@@ -9,11 +9,14 @@ import pytest
 from esexec.domain import effects as fx
 from esexec.domain import reports as r
 from esexec.domain.decision import Verdict
+from esexec.domain.dispatches import Deferred
 from esexec.domain.errors import EsexecError
+from esexec.domain.objects import ObjectRef
 from esexec.executor.desk import Desk
 from esexec.executor.mailbox import Batch, Mailbox
 from esexec.log.memory import MemoryLog
-from tests.given import asked_about, given, pause, resume, start, withdrawn
+from esexec.testing.objects import MemoryObjects
+from tests.given import asked_about, given, pause, resume, start, step, withdrawn
 
 
 class Hands:
@@ -105,3 +108,49 @@ async def test_an_attempt_that_cannot_be_made_a_dispatch_of_fails(monkeypatch: p
     await settled(desk)
     assert [one for one in hands.said if one != "answer"] == ["report", "ack"]
     assert desk.idle
+
+
+class Far(MemoryObjects):
+    """Objects that are had only after something has happened; or not at all, for a reason that nobody thought of."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        super().__init__()
+        self.fault = fault
+
+    async def value(self, ref: ObjectRef) -> Any:
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            raise self.fault
+        return {"name": "x"}
+
+
+def needs_an_object() -> fx.DispatchAttempt:
+    """A dispatch whose params are told only with an object."""
+    asked = given(start(step("a", params={"title": "for ${input.name}"}), input_object=ObjectRef("a" * 64, 300_000)))
+    return next(one for one in fx.open_effects(asked.state) if isinstance(one, fx.DispatchAttempt))._replace(again=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "slow_s", "said"),
+    [(None, 5.0, ["dispatch", False]), (None, 0.0, ["dispatch", True]), (ZeroDivisionError("ours"), 5.0, ["report", None])],
+)
+async def test_what_waits_for_an_object_ends_however_that_ends(
+    fault: Exception | None, slow_s: float, said: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long wait another executor may have handed it out, which is asked first. A fault fails the attempt alone."""
+    monkeypatch.setattr("esexec.executor.desk._SLOW_S", slow_s)
+    effect, told = needs_an_object(), list[Any]()
+    assert isinstance(effect.message, Deferred)
+
+    class Told(Hands):
+        async def dispatch(self, entity: str, to: fx.DispatchAttempt, *arguments: Any) -> None:
+            told.extend(["dispatch", to.again and to.in_hand])
+
+        async def report(self, *arguments: Any) -> None:
+            told.extend(["report", None])
+
+    desk = Desk("x", MemoryLog(), Told(), objects=Far(fault))  # type: ignore[arg-type]
+    mailbox = Mailbox(desk, "e1")
+    await desk.carry_out(mailbox, Batch(given(start("a")).state, []), effect)
+    await settled(desk)
+    assert told == said
