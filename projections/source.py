@@ -30,6 +30,8 @@ EVENTS_PER_POSITION = 1000
 _KEPT = 20_000
 """So many commits that were heard last are kept."""
 _PAGE_BYTES = 8_000_000
+_PLANS_BYTES = 32_000_000
+"""Plans that are kept as objects, of one page."""
 _ALL_THERE_IS = ">"
 _GATHER_S = 0.003
 """What comes comes in pieces: so long it is heard after the first."""
@@ -214,9 +216,14 @@ class JetStreamSource:
         return head
 
     async def _with_plans(self, page: Page) -> Page:
-        """With the plans that are kept as objects. Where one cannot be had, whoever folds its execution says so."""
+        """With the plans that are kept as objects, as many as may be in memory: the page ends there. Where one cannot be had,
+        whoever folds its execution says so."""
+        size = 0
         for index, one in enumerate(page.commits):
             if one.n == 1 and (ref := codec.lacking(one.commit)) is not None:
+                size += ref.bytes
+                if index and size > _PLANS_BYTES:
+                    return Page(page.commits[:index], page.commits[index - 1].position)
                 with suppress(CorruptHistory):
                     page.commits[index] = one._replace(commit=codec.with_plan(one.commit, await self._objects.get(ref)))
         return page

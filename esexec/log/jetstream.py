@@ -25,6 +25,8 @@ _PAGE = 1000
 """Commits that are asked for by name at once: the server takes 1024."""
 _PAGE_BYTES = 8_000_000
 """Of commits of all entities that are read at once."""
+_PLANS_BYTES = 32_000_000
+"""Plans that are kept as objects, of one page."""
 _NEWS = 8
 """Commits that are asked for first by who looks what is new: mostly there is none, and every name is a few dozen bytes."""
 _ASK_AGAIN_S = 0.25
@@ -154,10 +156,17 @@ class JetStreamLog:
         None: there are none yet (a follower may answer). Raises `Unavailable`.
         """
         found = await self._reader.from_first(self._stream, f"{self._prefix}.*.*", most, first=after + 1, most_bytes=_PAGE_BYTES)
-        page = [(one.subject.split(".")[-2], Stored(_number(one.subject), one.sequence, one.data)) for one in found]
-        for index, (entity, stored) in enumerate(page):
+        page: list[tuple[str, Stored]] = []
+        size = 0
+        for one in found:
+            stored = Stored(_number(one.subject), one.sequence, one.data)
             if stored.n == 1:
-                page[index] = entity, await self._with_plan(stored)
+                with suppress(CorruptHistory):  # of one execution, which whoever folds it finds out; the others go on
+                    stored = await self._with_plan(stored)
+            size += len(stored.plan)
+            if page and size > _PLANS_BYTES:
+                break
+            page.append((one.subject.split(".")[-2], stored))
         return page
 
     async def newest(self) -> Stored | None:

@@ -11,9 +11,11 @@ from esexec.domain import events as e
 from esexec.domain import limits
 from esexec.domain.commit import Commit
 from esexec.domain.errors import Conflict, CorruptHistory, ExecutionError, PlanInvalid, Unavailable, ValidationError
+from esexec.log.jetstream import JetStreamLog
 from esexec.nats.connection import connect
-from esexec.nats.direct import messages_in
+from esexec.nats.direct import DirectReader, messages_in
 from esexec.nats.objects import Objects, ref_of
+from esexec.nats.publisher import Publisher
 from esexec.nats.streams import delete_streams
 from esexec.nats.subjects import Subjects
 from esexec.tasks import outputs
@@ -373,6 +375,32 @@ async def test_a_plan_whose_object_is_gone_halts_its_execution_alone(engine: Eng
             assert await another.run("echo", {"value": 1}) == 1
             await store.put(name, plan.graph.raw)
             assert (await another.get_or_raise("e1")).result == len(ROWS)
+
+
+async def test_pages_of_the_log_hold_so_many_plans_at_most(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the log has few large plans in memory at a time, misses nothing, and is held up by none that is gone."""
+    engine.errors_expected = True  # of the one whose plan is gone
+    await engine.worker(count_rows)
+    plans = [Plan("large", [Step("count_rows", id="a", params={"rows": ROWS[number:]})]) for number in range(3)]
+    ids = [(await engine.execute(plan)).id for plan in plans]
+    monkeypatch.setattr("esexec.log.jetstream._PLANS_BYTES", 500_000)
+    monkeypatch.setattr("projections.source._PLANS_BYTES", 500_000)
+    async with await connect(engine.url, name="forger") as forger:
+        store = await forger.client.jetstream().object_store(engine.subjects.objects_bucket)
+        await store.delete(ref_of(plans[1].graph.raw).sha256)
+        reader = await DirectReader(forger).start()
+        log = JetStreamLog(forger, engine.subjects, await Publisher(forger).start(), reader)
+        found, position = dict[str, int](), 0
+        while page := await log.page(position, 1_000):
+            assert sum(len(stored.plan) for _, stored in page) <= 500_000
+            found |= {entity: len(stored.plan) for entity, stored in page if stored.n == 1 and entity in ids}
+            position = page[-1][1].position
+        assert [bool(found[one]) for one in ids] == [True, False, True]
+        async with Projector(engine.url, namespace=engine.namespace, store=MemoryStore()):
+            last = await engine.client.get_or_raise(ids[2])
+            followed = await engine.client.executions.list(after=last.position)
+            assert {one.execution_id for one in followed} >= {ids[0], ids[2]}
+        await store.put(ref_of(plans[1].graph.raw).sha256, plans[1].graph.raw)
 
 
 async def test_a_file_of_a_history_holds_its_objects(engine: Engine) -> None:
