@@ -290,6 +290,13 @@ class _Scope:
         value = self.opened(reference)
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
+    def measure(self, value: Any) -> None:
+        """Count what is taken over: of the first few the size does not matter."""
+        if self.unmeasured:
+            self.unmeasured -= 1
+        else:
+            self.spend(len(msgspec.json.encode(value)))
+
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
@@ -309,12 +316,8 @@ class _Whole:
 
     def value(self, scope: _Scope) -> Any:
         value = scope.lookup(self.reference)
-        if type(value) is Pointer:
-            return value
-        if scope.unmeasured:
-            scope.unmeasured -= 1
-        else:
-            scope.spend(len(msgspec.json.encode(value)))
+        if type(value) is not Pointer:
+            scope.measure(value)
         return value
 
 
@@ -358,6 +361,7 @@ class _Spread:
         all_of_it = scope.opened(self.spread.reference)
         if not isinstance(all_of_it, dict):
             raise _unresolved(self.spread.reference, "it is no object, whose fields could be taken over")
+        scope.measure(all_of_it)
         return all_of_it | self.beside.value(scope)
 
 

@@ -203,3 +203,9 @@ def test_depth_is_bounded() -> None:
 def test_references_cannot_blow_params_up(part: str) -> None:
     """Many uses of one reference to a large value are refused before the outcome is built: `params_too_large`."""
     assert refusal([part] * 5_000, input=["x" * 100_000] * 10).code == "params_too_large"
+
+
+def test_what_is_taken_over_cannot_blow_params_up() -> None:
+    """Each use of all that an object has is a copy of it: they are counted like any other use."""
+    large = {f"key_{number}": number for number in range(20_000)}
+    assert refusal([{"...": "${input}"}] * 5_000, input=large).code == "params_too_large"
