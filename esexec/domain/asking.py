@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from esexec.domain import references
+from esexec.domain import limits, references
 from esexec.domain.flow import Key
 from esexec.domain.flow_keys import render_key
 from esexec.domain.objects import UNOPENED, Opened
@@ -116,7 +116,7 @@ def _params(state: ExecutionState, index: int) -> Callable[[], Any]:
     return params
 
 
-def params_of(state: ExecutionState, index: int, objects: Opened = UNOPENED) -> Any:
+def params_of(state: ExecutionState, index: int, objects: Opened = UNOPENED, *, size_max: int = limits.object_bytes) -> Any:
     """The params of a step's own work, their references resolved; a `Pointer` stands for what is in an object.
 
     Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there, `ObjectNeeded` for an
@@ -125,18 +125,30 @@ def params_of(state: ExecutionState, index: int, objects: Opened = UNOPENED) -> 
     template, created = state.graph.templates[index], state.created
     if template is None:
         return state.graph.steps[index].params
-    return references.resolve(template, input=created.given, context=created.context, output_of=state.output_of, objects=objects)
+    return references.resolve(
+        template,
+        input=created.given,
+        context=created.context,
+        output_of=state.output_of,
+        objects=objects,
+        size_max=size_max,
+    )
 
 
-def params_later(state: ExecutionState, index: int) -> Callable[[Opened], Any]:
+def params_later(state: ExecutionState, index: int) -> Callable[[Opened, int], Any]:
     """`params_of` for when the objects that are needed are there, whatever has become of the state by then."""
     template, created, steps = state.graph.templates[index], state.created, state.graph.steps
     outputs = {steps[other].id: state.steps[other].output for other in state.graph.uses[index]}
 
-    def params(objects: Opened) -> Any:
+    def params(objects: Opened, size_max: int) -> Any:
         assert template is not None
         return references.resolve(
-            template, input=created.given, context=created.context, output_of=outputs.__getitem__, objects=objects
+            template,
+            input=created.given,
+            context=created.context,
+            output_of=outputs.__getitem__,
+            objects=objects,
+            size_max=size_max,
         )
 
     return params

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from esexec.domain import messages
+from esexec.domain import limits, messages
 from esexec.domain.asking import params_later, params_of
 from esexec.domain.commands import NO_PLAN, StartExecution
+from esexec.domain.errors import ValidationError
 from esexec.domain.events import ExecutionForked
 from esexec.domain.evolve_run import completed_at
 from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectPart, ObjectRef, Opened, parted
@@ -19,14 +20,15 @@ from esexec.domain.state import ExecutionState
 
 
 class Deferred(NamedTuple):
-    """A dispatch whose params are told only with objects at hand: `params` says which, by raising `ObjectNeeded`."""
+    """A dispatch whose params are told only when it is sent: with objects at hand (`params` says which, by raising
+    `ObjectNeeded`), or because they are large, and those of many attempts are not to be in memory at a time."""
 
     dispatch: messages.Dispatch
-    params: Callable[[Opened], Any]
+    params: Callable[[Opened, int], Any]
 
-    def with_objects(self, objects: Opened) -> messages.Dispatch:
-        """The dispatch. Raises `ObjectNeeded`, `ValidationError`."""
-        return with_parts(msgspec.structs.replace(self.dispatch, params=self.params(objects)))
+    def with_objects(self, objects: Opened, size_max: int = limits.object_bytes) -> messages.Dispatch:
+        """The dispatch. Raises `ObjectNeeded`, `ValidationError` (`params_too_large` beyond `size_max` bytes of params)."""
+        return with_parts(msgspec.structs.replace(self.dispatch, params=self.params(objects, size_max)))
 
 
 def with_parts(dispatch: messages.Dispatch) -> messages.Dispatch:
@@ -54,17 +56,27 @@ def dispatch_with_objects(state: ExecutionState, index: int, policy: Policy) -> 
     elif state.graph.templates[index] is None:
         return dispatch_of(state, index, policy)
     else:
-        later = Deferred(_of_work(state, index, policy, {}), params_later(state, index))
+        later = dispatch_later(state, index, policy)
     try:
-        return later.with_objects(UNOPENED)
+        return later.with_objects(UNOPENED, limits.message_bytes)
     except ObjectNeeded:
         return later
+    except ValidationError as error:
+        if error.code != "params_too_large":
+            raise
+        return later
+
+
+def dispatch_later(state: ExecutionState, index: int, policy: Policy) -> Deferred:
+    """The dispatch of a step's own work, its params as yet unresolved."""
+    return Deferred(_of_work(state, index, policy, {}), params_later(state, index))
 
 
 def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None) -> messages.Dispatch:
     """The message that hands the open attempt of a step to a worker, its references resolved. `policy`: its settings, if known.
 
-    Raises `ValidationError` (code `reference_unresolved`) if a reference points to what is not there.
+    Raises `ValidationError`: `reference_unresolved` if a reference points to what is not there, `params_too_large` beyond
+    `limits.message_bytes`; then `dispatch_later` has them.
     """
     step = state.steps[index]
     policy = policy or state.attempt_policy(index)
@@ -74,7 +86,7 @@ def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None)
         assert step.compensator is not None and state.rollback is not None
         deed = state.rollback.order[state.rollback.cursor]
         return _undoing(state, index, policy, undo_params(state, deed, step.compensator))
-    return _of_work(state, index, policy, params_of(state, index))
+    return _of_work(state, index, policy, params_of(state, index, size_max=limits.message_bytes))
 
 
 def _of_work(state: ExecutionState, index: int, policy: Policy, params: Any) -> messages.Dispatch:

@@ -14,7 +14,7 @@ from esexec.domain import limits, messages
 from esexec.domain.advance import has_more
 from esexec.domain.asking import ask_of, ask_of_execution
 from esexec.domain.commands import StartExecution
-from esexec.domain.dispatches import Deferred, dispatch_of, dispatch_with_objects, start_of_fork
+from esexec.domain.dispatches import Deferred, dispatch_later, dispatch_of, dispatch_with_objects, start_of_fork
 from esexec.domain.errors import ErrorInfo, InternalError, ValidationError
 from esexec.domain.objects import ObjectNeeded
 from esexec.domain.sharing.requests import WHOLE, Acquire
@@ -332,6 +332,8 @@ def _hand_out(state: ExecutionState, index: int) -> DispatchAttempt:
     except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
         told = error if isinstance(error, ValidationError) else InternalError(f"the params cannot be sent: {error!r}")
         message = told.info
+        if told.code == "params_too_large" and step.purpose in ("task", "fallback"):  # for here, where all are told at once
+            message = dispatch_later(state, index, policy)
     return DispatchAttempt(state.graph.steps[index].id, state.run, step.attempt, policy.queue, policy.priority, message)
 
 

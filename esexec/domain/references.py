@@ -85,15 +85,23 @@ def compile_params(params: object) -> Template | None:
     return None if node is None else Template(node, tuple(found.values()))
 
 
-def resolve(template: Template, *, input: Any, context: Any, output_of: Callable[[str], Any], objects: Opened = UNOPENED) -> Any:
+def resolve(
+    template: Template,
+    *,
+    input: Any,
+    context: Any,
+    output_of: Callable[[str], Any],
+    objects: Opened = UNOPENED,
+    size_max: int = limits.object_bytes,
+) -> Any:
     """The params with every reference replaced by its value. `output_of(step)` may raise LookupError: it has no output.
 
     What a reference as a whole finds in an object is a `Pointer` then; what a longer string needs must be among `objects`.
 
-    Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `limits.object_bytes`
+    Raises ValidationError: `reference_unresolved` when a path leads nowhere, `params_too_large` beyond `size_max` bytes
     (found out here where the outcome would be far larger; else it shows when the outcome is encoded); ObjectNeeded.
     """
-    return template._node.value(_Scope(input, context, output_of, objects))
+    return template._node.value(_Scope(input, context, output_of, objects, size_max))
 
 
 class Condition(NamedTuple):
@@ -254,13 +262,20 @@ class _Scope:
 
     __slots__ = ("context", "input", "left", "objects", "output_of", "unmeasured")
 
-    def __init__(self, input: Any, context: Any, output_of: Callable[[str], Any], objects: Opened) -> None:
+    def __init__(
+        self,
+        input: Any,
+        context: Any,
+        output_of: Callable[[str], Any],
+        objects: Opened,
+        size_max: int = limits.object_bytes,
+    ) -> None:
         self.input = input
         self.context = context
         self.output_of = output_of
         self.objects = objects
         self.unmeasured = _UNMEASURED
-        self.left = limits.object_bytes
+        self.left = size_max
 
     def lookup(self, reference: Reference) -> Any:
         """The value, or the `Pointer` to it."""

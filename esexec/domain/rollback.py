@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from esexec.domain import references
+from esexec.domain import limits, references
 from esexec.domain.errors import ValidationError
 from esexec.domain.events import CompensationSkipped
 from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectRef, Opened, Pointer, opened
@@ -133,17 +133,17 @@ def undo_params(state: ExecutionState, deed: Deed, task: str, objects: Opened = 
 
     Raises `ValidationError` (`reference_unresolved`) and `ObjectNeeded` as a dispatch does.
     """
-    return undo_params_later(state, deed, task)(objects)
+    return undo_params_later(state, deed, task)(objects, limits.object_bytes)
 
 
-def undo_params_later(state: ExecutionState, deed: Deed, task: str) -> Callable[[Opened], dict[str, Any]]:
+def undo_params_later(state: ExecutionState, deed: Deed, task: str) -> Callable[[Opened, int], dict[str, Any]]:
     """`undo_params` for when the objects that are needed are there, whatever has become of the state by then."""
     index, created, graph = deed.step, state.created, state.graph
     template, inputs = graph.templates[index], dict(zip(graph.uses[index], deed.inputs, strict=True))
     image: Any = state.images.get(index)
     from_image = isinstance(image, dict) and _undoing(state, deed) == Undoing(task, from_image=True)
 
-    def params(objects: Opened) -> dict[str, Any]:
+    def params(objects: Opened, size_max: int) -> dict[str, Any]:
         said = graph.steps[index].params
         if template is not None:
             said = references.resolve(
@@ -152,6 +152,7 @@ def undo_params_later(state: ExecutionState, deed: Deed, task: str) -> Callable[
                 context=created.context,
                 output_of=lambda step_id: inputs.get(graph.index[step_id]),
                 objects=objects,
+                size_max=size_max,
             )
         if isinstance(said, Pointer):
             said = opened(said.ref, objects, said.path)

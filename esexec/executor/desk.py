@@ -45,6 +45,8 @@ _LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes
 _LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
 """An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
 _TRY_AGAIN_S = 1.0
+_PACKED_AT_ONCE = 4
+"""Each may have `limits.object_bytes` of params in memory."""
 _SLOW_S = 5.0
 """Objects that took so long to get: what waited for them may have been delivered to another executor meanwhile."""
 _DELIVERIES_OF_EARLY = 2
@@ -129,6 +131,7 @@ class Desk:
         self._weight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._catching_up = asyncio.Lock()
+        self._packing = asyncio.Semaphore(_PACKED_AT_ONCE)
 
     # The usual way -----------------------------------------------------------------------------------------------------
 
@@ -247,10 +250,12 @@ class Desk:
         """The dispatch as it travels. Until the objects can be had: what were given up would hold up its execution for ever."""
         assert not isinstance(effect.message, ErrorInfo)
         if self.objects is None:
-            return InternalError("there is no object store here").info
+            error = "params are too large once references are resolved, and there is no object store here"
+            return ValidationError(error, code="params_too_large").info
         while True:
             try:
-                return await packed(self.objects, effect.message)
+                async with self._packing:
+                    return await packed(self.objects, effect.message)
             except EsexecError as error:
                 logger.warning("a dispatch will be tried again: %s", error)
                 await asyncio.sleep(_TRY_AGAIN_S)

@@ -154,3 +154,27 @@ async def test_what_waits_for_an_object_ends_however_that_ends(
     await desk.carry_out(mailbox, Batch(given(start("a")).state, []), effect)
     await settled(desk)
     assert told == said
+
+
+async def test_few_large_dispatches_are_made_ready_at_a_time() -> None:
+    """Each may have as much in memory as an object; a fan-out has hundreds."""
+    most = at_once = 0
+
+    class Counting(Far):
+        async def value(self, ref: ObjectRef) -> Any:
+            nonlocal most, at_once
+            at_once += 1
+            most = max(most, at_once)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            at_once -= 1
+            return {"name": "x"}
+
+    hands = Hands()
+    desk = Desk("x", MemoryLog(), hands, objects=Counting())  # type: ignore[arg-type]
+    mailbox, batch = Mailbox(desk, "e1"), Batch(given(start("a")).state, [])
+    batch.open = 100
+    for _ in range(30):
+        await desk.carry_out(mailbox, batch, needs_an_object())
+    await settled(desk)
+    assert (hands.said, most) == (["dispatch"] * 30, 4)

@@ -13,7 +13,7 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.commit import Commit, hash_of
 from esexec.domain.dispatches import Deferred
-from esexec.domain.effects import Ask, DispatchAttempt
+from esexec.domain.effects import Ask, DispatchAttempt, open_effects
 from esexec.domain.errors import CorruptHistory, ErrorInfo, ValidationError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Dispatch
@@ -35,6 +35,11 @@ def handed_out(history: History, message: Any) -> Dispatch | Deferred | ErrorInf
     """What the attempt that follows is handed out with."""
     effects = history.when(message).effects
     return next(one.message for one in effects if isinstance(one, DispatchAttempt))
+
+
+def messages_of(started: Any) -> list[Dispatch | Deferred | ErrorInfo]:
+    """What a start hands out."""
+    return [one.message for one in open_effects(given(started).state) if isinstance(one, DispatchAttempt)]
 
 
 def test_a_reference_as_a_whole_is_left_to_the_worker() -> None:
@@ -235,3 +240,19 @@ def test_a_step_that_completed_with_an_object_is_like_any_other() -> None:
     history = given(start("a", step("b", "a")), large("a"), completed("b"))
     assert history.state.status == "completed"
     assert history.state.has_objects
+
+
+@pytest.mark.parametrize("given_as", [{}, {"input_object": OTHER}])
+def test_large_params_of_many_steps_are_not_told_all_at_once(given_as: dict[str, Any]) -> None:
+    """What a text becomes may be far larger than the plan: it is worked out when it is sent, attempt by attempt."""
+    large = {"context": {"text": "x" * 100_000}} | given_as
+    wide = [step(f"s{number}", params={"text": "${context.text}" * 20}, parallel=True) for number in range(5)]
+    effects = messages_of(start(*wide, **large))
+    assert len(effects) == 5
+    for message in effects:
+        assert isinstance(message, Deferred)
+        assert len(message.with_objects({}).params["text"]) == 2_000_000
+        with pytest.raises(ValidationError, match="too large"):
+            message.with_objects({}, 1_000_000)
+    small = messages_of(start(step("a", params={"text": "${context.text}"}), **large))
+    assert [type(one) for one in small] == [Dispatch]
