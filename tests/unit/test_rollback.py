@@ -188,7 +188,7 @@ def test_a_failed_attempt_left_nothing_to_undo() -> None:
 def test_an_attempt_of_unknown_outcome_is_undone_with_the_params_alone(outcome: Any) -> None:
     """It may have done its work before it timed out or was lost; there is no output to tell."""
     plan = start("a", step("b", params={"x": "${steps.a.output}"}), config={"max_retries": 0})
-    history = given(plan, completed("a", 7), outcome, around=undoable())
+    history = given(plan, completed("a", 7), started("b"), outcome, around=undoable())
     assert rollback_plan(history.state)[0][:4] == ("b", "undo_b", None, {"x": 7})
     assert [one.certain for one in rollback_plan(history.state)] == [False, True]
     assert order_of(carried_out(history)) == ["b", "a"]

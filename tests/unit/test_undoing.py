@@ -108,7 +108,7 @@ def test_an_undoing_that_times_out_is_tried_again_and_its_timeout_grows() -> Non
 
 def test_an_undoing_whose_workers_are_lost_is_tried_again() -> None:
     """As work is."""
-    history = given(start("a", "b"), completed("a"), fatal("b"), around=undoable())
+    history = given(start("a", "b"), completed("a"), fatal("b"), started("a", 2), around=undoable())
     history.when(lost("a", 10, 2)).then_types("compensation_failed a", "compensation_retry_scheduled a")
 
 
