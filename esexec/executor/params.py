@@ -69,7 +69,15 @@ class Checks:
         return bool(self._accepts)
 
     def problem(self, graph: Graph, start: StartExecution) -> ErrorInfo | None:
-        """Why some task would refuse its params; None if none is known to."""
+        """Why some task would refuse its params; None if none is known to. What cannot be judged is left to the worker: it is no
+        fault of whoever starts it."""
+        try:
+            return self._problem(graph, start)
+        except Exception:
+            logger.exception("the params of a start could not be judged")
+            return None
+
+    def _problem(self, graph: Graph, start: StartExecution) -> ErrorInfo | None:
         if start.forked_from is not None:  # what was accepted once goes on
             return None
         if (known := self._known.get(graph.plan_id)) is None:

@@ -122,3 +122,9 @@ def test_the_schemas_of_handlers_are_judged_by() -> None:
     assert walk.schema is not None
     assert work_of(walk.schema) is not None
     assert judged(walk.schema, {"root": {"name": "a", "children": [{"name": 7}]}}) is not None
+
+
+def test_whatever_goes_wrong_where_params_are_judged_is_nobodys_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start is accepted, and its worker judges: it would be buried as poison otherwise."""
+    monkeypatch.setattr("esexec.executor.params._Accepts.problems", lambda *_, **__: 1 / 0)
+    assert judged({"type": "object", "required": ["a"]}, {}) is None
