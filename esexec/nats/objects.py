@@ -17,8 +17,8 @@ from nats.js import errors as js_errors
 from nats.js.object_store import ObjectStore
 
 from esexec.domain import limits
-from esexec.domain.errors import CorruptHistory, Unavailable
-from esexec.domain.objects import ObjectRef
+from esexec.domain.errors import CorruptHistory, Unavailable, ValidationError
+from esexec.domain.objects import ObjectRef, within
 from esexec.nats.connection import Connection
 from esexec.nats.direct import DirectReader, read_leader
 from esexec.nats.subjects import Subjects
@@ -41,7 +41,10 @@ class _Info(msgspec.Struct):
     deleted: bool = False
 
 
+_ROWS, _ROWS_BYTES = 100_000, 16 * 1024 * 1024
+"""An object of more members, or more bytes, is read as a whole: each member would take far more memory than it has bytes."""
 _info = msgspec.json.Decoder(_Info).decode
+_members = msgspec.json.Decoder(list[msgspec.Raw] | dict[str, msgspec.Raw]).decode
 
 
 def ref_of(data: bytes) -> ObjectRef:
@@ -56,6 +59,8 @@ class Objects:
         self._connection, self._subjects, self._reader = connection, subjects, reader
         self._known: OrderedDict[str, bytes] = OrderedDict()
         self._known_bytes = 0
+        self._rows: dict[str, Any] = {}
+        """The members of those, of which somebody wanted one."""
         self._reading: dict[str, asyncio.Task[bytes]] = {}
         self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
         self._store: ObjectStore | None = None
@@ -114,6 +119,29 @@ class Objects:
         """What the object's JSON says, a copy of one's own. Raises as `get`."""
         return value_of(ref, await self.get(ref))
 
+    async def part(self, ref: ObjectRef, path: tuple[str | int, ...]) -> Any:
+        """What stands in the object along a path, a copy of one's own. Of many that each want a row the rest is not read again
+        and again. Raises as `get`, and `ValidationError` (`reference_unresolved`)."""
+        data = await self.get(ref)
+        if path and (rows := self._rows_of(ref.sha256, data)) is not None:
+            try:
+                return within(msgspec.json.decode(rows[path[0]]), path[1:])
+            except (LookupError, TypeError, ValidationError):
+                pass  # is told below, as what it is
+        return within(value_of(ref, data), path)
+
+    def _rows_of(self, name: str, data: bytes) -> Any:
+        """The members of an object, as yet unread; None where that would not help."""
+        if name not in self._rows and len(data) <= _ROWS_BYTES:
+            try:
+                rows: Any = _members(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return None
+            if name not in self._known or len(rows) > _ROWS:
+                return rows
+            self._rows[name] = rows
+        return self._rows.get(name)
+
     async def read(self, ref: ObjectRef) -> bytes:
         """As `get`, as it is there now."""
         return await self._read(ref)
@@ -124,7 +152,8 @@ class Objects:
         self._known[name] = data
         self._known_bytes += len(data)
         while self._known_bytes > limits.opened_bytes:
-            _, dropped = self._known.popitem(last=False)
+            one, dropped = self._known.popitem(last=False)
+            self._rows.pop(one, None)
             self._known_bytes -= len(dropped)
 
     async def _read(self, ref: ObjectRef) -> bytes:

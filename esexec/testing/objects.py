@@ -1,8 +1,10 @@
 """The object store in memory."""
 
+from typing import Any
+
 from esexec.domain.errors import CorruptHistory
-from esexec.domain.objects import ObjectRef
-from esexec.nats.objects import Objects, ref_of
+from esexec.domain.objects import ObjectRef, within
+from esexec.nats.objects import Objects, ref_of, value_of
 
 
 class MemoryObjects(Objects):
@@ -21,6 +23,9 @@ class MemoryObjects(Objects):
 
     async def get(self, ref: ObjectRef) -> bytes:
         return self.found(ref)
+
+    async def part(self, ref: ObjectRef, path: tuple[str | int, ...]) -> Any:
+        return within(value_of(ref, self.found(ref)), path)
 
     async def read(self, ref: ObjectRef) -> bytes:
         return self.found(ref)

@@ -4,7 +4,9 @@ stored before they are reported.
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,14 +14,15 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.errors import CorruptHistory, Unavailable
 from esexec.domain.messages import Dispatch, RecoveryRequest
-from esexec.domain.objects import ObjectRef, put_in, within
-from esexec.nats.objects import Objects, value_of
+from esexec.domain.objects import put_in
+from esexec.nats.objects import Objects
 from esexec.tasks.outputs import OUTPUT, encode_value
 from esexec.worker.attempt import Attempt
 
 _question = msgspec.json.Decoder(RecoveryRequest).decode
 logger = logging.getLogger("esexec.worker")
 
+T = TypeVar("T")
 _TRY_AGAIN_S = 1.0
 
 
@@ -27,11 +30,11 @@ async def with_objects(objects: Objects, dispatch: Dispatch) -> Dispatch:
     """The dispatch with all that it says is in objects. Raises `CorruptHistory`, `ValidationError`; else it goes on trying."""
     fields: dict[str, Any] = {"params": dispatch.params, "output": dispatch.output}
     for part in dispatch.objects:
-        data, (field, *rest) = await _fetched(objects, part.ref), part.at
+        field, *rest = part.at
         if field == "recovery":
-            fields["recovery"] = _question(data)
+            fields["recovery"] = _question(await _fetched(partial(objects.get, part.ref)))
             continue
-        value = within(value_of(part.ref, data), part.path)
+        value = await _fetched(partial(objects.part, part.ref, part.path))
         try:
             fields[str(field)] = put_in(fields[str(field)], tuple(rest), value)
         except (LookupError, TypeError, ValueError):
@@ -40,10 +43,10 @@ async def with_objects(objects: Objects, dispatch: Dispatch) -> Dispatch:
     return msgspec.structs.replace(dispatch, objects=(), **fields)
 
 
-async def _fetched(objects: Objects, ref: ObjectRef) -> bytes:
+async def _fetched(ask: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
-            return await objects.get(ref)
+            return await ask()
         except Unavailable as error:
             logger.warning("an object will be asked for again: %s", error)
             await asyncio.sleep(_TRY_AGAIN_S)
