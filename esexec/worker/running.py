@@ -212,7 +212,7 @@ class Runner:
             return
         finally:
             self._processes.give_back(process)
-        if attempt.over or attempt.why == "draining":
+        if _is_given_up(attempt):
             return
         if isinstance(ended, EndedAsTold):
             await self.told_to_stop(attempt, "cancelled")
@@ -227,7 +227,7 @@ class Runner:
             attempt.process = attempt.end = None  # it works for another attempt by now, which is not to be stopped for this one
             completed_one = msgspec.json.decode(data, type=r.Completed)
             data = await encoded(self._objects, attempt, completed_one, completed_one.output, data)
-            if attempt.over:
+            if _is_given_up(attempt):
                 return
         await self._over(attempt, data, error=ended.error)
 
@@ -243,7 +243,7 @@ class Runner:
             self._results.keep(attempt.to_keep, attempt.dispatch, report, output)
 
     async def _not_begun(self, attempt: Attempt, error: BaseException) -> None:
-        if attempt.over or attempt.why == "draining":
+        if _is_given_up(attempt):
             return
         if isinstance(error, asyncio.CancelledError) and attempt.why is not None:
             await self._over(attempt, _encode(r.Stopped(worker=self._worker, losses=attempt.losses)))
@@ -320,15 +320,16 @@ class Runner:
         return task
 
     async def _returned(self, attempt: Attempt, output: Any) -> None:
-        if attempt.over or attempt.why == "draining":
+        if _is_given_up(attempt):
             return
         assert attempt.started_at is not None
         assert attempt.context is not None
         try:
             report, data = completed(self._worker, attempt.started_at, attempt.context, output)
             if len(data) > limits.output_bytes and self._objects is not None:
+                attempt.end = None  # the handler is done: what would stop it would only lose what it gave
                 data = await encoded(self._objects, attempt, report, report.output, data)
-                if attempt.over:
+                if _is_given_up(attempt):
                     return
             if attempt.to_keep is not None and not (report.vars or report.directive or attempt.context.has_before_image):
                 self._keep_result(attempt, report, output)
@@ -340,7 +341,7 @@ class Runner:
             await self._over(attempt, data)
 
     async def _raised(self, attempt: Attempt, error: BaseException) -> None:
-        if attempt.over or attempt.why == "draining":
+        if _is_given_up(attempt):
             return
         told = isinstance(error, asyncio.CancelledError | AttemptCancelled)
         if told and attempt.why is not None:
@@ -416,6 +417,11 @@ class Runner:
             await self._report(attempt, data)  # first: nothing waits for hooks
         finally:
             tale.end(ended_mono, error=error, why=why)
+
+
+def _is_given_up(attempt: Attempt) -> bool:
+    """Whether its outcome is told already, or is another worker's to tell."""
+    return attempt.over or attempt.why == "draining"
 
 
 def _cancel(attempt: Attempt, running: asyncio.Task[None]) -> None:

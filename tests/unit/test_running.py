@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import time
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,7 +12,9 @@ import pytest
 import esexec
 from esexec.domain import reports as r
 from esexec.domain.messages import Dispatch
-from esexec.worker.attempt import Attempt
+from esexec.domain.objects import ObjectRef
+from esexec.nats.objects import ref_of
+from esexec.worker.attempt import Attempt, Why
 from esexec.worker.images import Images
 from esexec.worker.running import Runner
 
@@ -112,3 +115,39 @@ async def test_an_attempt_that_is_over_leaves_nothing_to_the_collector() -> None
 
 def _attempts() -> list[object]:
     return [one for one in gc.get_objects() if isinstance(one, Attempt | esexec.Context)]
+
+
+@esexec.task
+async def say_much() -> str:
+    return "x" * 300_000
+
+
+class SlowObjects:
+    """A store that has taken in nothing until `stored` is set."""
+
+    def __init__(self) -> None:
+        self.asked, self.stored = asyncio.Event(), asyncio.Event()
+
+    async def put(self, data: bytes) -> ObjectRef:
+        self.asked.set()
+        await self.stored.wait()
+        return ref_of(data)
+
+
+@pytest.mark.parametrize(("why", "kinds"), [("cancelled", [r.Completed]), ("timeout", [r.Completed]), ("draining", [])])
+async def test_who_is_told_to_stop_while_the_output_is_stored_is_done(why: Why, kinds: list[type]) -> None:
+    """The handler has returned: its output counts, unless the attempt was handed back, and then it is not told twice."""
+    objects, got = SlowObjects(), list[r.Report]()
+
+    async def take(attempt: Attempt, data: bytes) -> None:
+        got.append(msgspec.json.decode(data, type=r.Report))
+
+    runner, attempt = Runner("w", {"say_much": say_much}, take, objects=cast(Any, objects)), attempt_of("say_much")
+    await runner.begin(attempt, time.monotonic())
+    await objects.asked.wait()
+    attempt.stop(why, time.monotonic())
+    await turns()
+    assert got == []
+    objects.stored.set()
+    await turns()
+    assert [type(one) for one in got] == kinds
