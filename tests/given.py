@@ -111,9 +111,10 @@ def completed(
     ended: float = 1,
     vars: Mapping[str, Any] | None = None,
     measured: Measured | None = None,
+    worker: str = "w",
 ) -> Report:
     report = r.Completed(
-        started_at=at(began), ended_at=at(ended), output=output, worker="w", vars=dict(vars or {}), measured=measured
+        started_at=at(began), ended_at=at(ended), output=output, worker=worker, vars=dict(vars or {}), measured=measured
     )
     return report, step, f"{run}-{attempt}"
 

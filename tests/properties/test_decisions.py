@@ -59,10 +59,18 @@ def outcome_of(seed: int, step: str, attempt: int) -> Message:
     return completed(step, f"{step}-{attempt}", attempt) if name == "ok" else OUTCOMES[name](step, attempt=attempt)
 
 
+def is_lost(message: Message) -> bool:
+    """Then it has to be known that it began: else it would be handed out anew."""
+    return isinstance(message, tuple) and isinstance(message[0], r.Lost)
+
+
 def choices(state: ExecutionState, seed: int) -> list[Message]:
     """What may come now: outcomes of open attempts, timers, the rest of a cut decision; and anything that came before, again."""
     open_attempts = [(state.graph.steps[index].id, one) for index, one in enumerate(state.steps) if one.open]
-    now: list[Message] = [outcome_of(seed, id, one.attempt) for id, one in open_attempts]
+    now: list[Message] = [
+        started(id, one.attempt) if is_lost(outcome := outcome_of(seed, id, one.attempt)) and one.started_at is None else outcome
+        for id, one in open_attempts
+    ]
     now += [r.Due(str(version)) for version in state.timers]
     if has_more(state):
         now.append(r.Continue(state.n))

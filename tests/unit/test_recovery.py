@@ -392,6 +392,7 @@ def test_variables_of_advice_that_did_not_help_are_let_go_if_they_are_too_large(
 def test_whatever_fails_there_means_abort(report: Any, says: str) -> None:
     """A strategy that throws, times out, is lost or talks nonsense asks to abort, with a message; it is not asked again."""
     history = asked(step("a", fallback="plan_b"))
+    history.happen(started("a", 2))
     outcome = history.when(report)
     event = next(event for event in outcome.events if isinstance(event, e.RecoveryCompleted))
     assert (event.success, event.action, event.then) == (False, "abort", "fail")

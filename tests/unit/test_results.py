@@ -60,11 +60,16 @@ def test_a_fresh_execution_runs_with_everything_pending() -> None:
     assert result.name == "p"
 
 
+def test_a_step_that_was_taken_over_is_of_the_worker_that_completed_it() -> None:
+    """And began when it first began."""
+    task = told(start("a"), started("a", began=1, worker="w7"), completed("a", began=4, ended=5, worker="w8")).step("a")
+    assert (task.worker_id, task.started_at, task.completed_at) == ("w8", at(1), at(5))
+
+
 def test_a_steps_result_has_all_its_fields() -> None:
     """Position, name, worker, times by the worker's clock, and the aliases of the documents."""
-    task = told(
-        start(step("a", task="x.y")), started("a", began=1, worker="w7"), completed("a", {"k": 1}, began=1, ended=3.5)
-    ).step("a")
+    ran = started("a", began=1, worker="w7"), completed("a", {"k": 1}, began=1, ended=3.5, worker="w7")
+    task = told(start(step("a", task="x.y")), *ran).step("a")
     assert (task.task_id, task.step, task.step_index, task.name, task.tool) == ("a", "a", 0, "x.y", "x.y")
     assert (task.output, task.result, task.error, task.status) == ({"k": 1}, {"k": 1}, None, TaskStatus.COMPLETED)
     assert (task.started_at, task.completed_at, task.duration_ms, task.worker_id) == (at(1), at(3.5), 2500, "w7")
