@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev ## Check style, types and floors, then run the test
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not slow"
 
-slow: $(VENV)/.installed-dev ## Run the tests of the command line that need a process for every line
+slow: $(VENV)/.installed-dev ## Run the tests that take longer: command lines, how-tos, measures of time
 	$(BIN)/pytest -n 3 --dist loadgroup -m slow
 
 lint: $(VENV)/.installed-dev ## Check style, format, types and floors

@@ -18,7 +18,7 @@ from tests.docs.stage import Stage
 TRIED = [
     ROOT / "README.md",
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
-    *sorted((ROOT / "docs/how-to").glob("*.md")),
+    *(pytest.param(page, marks=pytest.mark.slow) for page in sorted((ROOT / "docs/how-to").glob("*.md"))),
     ROOT / "docs/reference/protocol.md",
 ]
 BLOCKS = [block for page in PAGES for block in blocks(page)]

@@ -10,7 +10,7 @@ import esexec
 from tests.integration.cli import Cli, Done
 from tests.integration.engine import Engine, until
 
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 
 @esexec.task(max_retries=0)

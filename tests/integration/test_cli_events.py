@@ -14,7 +14,7 @@ from tests.integration.cli import Cli
 from tests.integration.feeding import FeedStage
 from tests.server import NatsServer
 
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 
 
 @pytest.fixture

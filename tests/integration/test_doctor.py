@@ -25,6 +25,8 @@ from projections.role import Projector
 from tests.integration.engine import Engine
 from tests.integration.test_credentials import server_with
 
+pytestmark = pytest.mark.slow
+
 
 @task
 async def greet(name: str) -> str:

@@ -84,6 +84,7 @@ async def test_it_takes_its_place_while_executions_go_on(site: Engine, tmp_path:
         assert first.runners["executions"].view.count(EXECUTIONS) == len(await site.client.list_ids())
 
 
+@pytest.mark.slow
 async def test_one_that_differs_takes_its_place_only_if_wanted(site: Engine, tmp_path: Path, store: Store) -> None:
     """What was changed by hand shows; the old one is kept, until it is made anew in its turn."""
     last = await site.client.execute(greet, {"name": "Ada"})

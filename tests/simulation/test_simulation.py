@@ -131,6 +131,7 @@ _IN_NO_STORY = {
 `unit/test_kept_alerts`."""
 
 
+@pytest.mark.slow
 def test_the_stories_tell_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command met every situation, every event type, kind of report and answer occurs in them: no test here is idle."""
     events: Counter[str] = Counter()

@@ -192,6 +192,7 @@ def chain(count: int) -> list[dict[str, object]]:
     return [step("s0"), *(step(f"s{n}", f"s{n - 1}") for n in range(1, count))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [wide, chain])
 def test_ten_times_the_steps_take_about_ten_times_as_long(shape: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 against 10,000 steps: at most 12 times the work, and no recursion."""
