@@ -40,7 +40,7 @@ _LOOK_FOR_LOCK_S, _AFTER_ANOTHER_S = 1.0, 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
 _MARKS = 100
 """So many positions are left behind before the old ones are removed."""
-_BUSY, _REST_S = 30, 0.25
+_BUSY, _REST_S = 30, 0.4
 """After a page of more commits than that, with which it is up to date, so long others may gather."""
 _TELLERS = 10_000
 """Of so many executions at once it is remembered when their attempts began."""

@@ -37,9 +37,9 @@ _GATHER_S = 0.003
 """What comes comes in pieces: so long it is heard after the first."""
 _REST_S = 0.02
 """So long nothing is heard then."""
-_MUCH, _LONGER_REST_S = 20, 0.1
+_MUCH, _LONGER_REST_S = 20, 0.2
 """So long after more than so many at once: each transaction costs the same, and what began and ended is written once."""
-_FLOOD_BYTES = 200_000
+_FLOOD_BYTES = 400_000
 """Where more came at once, more is there already."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
