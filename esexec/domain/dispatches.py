@@ -16,7 +16,7 @@ from esexec.domain.objects import UNOPENED, ObjectNeeded, ObjectPart, ObjectRef,
 from esexec.domain.recovery import request_of
 from esexec.domain.rollback import undo_params, undo_params_later
 from esexec.domain.settings import Policy
-from esexec.domain.state import ExecutionState
+from esexec.domain.state import Deed, ExecutionState
 
 
 class Deferred(NamedTuple):
@@ -49,10 +49,7 @@ def dispatch_with_objects(state: ExecutionState, index: int, policy: Policy) -> 
     if step.purpose != "compensation" and (asked := state.graph.conditions.get(index)) is not None:
         asked.check_known(input=state.created.given, context=state.created.context, output_of=state.output_of)
     if step.purpose == "compensation":
-        assert step.compensator is not None and state.rollback is not None
-        deed = state.rollback.order[state.rollback.cursor]
-        params = undo_params_later(state, deed, step.compensator)
-        later = Deferred(_undoing(state, index, policy, {}), params)
+        later = Deferred(_undoing(state, index, policy, {}), undo_params_later(state, *_undone(state, index)))
     elif state.graph.templates[index] is None:
         return dispatch_of(state, index, policy)
     else:
@@ -83,9 +80,7 @@ def dispatch_of(state: ExecutionState, index: int, policy: Policy | None = None)
     if step.purpose == "recovery":
         return _question(state, index, policy)
     if step.purpose == "compensation":
-        assert step.compensator is not None and state.rollback is not None
-        deed = state.rollback.order[state.rollback.cursor]
-        return _undoing(state, index, policy, undo_params(state, deed, step.compensator))
+        return _undoing(state, index, policy, undo_params(state, *_undone(state, index)))
     return _of_work(state, index, policy, params_of(state, index, size_max=limits.message_bytes))
 
 
@@ -132,14 +127,20 @@ def _question(state: ExecutionState, index: int, policy: Policy) -> messages.Dis
     )
 
 
+def _undone(state: ExecutionState, index: int) -> tuple[Deed, str]:
+    """What is being undone, and the task for that."""
+    task = state.steps[index].compensator
+    assert task is not None and state.rollback is not None
+    return state.rollback.order[state.rollback.cursor], task
+
+
 def _undoing(state: ExecutionState, index: int, policy: Policy, params: Any) -> messages.Dispatch:
     spec, step = state.graph.steps[index], state.steps[index]
-    assert step.compensator is not None and state.rollback is not None
-    deed = state.rollback.order[state.rollback.cursor]
+    deed, task = _undone(state, index)
     return messages.Dispatch(
         execution_id=state.execution_id,
         step=spec.id,
-        task=step.compensator,
+        task=task,
         attempt=step.attempt,
         run=state.run,
         params=params,

@@ -522,7 +522,7 @@ class Desk:
 def _told_of_start(mailbox: Mailbox, envelope: Envelope) -> tuple[tuple[Warned, ...], TaskRecord | None]:
     """What the answer to a start says besides: what may not be meant, and the record of a single task."""
     state, content = mailbox.state, envelope.content
-    if state is None or not state.exists or type(content) is not c.StartExecution or not content.confirm:
+    if type(content) is not c.StartExecution or not content.confirm or state is None or not state.exists:
         return (), None
     return warnings_of(state.created.unannounced), record_of(state, 0) if content.record else None
 

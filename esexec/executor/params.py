@@ -121,8 +121,9 @@ class Checks:
         path = problems[0][0]
         reason = "; ".join([why for at, why in problems if at == path])
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        also = "" if not others else f" (nor do {len(others)} other versions of it take that)"
-        also = " (nor does 1 other version of it take that)" if len(others) == 1 else also
+        also = f" (nor do {len(others)} other versions of it take that)" if others else ""
+        if len(others) == 1:
+            also = " (nor does 1 other version of it take that)"
         return ErrorInfo(
             type="validation_error",
             code="invalid_params",
