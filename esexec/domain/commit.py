@@ -58,8 +58,12 @@ def hash_of(data: bytes) -> str:
 def signed(causes: Iterable[Cause]) -> tuple[str | None, tuple[Cause, ...]]:
     """What a commit says of its causes, each of which has its own actor: the commit's `actor`, and its `commands`."""
     causes = tuple(causes)
-    actor = next((cause.actor for cause in causes if cause.actor is not None), None)
-    if actor is None or any(cause.actor != actor and cause.is_command for cause in causes):
+    for cause in causes:
+        if (actor := cause.actor) is not None:
+            break
+    else:
+        return None, causes
+    if any(cause.actor != actor and cause.is_command for cause in causes):
         return actor, causes
     return actor, tuple([Cause(cause.id, cause.time) for cause in causes])
 

@@ -11,6 +11,7 @@ time, the latest server time of its messages, never before the history's last. C
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,7 +45,6 @@ PLAN_OR_TASK = ErrorInfo(
     hint='give one of "plan", "plan_id" and "task"',
 )
 
-_NONE: dict[str, TaskInfo] = {}
 _ONLY_A_NAME = TaskInfo()
 """What was announced of a task that is not worth a place in the history."""
 
@@ -73,7 +73,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
         return Verdict("invalid", error=problem)
     if decision.around.check is not None and (problem := decision.around.check(graph, command)) is not None:
         return refused(problem)
-    tasks = _announced(graph, decision.around)
+    tasks, unannounced = _announced(graph, decision.around)
     decision.emit(
         e.ExecutionCreated(
             plan=canonical(graph),
@@ -92,7 +92,7 @@ def decide_start(decision: Decision, command: c.StartExecution, time: datetime) 
             parent=command.parent,
             forked_from=command.forked_from,
             kept=command.kept,
-            unannounced=_unannounced(graph, decision.around) if decision.around.all_known else (),
+            unannounced=unannounced if decision.around.all_known else (),
             plan_object=command.plan_object,
             input_object=command.input_object,
             kept_objects=command.kept_objects,
@@ -149,29 +149,31 @@ def _in_force(graph: Graph, command: c.StartExecution, namespace: NamespaceConfi
     return namespace if namespace != EMPTY_NAMESPACE else EMPTY_NAMESPACE
 
 
-def _announced(graph: Graph, around: Surroundings) -> dict[str, TaskInfo]:
-    """What workers announced of the tasks that may be called, and that is not nothing.
+class _Calls(NamedTuple):
+    """What workers announced of the tasks that a plan may call, and that is not nothing; and the tasks of which nothing was."""
 
-    Remembered for small plans, until something else is announced.
-    """
+    announced: dict[str, TaskInfo]
+    unannounced: tuple[str, ...]
+
+
+def _announced(graph: Graph, around: Surroundings) -> _Calls:
+    """Remembered for small plans, until something else is announced."""
     known = around.tasks
-    if not known:
-        return _NONE
     if len(graph.raw) > SMALL_BYTES:
-        return _used(graph, known)
-    if _remembered.known is not known or len(_remembered.used) >= limits.cached_plans:
-        _remembered.known, _remembered.used = known, {}
-    used = _remembered.used.get(graph)
-    if used is None:
-        used = _remembered.used[graph] = _used(graph, known)
-    return used
+        return _Calls(_used(graph, known), _unannounced(graph, known))
+    if _remembered.known is not known or len(_remembered.calls) >= limits.cached_plans:
+        _remembered.known, _remembered.calls = known, {}
+    calls = _remembered.calls.get(graph)
+    if calls is None:
+        calls = _remembered.calls[graph] = _Calls(_used(graph, known), _unannounced(graph, known))
+    return calls
 
 
 class _Remembered:
-    """What plans use of the tasks that were announced last."""
+    """What plans call of the tasks that were announced last."""
 
     known: Mapping[str, TaskInfo] = {}
-    used: dict[Graph, dict[str, TaskInfo]] = {}
+    calls: dict[Graph, _Calls] = {}
 
 
 _remembered = _Remembered()
@@ -188,11 +190,8 @@ def _used(graph: Graph, known: Mapping[str, TaskInfo]) -> dict[str, TaskInfo]:
     return used
 
 
-def _unannounced(graph: Graph, around: Surroundings) -> tuple[str, ...]:
+def _unannounced(graph: Graph, known: Mapping[str, TaskInfo]) -> tuple[str, ...]:
     """The tasks that the plan calls by name, and that no worker has announced; the first of them, where there are many."""
-    known = around.tasks
-    if len(graph.steps) == 1 and graph.steps[0].task in known and graph.steps[0].fallback is graph.steps[0].compensate is None:
-        return ()
     called = dict.fromkeys(task for one in graph.steps for task in (one.task, one.fallback, one.compensate))
     return tuple(islice((task for task in called if task is not None and task not in known), limits.unannounced_tasks))
 

@@ -289,7 +289,7 @@ class _Scope:
             value = self.input if reference.root == "input" else self.context
         if type(value) is ObjectRef:
             return Pointer(value, reference.path, str(reference))
-        return follow(reference, value)
+        return follow(reference, value) if reference.path else value
 
     def opened(self, reference: Reference) -> Any:
         """The value itself, also where it is in an object. Raises ObjectNeeded."""

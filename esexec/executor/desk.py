@@ -143,9 +143,9 @@ class Desk:
         await mailbox.put(envelope)
 
     def settled(self, mailbox: Mailbox) -> None:
-        """A mailbox came to rest: keep its state if it is worth it, and drop what was not used for longest."""
+        """A mailbox has come to rest: keep its state if it is worth it, and drop what was not used for longest."""
         mailboxes, entity, state = self._mailboxes, mailbox.entity, mailbox.state
-        if not mailbox.idle or mailboxes.get(entity) is not mailbox:
+        if mailboxes.get(entity) is not mailbox:
             return
         del mailboxes[entity]
         self._weight -= self._weights.pop(entity, 0)
@@ -204,22 +204,18 @@ class Desk:
     async def _dispatch(self, entity: str, batch: Batch, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
         """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
         message = effect.message
-        if isinstance(message, ErrorInfo):
-            error: ErrorInfo | None = message
-        elif type(message) is Deferred:
-            self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
-            return
-        else:
-            assert isinstance(message, Dispatch)
+        if isinstance(message, Dispatch):
             data, error = _encoded(message, self.objects is not None)
-            if error is None and len(data) > limits.params_bytes and self.objects is not None:
+            if error is not None:
+                await self._cannot_go(entity, effect, error, done)
+            elif len(data) > limits.params_bytes and self.objects is not None:
                 self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
-                return
-            if error is None:
+            else:
                 await self.outbox.dispatch(entity, effect, data, done, still_open)
-                return
-        assert error is not None
-        await self._cannot_go(entity, effect, error, done)
+        elif isinstance(message, ErrorInfo):
+            await self._cannot_go(entity, effect, message, done)
+        else:
+            self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
 
     async def _cannot_go(self, entity: str, effect: fx.DispatchAttempt, error: ErrorInfo, done: Done) -> None:
         info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
@@ -283,10 +279,13 @@ class Desk:
             case "applied" if type(envelope.content) is c.PauseExecution:  # another executor may have resumed it by now
                 self.spawn(self._doubt(envelope, verdict, n), envelope)
             case "applied":
-                if type(envelope.content) is r.Before:
+                content = envelope.content
+                if isinstance(content, c.AnyCommand):
+                    if content.confirm:
+                        warnings, record = _told_of_start(mailbox, content)
+                        await self.answer(envelope, warnings=warnings, record=record)
+                elif type(content) is r.Before:
                     await self._tell_image(mailbox, envelope)
-                warnings, record = _told_of_start(mailbox, envelope)
-                await self.answer(envelope, warnings=warnings, record=record)
                 await envelope.ack()
             case "ineffective" if isinstance(envelope.content, r.Before):  # there is one already, and that is for good
                 await self._tell_image(mailbox, envelope)
@@ -425,7 +424,8 @@ class Desk:
             mailbox.busy = False
             while mailbox.waiting:
                 await self.bury(mailbox.waiting.pop(0), "corrupt_history", error)
-            self.settled(mailbox)
+            if mailbox.idle:
+                self.settled(mailbox)
         except Exception:
             await self._give_back(mailbox)
             raise
@@ -438,7 +438,8 @@ class Desk:
         while mailbox.waiting:
             envelope = mailbox.waiting.pop(0)
             await envelope.nak(backoff_s(envelope.deliveries))
-        self.settled(mailbox)
+        if mailbox.idle:
+            self.settled(mailbox)
 
     async def fold(self, entity: str, *, certain: bool) -> ExecutionState:
         """The state as the log has it; `certain`: nothing that the leader knows is missing."""
@@ -519,12 +520,12 @@ class Desk:
         await self.outbox.bury(envelope, reason)
 
 
-def _told_of_start(mailbox: Mailbox, envelope: Envelope) -> tuple[tuple[Warned, ...], TaskRecord | None]:
+def _told_of_start(mailbox: Mailbox, command: c.AnyCommand) -> tuple[tuple[Warned, ...], TaskRecord | None]:
     """What the answer to a start says besides: what may not be meant, and the record of a single task."""
-    state, content = mailbox.state, envelope.content
-    if type(content) is not c.StartExecution or not content.confirm or state is None or not state.exists:
+    state = mailbox.state
+    if type(command) is not c.StartExecution or state is None or not state.exists:
         return (), None
-    return warnings_of(state.created.unannounced), record_of(state, 0) if content.record else None
+    return warnings_of(state.created.unannounced), record_of(state, 0) if command.record else None
 
 
 def _is_early(envelope: Envelope) -> bool:

@@ -127,7 +127,8 @@ class Mailbox:
                 break
             if (decided and self.one_by_one) or self.desk.preparation.is_due(waiting[0]):
                 break
-        self.one_by_one = max(0, self.one_by_one - 1)
+        if self.one_by_one:
+            self.one_by_one -= 1
         if decision.events:
             await self._append(state, decision, decided)
 
@@ -178,7 +179,8 @@ class Mailbox:
             events=tuple(decision.events),
         )
         batch.unfinished = decision.unfinished
-        batch.data = codec.encode(batch.commit if state.n > 1 else codec.as_stored(batch.commit))
+        whole = state.n > 1 or state.created.plan_object is None
+        batch.data = codec.encode(batch.commit if whole else codec.as_stored(batch.commit))
         if len(batch.data) > limits.message_bytes - limits.headers_bytes:
             self.appending = None
             await self._too_large([envelope for envelope, _ in decided])

@@ -10,7 +10,7 @@ is given; beyond that the worker judges.
 import logging
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,8 @@ logger = logging.getLogger("esexec.executor")
 Versions = Mapping[str, tuple[TaskVersion, ...]]
 
 _WHOLE_INPUT = "${input}"
+_NO_PARAMS: dict[str, Any] = {}
+_NOT_TAKEN = (msgspec.ValidationError, RecursionError, OverflowError)
 _TEXT_CHARS = 300
 _NAMES = 20
 """So many names that are none are told."""
@@ -63,7 +65,7 @@ class Checks:
             for task, known in versions.items()
             if known and all(one.schema is not None for one in known)
         }
-        self._known: dict[str, tuple[ErrorInfo | None, tuple[int, ...]]] = {}
+        self._known: dict[str, _Known] = {}
 
     def __bool__(self) -> bool:
         return bool(self._accepts)
@@ -71,41 +73,42 @@ class Checks:
     def problem(self, graph: Graph, start: StartExecution) -> ErrorInfo | None:
         """Why some task would refuse its params; None if none is known to. What cannot be judged is left to the worker: it is no
         fault of whoever starts it."""
-        try:
-            return self._problem(graph, start)
-        except Exception:
-            logger.exception("the params of a start could not be judged")
-            return None
-
-    def _problem(self, graph: Graph, start: StartExecution) -> ErrorInfo | None:
         if start.forked_from is not None:  # what was accepted once goes on
             return None
-        if (known := self._known.get(graph.plan_id)) is None:
-            if len(self._known) >= limits.cached_plans:
-                self._known.clear()
-            known = self._known[graph.plan_id] = self._of_plan(graph)
-        problem, given_the_input = known
-        if problem is None and given_the_input and start.input_object is None:  # no object is looked into
-            params, effort, seen = {} if start.input is None else start.input, _Effort(), set[str]()
-            for index in given_the_input:
-                task = graph.steps[index].task
-                if task not in seen and (refusal := self._refusal(graph, index, params, "input", effort, given=True)) is not None:
+        try:
+            known = self._known.get(graph.plan_id) or self._look_at(graph)
+            if known.problem is not None:
+                return known.problem
+            params = _NO_PARAMS if start.input is None else start.input
+            if start.input_object is not None or known.is_plainly_taken(params):  # no object is looked into
+                return None
+            effort = _Effort()
+            for index in known.given_the_input:
+                if (refusal := self._refusal(graph, index, params, "input", effort, given=True)) is not None:
                     return refusal
-                seen.add(task)
-        return problem
+        except Exception:
+            logger.exception("the params of a start could not be judged")
+        return None
 
-    def _of_plan(self, graph: Graph) -> tuple[ErrorInfo | None, tuple[int, ...]]:
-        """What is wrong with a plan whatever its input is; and the steps whose params are the input."""
-        given_the_input: list[int] = []
+    def _look_at(self, graph: Graph) -> "_Known":
+        """At a plan that comes for the first time."""
+        if len(self._known) >= limits.cached_plans:
+            self._known.clear()
+        known = self._known[graph.plan_id] = self._of_plan(graph)
+        return known
+
+    def _of_plan(self, graph: Graph) -> "_Known":
+        given_the_input: dict[str, int] = {}
         effort = _Effort()
         for index, step in enumerate(graph.steps):
             if step.task not in self._accepts:
                 continue
             if step.params == _WHOLE_INPUT:
-                given_the_input.append(index)
+                given_the_input.setdefault(step.task, index)
             elif (refusal := self._refusal(graph, index, step.params, f"steps[{index}].params", effort)) is not None:
-                return refusal, ()
-        return None, tuple(given_the_input)
+                return _Known(refusal)
+        plain = [self._accepts[task][0].plain for task in given_the_input]
+        return _Known(None, tuple(given_the_input.values()), tuple(plain))
 
     def _refusal(
         self, graph: Graph, index: int, params: Any, where: str, effort: _Effort, *, given: bool = False
@@ -133,6 +136,26 @@ class Checks:
         )
 
 
+class _Known(NamedTuple):
+    """What is wrong with a plan whatever its input is. Of each task whose params are the input: a step; and a type that takes
+    nothing but what the task's newest version does, if there is one."""
+
+    problem: ErrorInfo | None
+    given_the_input: tuple[int, ...] = ()
+    plain: tuple[type[msgspec.Struct] | None, ...] = ()
+
+    def is_plainly_taken(self, params: Any) -> bool:
+        """Whether it takes no more than this to see that all these tasks take them. Most do."""
+        try:
+            for kind in self.plain:
+                if kind is None:
+                    return False
+                msgspec.convert(params, kind)
+        except _NOT_TAKEN:
+            return False
+        return True
+
+
 class _Accepts:
     """What one version of a task takes. What it means is found out when it is needed first."""
 
@@ -142,10 +165,10 @@ class _Accepts:
     def takes(self, params: Any, effort: _Effort) -> bool:
         """Most params are taken, and most schemas plain: then nothing has to be loaded to see it. What is too much to be judged
         is taken."""
-        if self._plain is not None:
+        if self.plain is not None:
             try:
-                msgspec.convert(params, self._plain)
-            except (msgspec.ValidationError, RecursionError, OverflowError):
+                msgspec.convert(params, self.plain)
+            except _NOT_TAKEN:
                 pass
             else:
                 return True
@@ -154,7 +177,8 @@ class _Accepts:
         return bool(self._validator.is_valid(params))
 
     @cached_property
-    def _plain(self) -> type[msgspec.Struct] | None:
+    def plain(self) -> type[msgspec.Struct] | None:
+        """`_as_struct` of the schema."""
         try:
             return _as_struct(self._schema)
         except (TypeError, ValueError, NameError):  # names, or lists of them, that are none

@@ -28,7 +28,7 @@ VALUES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-5, 5) | st.
 def test_the_short_way_and_json_schema_agree(params: dict[str, Any]) -> None:
     """What is taken without the library being loaded is what JSON Schema takes, and nothing else."""
     accepts = _Accepts(PLAIN)
-    assert accepts._plain is not None
+    assert accepts.plain is not None
     assert accepts.takes(params, _Effort()) == jsonschema_rs.Draft202012Validator(PLAIN).is_valid(params)
 
 
