@@ -273,7 +273,8 @@ class Client:
             answer = await self._sender.send(watch, "start", command, until_end=patient)
             if answer is not None and answer.status == "duplicate":
                 return await self.wait(answer.original_id or execution_id, wait_timeout=wait_s)
-            return await self._result(await self._ended(watch, wait_s))
+            state = await self._ended(watch, wait_s)
+            return await self._result(state) if state.has_objects else result_of(state)
         finally:
             await self._feed.release(watch)
 

@@ -9,7 +9,7 @@ from esexec.domain.commands import StartExecution
 from esexec.domain.commit import Cause
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.events import Event
-from esexec.domain.evolve import begin, evolve, note_cause
+from esexec.domain.evolve import EVOLVE, begin, note_cause
 from esexec.domain.graph import Graph
 from esexec.domain.settings import EMPTY_NAMESPACE, NamespaceConfig, TaskInfo
 from esexec.domain.state import ExecutionState
@@ -114,7 +114,8 @@ class Decision:
         if not self.events:
             begin(self.state, self.state.n + 1, self.time)
         self.events.append(event)
-        evolve(self.state, event)
+        self.state.version += 1  # as `evolve`, without its call
+        EVOLVE[type(event)](self.state, event)
 
     def cause(self, cause_id: str, time: datetime, actor: str | None = None) -> None:
         """This message is part of why the commit exists; `actor` gave the command. Called after its events were emitted."""

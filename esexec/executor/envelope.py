@@ -65,17 +65,19 @@ class Envelope:
 
     async def ack(self) -> None:
         """It is dealt with, for good."""
-        await self._say(b"")
+        try:
+            self._client.post(self._ack, b"")
+        except OutboundBufferLimitError:
+            pass  # disconnected: it will be delivered again, and be recognised
+        if self._tap.release():
+            await self._tap.refill()
 
     async def nak(self, delay_s: float) -> None:
         """Deliver it again, not before `delay_s` seconds."""
-        await self._say(b"-NAK " + msgspec.json.encode({"delay": int(delay_s * 1e9)}))
-
-    async def _say(self, word: bytes) -> None:
         try:
-            self._client.post(self._ack, word)
+            self._client.post(self._ack, b"-NAK " + msgspec.json.encode({"delay": int(delay_s * 1e9)}))
         except OutboundBufferLimitError:
-            pass  # disconnected: it will be delivered again, and be recognised
+            pass
         if self._tap.release():
             await self._tap.refill()
 

@@ -102,8 +102,10 @@ class Intake:
         command: c.Command = decode(data)
         if not is_token(command.id):
             raise ValidationError("the command's id is no id", code="bad_command_id", hint="letters, digits, - and _")
-        _check_depth(data, command)
-        _check_parts(data, command)
+        if len(data) > _SHALLOW_BYTES:
+            _check_depth(data, command)
+        if len(data) > _MAY_SWELL:
+            _check_parts(command)
         if isinstance(command, c.ReleaseResources) and not command.resource_ids and command.allocation is None:
             raise ValidationError("it says nothing to give back", code="missing", hint="say `resource_ids`, or an `allocation`")
         return command
@@ -194,7 +196,8 @@ def _read_report(data: bytes) -> r.Report:
         return _too_large(len(data))
     try:
         report: r.Report = _report(data)
-        _check_depth(data, report)
+        if len(data) > _SHALLOW_BYTES:
+            _check_depth(data, report)
     except _UNREADABLE as error:
         return r.Failed(
             error=ErrorInfo(type="internal_error", code="bad_report", message=_message_of(error), hint=_SCHEMAS, retryable=False)
@@ -239,10 +242,8 @@ def _check_size(size: int, size_max: int, what: str = "a command", limit: str = 
         raise ValidationError(f"{what} of {size} bytes is too large", code="too_large", hint=hint)
 
 
-def _check_parts(data: bytes, command: c.Command) -> None:
+def _check_parts(command: c.Command) -> None:
     """How large a command is as it would be stored, and those of its parts that have a limit of their own."""
-    if len(data) <= _MAY_SWELL:
-        return
     kept_bytes = 0
     if isinstance(command, c.StartExecution) and command.kept:
         kept_bytes = len(_encode(command.kept))
@@ -258,7 +259,7 @@ def _check_parts(data: bytes, command: c.Command) -> None:
 
 def _check_depth(data: bytes, message: msgspec.Struct) -> None:
     """Only what has brackets enough to be too deep is looked at."""
-    if len(data) > _SHALLOW_BYTES and data.count(b"{") + data.count(b"[") > limits.nesting_depth:
+    if data.count(b"{") + data.count(b"[") > limits.nesting_depth:
         for field in ("input", "context", "metadata", "kept", "output", "vars", "image", "error"):
             value = getattr(message, field, None)
             check_shape(msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value, path=field)

@@ -53,7 +53,9 @@ def lacking(commit: Commit) -> ObjectRef | None:
     if commit.n != 1:
         return None
     created = commit.events[0] if commit.events else None
-    return created.plan_object if isinstance(created, ExecutionCreated) and not created.document else None
+    if not isinstance(created, ExecutionCreated) or created.plan_object is None or created.document:
+        return None
+    return created.plan_object
 
 
 def with_plan(commit: Commit, plan: bytes) -> Commit:

@@ -214,10 +214,11 @@ class LeanParser(Parser):
             messages += 1
             heard += size - headers_size
             try:
-                subject = fields[0].decode("utf-8", "backslashreplace")  # as `as_text`, without its call
-                await listener(
-                    Message(client, subject, reply.decode("utf-8", "replace"), data[start + headers_size : end], headers)
-                )
+                subject, answer_to = fields[0].decode(), reply.decode()
+            except UnicodeDecodeError:
+                subject, answer_to = as_text(fields[0]), as_text(reply)
+            try:
+                await listener(Message(client, subject, answer_to, data[start + headers_size : end], headers))
             except Exception as error:
                 await client.went_wrong(error)
         client.count(messages, heard)
