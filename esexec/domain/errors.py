@@ -133,6 +133,8 @@ class ExecutionError(EsexecError):
         directive: Any = None,
         **context: Any,
     ) -> None:
+        if "retryable" in context:  # as it is called in what is stored: kept as context it would be without effect
+            raise TypeError(f"{type(self).__name__} takes retry=, not retryable=")
         super().__init__(message, code=code, hint=hint, **context)
         self.retry = retry
         self.retry_after = retry_after

@@ -571,3 +571,9 @@ def test_a_cycle_of_causes_ends() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert told(first).context["causes"] == ["ValueError: b"]
+
+
+def test_whether_to_retry_has_one_name() -> None:
+    """`retryable=`, as it is called in stored errors, is not silently kept as context: it would be tried again all the same."""
+    with pytest.raises(TypeError, match="ExecutionError takes retry="):
+        ExecutionError("no", retryable=False)
