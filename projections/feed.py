@@ -40,8 +40,6 @@ _LOOK_FOR_LOCK_S, _AFTER_ANOTHER_S = 1.0, 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 15.0
 _MARKS = 100
 """So many positions are left behind before the old ones are removed."""
-_BUSY, _REST_S = 30, 0.4
-"""After a page of more commits than that, with which it is up to date, so long others may gather."""
 _TELLERS = 10_000
 """Of so many executions at once it is remembered when their attempts began."""
 _ENDS = {"execution_completed", "execution_failed", "execution_cancelled", "execution_rolled_back"}
@@ -103,6 +101,7 @@ class EventFeed:
     async def reached(self, position: int) -> None:
         """Returns once all events up to this position have been told; or another process tells them, or none can be told now."""
         while self.position < position and self.state in ("starting", "working"):
+            self._source.hurry()
             await self._changed.wait()
 
     def _is(self, state: State) -> None:
@@ -157,8 +156,6 @@ class EventFeed:
             await self._store_events(*batch)
         self.position = page.end
         self._is("working")
-        if len(page.commits) > _BUSY and page.end >= self._source.heard:
-            await asyncio.sleep(_REST_S)  # a batch costs the server the same whatever is in it
 
     # Where to go on --------------------------------------------------------------------------------------------------------
 

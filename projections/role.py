@@ -108,6 +108,7 @@ async def reading(
         log = JetStreamLog(connection, subjects, publisher, reader)
         hearing = await stack.enter_async_context(await connect(url, name="esexec-projections-hearing", **auth))
         source = await JetStreamSource(connection, hearing, subjects, reader).start()
+        stack.push_async_callback(source.close)
         if isinstance(where, Store):
             store = where
         else:

@@ -27,7 +27,7 @@ from projections.view import Store, View, Witness
 
 logger = logging.getLogger("esexec.projections")
 
-PAGE = 500
+PAGE = 1_000
 """So many commits are in a transaction at most."""
 _LOOK_FOR_LOCK_S = 1.0
 _LOOK_FOR_POSITION_S = 0.05
@@ -115,6 +115,7 @@ class Runner:
         """Returns once the view has this position in it; or where it has failed, and no other process has come there."""
         while self.position < position:
             if self.state == "working":
+                self._source.hurry()
                 await self._moved.wait()
                 continue
             await asyncio.sleep(_LOOK_FOR_POSITION_S)

@@ -1,15 +1,11 @@
 """The log as projections read it: commits in the order of their positions, from any position on, a page at a time.
 
-What is new is heard on `commit.` and kept for a while; what is not among that is read from the log. So whoever is up to date
-costs the server one delivery, and whoever is behind reads pages. No consumer is made on the server.
-
-It is heard on a connection of its own, which rests for a while after something came: where much happens, much is heard at once.
-Waking up for every commit would cost more than most of what is done with it.
+What is new is heard once for all of them (`hearing`) and kept for a while; what is not among that is read from the log. So all
+that are up to date cost the server together one delivery, and whoever is behind reads pages.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -18,29 +14,17 @@ from esexec.domain.errors import CorruptHistory, ValidationError
 from esexec.log import codec
 from esexec.nats.connection import Connection
 from esexec.nats.direct import DirectReader, Message, read_leader
-from esexec.nats.lean import Message as Heard
 from esexec.nats.objects import Objects
 from esexec.nats.subjects import Subjects
+from projections.hearing import ALL_THERE_IS, PAGE_BYTES, Hearing
 from projections.view import Witness
 
 logger = logging.getLogger("esexec.projections")
 
 EVENTS_PER_POSITION = 1000
 """A notification id is a position times this, and the event's place in its commit: no commit has as many events."""
-_KEPT = 20_000
-"""So many commits that were heard last are kept."""
-_PAGE_BYTES = 8_000_000
 _PLANS_BYTES = 32_000_000
 """Plans that are kept as objects, of one page."""
-_ALL_THERE_IS = ">"
-_GATHER_S = 0.003
-"""What comes comes in pieces: so long it is heard after the first."""
-_REST_S = 0.02
-"""So long nothing is heard then."""
-_MUCH, _LONGER_REST_S = 20, 0.2
-"""So long after more than so many at once: each transaction costs the same, and what began and ended is written once."""
-_FLOOD_BYTES = 400_000
-"""Where more came at once, more is there already."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
 
@@ -96,6 +80,10 @@ class Source(Protocol):
         """The last position that is known of."""
         ...
 
+    def hurry(self) -> None:
+        """Somebody waits for what is new."""
+        ...
+
     @property
     def losses(self) -> int:
         """How often the server was lost, or the log went on from an earlier place. What is read after one more may be of another
@@ -104,75 +92,41 @@ class Source(Protocol):
 
 
 class JetStreamSource:
-    """See `Source`. `start` before use; it ends with the connections. `hearing`: a connection for nothing else, as it rests."""
+    """See `Source`. `start` before use, and `close`. `hearing`: a connection for nothing else, as it rests."""
 
     def __init__(self, connection: Connection, hearing: Connection, subjects: Subjects, reader: DirectReader) -> None:
-        self._connection, self._hearing, self._subjects, self._reader = connection, hearing, subjects, reader
-        self._kept: OrderedDict[int, Message | Recorded] = OrderedDict()
-        self._heard, self._head, self._news = 0, 0, asyncio.Event()
-        self._many = self._size = 0
-        """What was heard since it was told that there is something."""
-        self._rests_until = 0.0
-        self._losses = 0
+        self._connection, self._subjects, self._reader = connection, subjects, reader
+        self._hearing: Hearing[Recorded] = Hearing(hearing, subjects, reader)
         self._objects = Objects(connection, subjects, reader)
 
     async def start(self) -> "JetStreamSource":
-        await self._hearing.listen(self._subjects.commits_all, self._hear)
-        await self._hearing.flush()
-        for connection in (self._connection, self._hearing):
-            connection.on_disconnect(self._lost)
-            connection.on_reconnect(self._tell)
+        await self._hearing.start()
+        self._connection.on_disconnect(self._hearing.lost)
+        self._connection.on_reconnect(self._hearing.tell)
         return self
+
+    async def close(self) -> None:
+        """Nothing is read by itself any more."""
+        await self._hearing.close()
 
     @property
     def heard(self) -> int:
-        return max(self._heard, self._head)
+        return max(self._hearing.heard, self._hearing.head)
 
     @property
     def losses(self) -> int:
-        return self._losses
+        return self._hearing.losses
 
-    def _lost(self) -> None:
-        """What is known may be of another log."""
-        self._losses += 1
-        self._heard = self._head = 0
-        self._kept.clear()
-
-    async def _hear(self, message: Heard) -> None:
-        position = message.number(b"Nats-Sequence")
-        if not position:
-            return  # somebody published it; the server repeated nothing
-        if position <= self._heard:
-            self._lost()  # the log goes on from an earlier place
-        self._heard = position
-        self._kept[position] = Message(message.subject, position, message.data)
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        if not self._many:
-            asyncio.get_running_loop().call_later(_GATHER_S, self._heard_all)
-        self._many += 1
-        self._size += len(message.data)
-
-    def _heard_all(self) -> None:
-        """What was there has been heard."""
-        many, size, self._many, self._size = self._many, self._size, 0, 0
-        if _now() >= self._rests_until and size < _FLOOD_BYTES:
-            rest_s = _LONGER_REST_S if many > _MUCH else _REST_S
-            self._hearing.rest(rest_s)
-            self._rests_until = _now() + rest_s
-        self._tell()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def hurry(self) -> None:
+        self._hearing.hurry()
 
     async def page(self, after: int, most: int) -> Page:
-        look_at, losses = _now() + _LOOK_AGAIN_S, self._losses
+        look_at, losses, hearing = _now() + _LOOK_AGAIN_S, self.losses, self._hearing
         while True:
-            news = self._news
-            if losses != self._losses:
+            news = hearing.news
+            if losses != hearing.losses:
                 return Page([], after)  # who reads has to look whether this is still the log
-            if after + 1 in self._kept:
+            if after + 1 in hearing.kept or after in hearing.gaps:
                 return await self._with_plans(self._of_kept(after, most))
             if after < self.heard and (page := await self._read(after, most)) is not None:
                 return await self._with_plans(page)
@@ -183,21 +137,26 @@ class JetStreamSource:
                 look_at = _now() + _LOOK_AGAIN_S
 
     def _of_kept(self, after: int, most: int) -> Page:
-        commits, position = [], after
-        while position < after + most and (one := self._kept.get(position + 1)) is not None:
+        commits: list[Recorded] = []
+        position, kept, gaps = after, self._hearing.kept, self._hearing.gaps
+        while len(commits) < most:
+            if (one := kept.get(position + 1)) is None:
+                if (position_then := gaps.get(position, position)) == position:
+                    break
+                position = position_then
+                continue
             position += 1
             if isinstance(one, Message):
                 recorded = self._decoded(one)
                 if recorded is None:
                     continue
-                self._kept[position] = one = recorded
+                kept[position] = one = recorded
             commits.append(one)
         return Page(commits, position)
 
     async def _read(self, after: int, most: int) -> Page | None:
-        # Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew.
         found = await self._reader.from_first(
-            self._subjects.log_stream, _ALL_THERE_IS, most, first=after + 1, most_bytes=_PAGE_BYTES
+            self._subjects.log_stream, ALL_THERE_IS, most, first=after + 1, most_bytes=PAGE_BYTES
         )
         if found:
             return Page([one for one in map(self._decoded, found) if one is not None], found[-1].sequence)
@@ -206,11 +165,11 @@ class JetStreamSource:
 
     async def _look(self, after: int) -> int:
         """Where the log ends, which is not before `after`."""
-        heard = self._heard
+        heard = self._hearing.heard
         head = await self.head()
         if head < heard:  # the log goes on from an earlier place
-            self._lost()
-            self._head = head
+            self._hearing.lost()
+            self._hearing.head = head
         if head < after:
             raise Rewound(f"the log ends at {head}, and {after} was read")
         return head
@@ -238,8 +197,8 @@ class JetStreamSource:
 
     async def head(self) -> int:
         answer = await self._connection.api(f"STREAM.INFO.{self._subjects.log_stream}")
-        self._head = int(answer["state"]["last_seq"])
-        return self._head
+        self._hearing.head = head = int(answer["state"]["last_seq"])
+        return head
 
     async def knows(self, witness: Witness) -> bool:
         subject = f"{self._subjects.log_prefix}.{witness.entity}.{witness.n}"

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.msg import Msg
 
 from esexec.domain.errors import Unavailable
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
+from esexec.nats.lean import Message as Heard
 from esexec.nats.lean import read_headers
 
 _TIMEOUT_S = 5.0
@@ -30,15 +30,22 @@ _NOT_THERE: Final = frozenset({10037, 10043})
 
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_CONTENT: Final = b"NATS/1.0\r\n"
+"""How the headers of a stored message begin; those of a message that only says how it went have a status there."""
 
 
 class Message(NamedTuple):
-    """A stored message. `headers`: its own, and those that the server adds to an answer; empty where nobody asked for them."""
+    """A stored message. `raw_headers`: its own, and those that the server adds to an answer; empty where they are not known."""
 
     subject: str
     sequence: int
     data: bytes
-    headers: Mapping[str, str] = _NO_HEADERS
+    raw_headers: bytes = b""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, read."""
+        return read_headers(self.raw_headers) if self.raw_headers else _NO_HEADERS
 
 
 class TooMany(Exception):
@@ -50,10 +57,10 @@ class TooMany(Exception):
 
 
 class _Collector:
-    __slots__ = ("future", "messages", "pending")
+    __slots__ = ("future", "messages")
 
     def __init__(self, future: "asyncio.Future[list[Message]]") -> None:
-        self.future, self.messages, self.pending = future, list[Message](), 0
+        self.future, self.messages = future, list[Message]()
 
 
 class DirectReader:
@@ -131,17 +138,18 @@ class DirectReader:
             finally:
                 self._collectors.pop(token, None)
 
-    async def _on_message(self, message: Msg) -> None:
-        collector = self._collectors.get(message.subject) or self._collectors.get(_token_of(message))
+    async def _on_message(self, message: Heard) -> None:
+        collector = self._collectors.get(message.subject) or self._collectors.get(message.reply)
         if collector is None or collector.future.done():
             return
-        headers = message.headers or {}
-        status = headers.get("Status")
-        if status is None:
-            collector.pending = int(headers.get("Nats-Num-Pending", "0"))
-            found = Message(headers["Nats-Subject"], int(headers["Nats-Sequence"]), message.data, headers)
-            collector.messages.append(found)
-        elif status == "204":
+        raw = message.raw_headers or b""
+        if raw.startswith(_CONTENT):
+            subject = message.header(b"Nats-Subject") or ""
+            collector.messages.append(Message(subject, message.number(b"Nats-Sequence"), message.data, raw))
+            return
+        headers = read_headers(raw)
+        status = headers.get("Status", "")
+        if status == "204":
             collector.messages.sort(key=lambda m: m.sequence)
             if int(headers.get("Nats-Num-Pending", "0")):
                 collector.future.set_exception(TooMany(collector.messages))
@@ -169,10 +177,6 @@ async def _collected(collector: _Collector) -> list[Message]:
     raise TimeoutError
 
 
-def _token_of(message: Msg) -> str:
-    return message.reply or ""
-
-
 async def read_leader(connection: Connection, stream: str, subject: str) -> Message | None:
     """The last message on a subject as the stream's leader knows it; None: there is none, for certain, at this moment."""
     try:
@@ -186,8 +190,8 @@ async def read_leader(connection: Connection, stream: str, subject: str) -> Mess
 
 def _message(found: dict[str, Any]) -> Message:
     """A message from an answer of the leader."""
-    headers = read_headers(base64.b64decode(found["hdrs"])) if "hdrs" in found else _NO_HEADERS
-    return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")), headers)
+    raw_headers = base64.b64decode(found.get("hdrs", ""))
+    return Message(found["subject"], found["seq"], base64.b64decode(found.get("data", "")), raw_headers)
 
 
 async def first_from(connection: Connection, stream: str, pattern: str, sequence: int) -> int | None:

@@ -43,9 +43,9 @@ class Message(msgspec.Struct, gc=False):
         return None if self.raw_headers is None else read_headers(self.raw_headers)
 
     def header(self, name: bytes) -> str | None:
-        """One header, without reading the others."""
+        """One header, without reading the others: the last of that name, as the server adds its own at the end."""
         raw = self.raw_headers
-        at = raw.find(b"\r\n%b:" % name) if raw is not None else -1
+        at = raw.rfind(b"\r\n%b:" % name) if raw is not None else -1
         if raw is None or at < 0:
             return None
         return raw[at + 3 + len(name) : raw.find(b"\r\n", at + 2)].strip().decode("utf-8", "replace")

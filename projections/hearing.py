@@ -1,0 +1,191 @@
+"""What is new in the log, as a process hears of it: each commit as it is stored; or, where much is, by reading what is new now
+and then, for then hundreds share one answer of the server, and one waking up here.
+
+It is heard on a connection of its own, which rests for a moment after something came. What was heard last is kept, for all that
+read it. No consumer is made on the server.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
+
+from esexec.domain.errors import Unavailable
+from esexec.nats.connection import Connection
+from esexec.nats.direct import DirectReader, Message
+from esexec.nats.lean import Message as Heard
+from esexec.nats.subjects import Subjects
+
+logger = logging.getLogger("esexec.projections")
+
+
+class _HasData(Protocol):
+    @property
+    def data(self) -> bytes: ...
+
+
+T = TypeVar("T", bound=_HasData)
+
+ALL_THERE_IS = ">"
+"""Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew."""
+PAGE_BYTES = 8_000_000
+_KEPT = 20_000
+"""So many that were heard last are kept."""
+_GATHER_S = 0.003
+"""What comes comes in pieces: so long it is heard after the first."""
+_REST_S = 0.02
+"""So long nothing is heard then."""
+_MUCH = 20
+"""More than so many at once, and what follows is read now and then."""
+_READ_EACH_S = 0.3
+_LITTLE = 100
+"""Fewer than so many then, and it is heard again as it is stored."""
+_PAGE = 1_000
+_GAPS = 1_000
+"""So many gaps are remembered."""
+_BACK_S = 0.1
+"""Between two looks whether the server is back."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Hearing(Generic[T]):
+    """See the module. `start` before use, and `close`. `connection`: for nothing else, as it rests.
+
+    `heard`: the last position that was heard of, `head`: that the log was seen to end at; 0: none is known. `losses`: how often
+    the server was lost, or the log went on from an earlier place: what is heard after one more may be of another log. `kept`:
+    messages by their positions, which whoever reads them may replace by what they say. `gaps`: positions behind which the log has
+    nothing, up to the given one (it was compacted). `news` is set, and another one put in its place, whenever there is something.
+    """
+
+    def __init__(self, connection: Connection, subjects: Subjects, reader: DirectReader) -> None:
+        self._connection, self._subjects, self._reader = connection, subjects, reader
+        self.kept: OrderedDict[int, Message | T] = OrderedDict()
+        self.gaps: OrderedDict[int, int] = OrderedDict()
+        self.heard = self.head = self.losses = 0
+        self.news = asyncio.Event()
+        self._many = 0
+        """What was heard since it was told that there is something."""
+        self._rests_until = 0.0
+        self._hurried = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._listen()
+        self._connection.on_disconnect(self.lost)
+        self._connection.on_reconnect(self.tell)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    def hurry(self) -> None:
+        """Somebody waits for what is new."""
+        self._hurried.set()
+
+    def lost(self) -> None:
+        """What is known may be of another log."""
+        self.losses += 1
+        self.heard = self.head = 0
+        self.kept.clear()
+        self.gaps.clear()
+
+    def tell(self) -> None:
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+    def _take(self, message: Message) -> None:
+        self.heard = max(self.heard, message.sequence)
+        self.kept[message.sequence] = message
+        if len(self.kept) > _KEPT:
+            self.kept.popitem(last=False)
+
+    # As it is stored ----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        self._subscription = await self._connection.listen(self._subjects.commits_all, self._hear)
+        await self._connection.flush()
+
+    async def _hear(self, message: Heard) -> None:
+        position = message.number(b"Nats-Sequence")
+        if not position:
+            return  # somebody published it; the server repeated nothing
+        if position <= self.heard:
+            known = self.kept.get(position)
+            if known is not None and known.data == message.data:
+                return  # it was read, too
+            self.lost()  # the log goes on from an earlier place
+        self._take(Message(message.subject, position, message.data))
+        if not self._many:
+            asyncio.get_running_loop().call_later(_GATHER_S, self._heard_all)
+        self._many += 1
+
+    def _heard_all(self) -> None:
+        """What was there has been heard."""
+        many, self._many = self._many, 0
+        self.tell()
+        if many > _MUCH and self._reading is None:
+            self._reading = asyncio.create_task(self._read_along(), name="esexec-hearing")
+        elif _now() >= self._rests_until:
+            self._connection.rest(_REST_S)
+            self._rests_until = _now() + _REST_S
+
+    # Where much is ------------------------------------------------------------------------------------------------------------
+
+    async def _read_along(self) -> None:
+        """Until there is little again, or the server is lost. What nobody hears meanwhile is looked for in the log."""
+        try:
+            if not self._connection.is_closed:
+                await self._subscription.unsubscribe()
+            with suppress(Unavailable):
+                while self.heard and not await self._is_little():
+                    pass
+            while not self._connection.is_connected and not self._connection.is_closed:
+                await asyncio.sleep(_BACK_S)
+            await self._listen()
+            if self.heard:
+                await self._read_new()  # what was stored until it was listened again
+        except Unavailable as error:
+            logger.debug("what is new is looked for in the log: %s", error)
+        finally:
+            self._reading = None
+
+    async def _is_little(self) -> bool:
+        """Rests, reads what is new by then, and tells how much that was."""
+        begun = _now()
+        await asyncio.sleep(_REST_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), _READ_EACH_S - _REST_S)
+        self._hurried.clear()
+        took_s = _now() - begun
+        return await self._read_new() * _READ_EACH_S < _LITTLE * took_s
+
+    async def _read_new(self) -> int:
+        """How many there were."""
+        losses, many = self.losses, 0
+        while True:
+            first = self.heard + 1
+            found = await self._reader.from_first(
+                self._subjects.log_stream, ALL_THERE_IS, _PAGE, first=first, most_bytes=PAGE_BYTES
+            )
+            if losses != self.losses:
+                return many
+            for message in found:
+                if message.sequence > first:
+                    self._skip(first, message.sequence - 1)
+                self._take(Message(message.subject, message.sequence, message.data))
+                first = message.sequence + 1
+            many += len(found)
+            if found:
+                self.tell()
+            if len(found) < _PAGE:
+                return many
+
+    def _skip(self, first: int, last: int) -> None:
+        self.gaps[first - 1] = last
+        if len(self.gaps) > _GAPS:
+            self.gaps.popitem(last=False)
