@@ -6,6 +6,7 @@ means "not (yet)". `task_id` is the step's id; `tool` and `result` of the docume
 
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -397,13 +398,14 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
 
 
 _RECORDED = tuple(name for name in TaskResult.__struct_fields__ if name not in ("output", "directive"))
+_recorded = attrgetter(*_RECORDED)
 
 
 def record_of(state: ExecutionState, index: int) -> TaskRecord:
     """What lists say of one step: the same as its result, without the output."""
     step, created = state.graph.steps[index], state.created
     result = _task_result(index, step.id, step.task, state.steps[index])
-    said = {name: getattr(result, name) for name in result.__struct_fields__ if name not in ("output", "directive")}
+    said = dict(zip(_RECORDED, _recorded(result), strict=True))
     said["error"] = _without_stack(result.error)
     assert state.created_at is not None
     return TaskRecord(

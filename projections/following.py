@@ -24,7 +24,7 @@ _KEPT = 5_000
 """So many executions that go on are remembered."""
 _READ_AT_ONCE = 50
 
-_CONCERNS_ALL = (
+_CONCERNS_ALL = {
     e.ExecutionCreated,
     e.ExecutionForked,
     e.ExecutionRetried,
@@ -33,7 +33,7 @@ _CONCERNS_ALL = (
     e.CheckpointRestored,
     e.RollbackStarted,
     e.ExecutionRolledBack,
-)
+}
 """Events upon which any step may be another than before. Of all others those that are named."""
 
 
@@ -153,7 +153,7 @@ def _concerned(state: ExecutionState, commit: Commit) -> set[int] | None:
         return None
     steps, index = set(), state.graph.index
     for event in commit.events:
-        if isinstance(event, _CONCERNS_ALL):
+        if type(event) in _CONCERNS_ALL:
             return None
         if (step := getattr(event, "step", None)) is not None and step in index:
             steps.add(index[step])

@@ -41,7 +41,7 @@ _MUCH = 20
 _READ_EACH_S = 0.3
 _LITTLE = 100
 """Fewer than so many then, and it is heard again as it is stored."""
-_PAGE = 1_000
+_PAGE = 200
 _GAPS = 1_000
 """So many gaps are remembered."""
 _BACK_S = 0.1
@@ -146,9 +146,10 @@ class Hearing(Generic[T]):
                     pass
             while not self._connection.is_connected and not self._connection.is_closed:
                 await asyncio.sleep(_BACK_S)
+            heard = self.heard
             await self._listen()
-            if self.heard:
-                await self._read_new()  # what was stored until it was listened again
+            if heard:
+                await self._read_new(heard)  # what was stored until it was listened again
         except Unavailable as error:
             logger.debug("what is new is looked for in the log: %s", error)
         finally:
@@ -162,30 +163,38 @@ class Hearing(Generic[T]):
             await asyncio.wait_for(self._hurried.wait(), _READ_EACH_S - _REST_S)
         self._hurried.clear()
         took_s = _now() - begun
-        return await self._read_new() * _READ_EACH_S < _LITTLE * took_s
+        return await self._read_new(self.heard) * _READ_EACH_S < _LITTLE * took_s
 
-    async def _read_new(self) -> int:
-        """How many there were."""
+    async def _read_new(self, last: int) -> int:
+        """What is behind a position that was heard; how many there were. That itself is read once more: if another commit stands
+        there, this is another log."""
         losses, many = self.losses, 0
         while True:
-            first = self.heard + 1
             found = await self._reader.from_first(
-                self._subjects.log_stream, ALL_THERE_IS, _PAGE, first=first, most_bytes=PAGE_BYTES
+                self._subjects.log_stream, ALL_THERE_IS, _PAGE + 1, first=last, most_bytes=PAGE_BYTES
             )
             if losses != self.losses:
                 return many
+            if found and found[0].sequence == last:
+                known = self.kept.get(last)
+                if known is not None and known.data != found[0].data:
+                    self.lost()
+                    self.tell()
+                    return many
+                del found[0]
             for message in found:
-                if message.sequence > first:
-                    self._skip(first, message.sequence - 1)
-                self._take(Message(message.subject, message.sequence, message.data))
-                first = message.sequence + 1
+                if message.sequence > last + 1:
+                    self._skip(last, message.sequence - 1)
+                last = message.sequence
+                if last not in self.kept:
+                    self._take(Message(message.subject, last, message.data))
             many += len(found)
             if found:
                 self.tell()
             if len(found) < _PAGE:
                 return many
 
-    def _skip(self, first: int, last: int) -> None:
-        self.gaps[first - 1] = last
+    def _skip(self, behind: int, last: int) -> None:
+        self.gaps[behind] = last
         if len(self.gaps) > _GAPS:
             self.gaps.popitem(last=False)

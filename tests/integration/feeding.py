@@ -48,6 +48,7 @@ class FeedStage:
         for task in self.feeds:
             task.cancel()
         await asyncio.gather(*self.feeds, return_exceptions=True)
+        await self.source.close()
         await self.publisher.close()
         await self.hearing.close()
 

@@ -1,0 +1,132 @@
+"""How projections hear of commits where much is stored: by reading what is new, and by listening again when there is little."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from esexec.domain import events as e
+from esexec.nats.connection import Connection
+from esexec.nats.streams import ensure_streams
+from esexec.nats.subjects import Subjects
+from projections import hearing as hearing_module
+from projections.hearing import Hearing
+from projections.source import Recorded
+from tests.integration.engine import until
+from tests.integration.feeding import FeedStage
+
+
+@pytest.fixture
+async def stage(connection: Connection, subjects: Subjects, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FeedStage]:
+    """One whose source reads along after three commits at once, each 50 ms, until there is nothing."""
+    for name, value in {"_MUCH": 2, "_READ_EACH_S": 0.05, "_LITTLE": 1, "_PAGE": 7}.items():
+        monkeypatch.setattr(hearing_module, name, value)
+    stage = await FeedStage(connection, subjects).start()
+    yield stage
+    await stage.close()
+
+
+def hearing_of(stage: FeedStage) -> Hearing[Recorded]:
+    return stage.source._hearing
+
+
+async def read_to_the_end(stage: FeedStage, after: int = 0) -> list[int]:
+    """The positions of all commits that the source gives."""
+    head, found = await stage.source.head(), list[int]()
+    while after < head:
+        page = await stage.source.page(after, 5)
+        found += [one.position for one in page.commits]
+        after = page.end
+    return found
+
+
+async def busy(stage: FeedStage, name: str) -> None:
+    """Much is stored, so that the source reads along."""
+    await asyncio.gather(*(stage.append(f"{name}{number}", e.ExecutionStarted()) for number in range(20)))
+    await until(lambda: hearing_of(stage)._reading is not None)
+
+
+async def quiet(stage: FeedStage) -> None:
+    await until(lambda: hearing_of(stage)._reading is None)
+
+
+async def test_whatever_way_it_is_heard_every_commit_comes_once_in_order(
+    stage: FeedStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what is stored while it changes from one to the other: nothing has to be looked for in the log."""
+    monkeypatch.setattr(hearing_module, "_LITTLE", 1_000_000)  # after each read it listens again
+    hearing, changes, ended = hearing_of(stage), 0, asyncio.Event()
+    really = hearing._listen
+
+    async def listen() -> None:
+        nonlocal changes
+        await really()
+        changes += 1
+        if changes == 6:
+            ended.set()
+
+    async def one_after_the_other(name: str) -> int:
+        number = 0
+        while not ended.is_set():
+            await stage.append(f"{name}{number}", e.ExecutionStarted())
+            number += 1
+        return number
+
+    monkeypatch.setattr(hearing, "_listen", listen)
+    written = sum(await asyncio.gather(*map(one_after_the_other, "abcd")))
+    await quiet(stage)
+    await stage.append("last", e.ExecutionStarted())
+    await until(lambda: stage.source.heard == written + 1)
+    assert await read_to_the_end(stage) == list(range(1, written + 2))
+    assert set(range(1, written + 2)) == hearing.kept.keys()
+    assert stage.source.losses == 0
+
+
+async def test_what_is_compacted_is_no_reason_to_read_the_log(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where positions are missing the source knows that there is nothing."""
+    await busy(stage, "a")
+    first = await stage.source.head()
+    await asyncio.gather(*(stage.append(f"b{number}", e.ExecutionStarted()) for number in range(30)))
+    monkeypatch.setattr(hearing_module, "_LITTLE", 0)  # it goes on like this
+    there = {one.sequence: one.subject for one in await stage.reader.from_first(stage.subjects.log_stream, ">", 100)}
+    for position in (first + 1, first + 2, first + 9):
+        await stage.connection.api(f"STREAM.PURGE.{stage.subjects.log_stream}", {"filter": there[position]})
+    hearing = hearing_of(stage)
+    hearing.heard = first  # as if nothing of it had been read when it was compacted
+    for position in range(first + 1, first + 31):
+        hearing.kept.pop(position, None)
+    await until(lambda: hearing.heard == first + 30)
+
+    async def never(after: int, most: int) -> None:
+        raise AssertionError(f"the log was read behind {after}")
+
+    monkeypatch.setattr(stage.source, "_read", never)
+    missing = {first + 1, first + 2, first + 9}
+    assert await read_to_the_end(stage, first) == [one for one in range(first + 1, first + 31) if one not in missing]
+
+
+async def test_whoever_waits_for_a_position_hurries_it(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read before it would be its time."""
+    monkeypatch.setattr(hearing_module, "_READ_EACH_S", 60.0)
+    feed = stage.feed()
+    await busy(stage, "a")
+    position = await stage.source.head()
+    await asyncio.wait_for(feed.reached(position), 10)
+    assert feed.position >= position
+
+
+@pytest.mark.parametrize("times", [1, 5], ids=["shorter", "longer than before"])
+async def test_a_log_that_is_replaced_between_two_reads(stage: FeedStage, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """It is noticed, also where the new one has grown past what was read of the old one."""
+    monkeypatch.setattr(hearing_module, "_READ_EACH_S", 60.0)
+    await busy(stage, "a")
+    assert stage.source.losses == 0
+    await stage.connection.api(f"STREAM.DELETE.{stage.subjects.log_stream}")
+    await ensure_streams(stage.connection, stage.subjects)
+    for number in range(times):
+        await asyncio.gather(*(stage.append(f"new{number}-{one}", e.ExecutionStarted()) for one in range(10)))
+    stage.source.hurry()
+    await quiet(stage)
+    await stage.append("last", e.ExecutionStarted())
+    await until(lambda: stage.source.losses > 0)
+    assert await read_to_the_end(stage) == list(range(1, 10 * times + 2))
