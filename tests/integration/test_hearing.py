@@ -10,6 +10,7 @@ from esexec.nats.connection import Connection
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from projections import hearing as hearing_module
+from projections import source as source_module
 from projections.hearing import Hearing
 from projections.source import Recorded
 from tests.integration.engine import until
@@ -108,8 +109,10 @@ async def test_what_is_compacted_is_no_reason_to_read_the_log(stage: FeedStage, 
 async def test_whoever_waits_for_a_position_hurries_it(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read before it would be its time."""
     monkeypatch.setattr(hearing_module, "_READ_EACH_S", 60.0)
+    monkeypatch.setattr(source_module, "_LOOK_AGAIN_S", 60.0)
     feed = stage.feed()
     await busy(stage, "a")
+    await stage.append("last", e.ExecutionStarted())
     position = await stage.source.head()
     await asyncio.wait_for(feed.reached(position), 10)
     assert feed.position >= position
