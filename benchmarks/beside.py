@@ -40,8 +40,8 @@ class _Flooded(NamedTuple):
 
 
 def load(options: Options) -> dict[str, Any]:
-    rounds = options.rounds or 3
-    each = max((options.executions or 36_000) // 2 // rounds // len(KINDS), 100)
+    rounds = options.rounds or 9
+    each = max((options.executions or 108_000) // 2 // rounds // len(KINDS), 100)
     with ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="esexec-bench-")))
         stack = Stack("engine", "w1", options.sync, 100, None, exits)

@@ -162,6 +162,7 @@ class EventFeed:
     async def _find_place(self) -> None:
         """Behind what the stream holds. Without any position in it: where this process was, or with what is no older than the
         stream keeps."""
+        await self._source.make_sure()
         self._losses = self._source.losses
         found = await read_leader(self._connection, self._subjects.events_stream, self._subjects.event_position)
         if found is None:

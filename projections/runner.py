@@ -185,6 +185,7 @@ class Runner:
 
     async def _checked(self) -> None:
         """Where to go on; and whether this is still the log that the view was made from."""
+        await self._source.make_sure()
         self._losses = self._source.losses
         self._stands_at = await asyncio.to_thread(lambda: self.view.position)
         self._come_to(self._stands_at // EVENTS_PER_POSITION)

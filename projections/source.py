@@ -13,7 +13,7 @@ from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory, ValidationError
 from esexec.log import codec
 from esexec.nats.connection import Connection
-from esexec.nats.direct import DirectReader, Message, read_leader
+from esexec.nats.direct import DirectReader, Message, read_leader, stored_at
 from esexec.nats.objects import Objects
 from esexec.nats.subjects import Subjects
 from projections.hearing import ALL_THERE_IS, PAGE_BYTES, Hearing
@@ -82,6 +82,11 @@ class Source(Protocol):
 
     def hurry(self) -> None:
         """Somebody waits for what is new."""
+        ...
+
+    async def make_sure(self) -> None:
+        """What was heard is of the log that is there now: else it is forgotten, and counts as a loss. For whoever looks for where
+        to go on: that another log is there may not have been heard yet. Raises `Unavailable`."""
         ...
 
     @property
@@ -194,6 +199,16 @@ class JetStreamSource:
         except (CorruptHistory, ValidationError) as error:
             logger.error("%s at position %d of the log is passed over: %s", message.subject, message.sequence, error)
             return None
+
+    async def make_sure(self) -> None:
+        heard = self._hearing.heard
+        if not heard:
+            return
+        known = self._hearing.kept.get(heard)
+        there = await stored_at(self._connection, self._subjects.log_stream, heard)
+        if known is None or there is None or there[0].data != known.data:
+            self._hearing.lost()
+            self._hearing.tell()
 
     async def head(self) -> int:
         answer = await self._connection.api(f"STREAM.INFO.{self._subjects.log_stream}")
