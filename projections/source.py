@@ -127,18 +127,21 @@ class JetStreamSource:
 
     async def page(self, after: int, most: int) -> Page:
         look_at, losses, hearing = _now() + _LOOK_AGAIN_S, self.losses, self._hearing
+        is_behind = after < (hearing.heard or hearing.head)
         while True:
             news = hearing.news
             if losses != hearing.losses:
                 return Page([], after)  # who reads has to look whether this is still the log
             if after + 1 in hearing.kept or after in hearing.gaps:
                 return await self._with_plans(self._of_kept(after, most))
-            if after < self.heard and (page := await self._read(after, most)) is not None:
-                return await self._with_plans(page)
+            if is_behind or after < hearing.heard:
+                is_behind = False
+                if (page := await self._read(after, most)) is not None:
+                    return await self._with_plans(page)
             try:
                 await asyncio.wait_for(news.wait(), look_at - _now())
             except TimeoutError:
-                await self._look(after)
+                is_behind = await self._look(after) > after
                 look_at = _now() + _LOOK_AGAIN_S
 
     def _of_kept(self, after: int, most: int) -> Page:
@@ -146,9 +149,9 @@ class JetStreamSource:
         position, kept, gaps = after, self._hearing.kept, self._hearing.gaps
         while len(commits) < most:
             if (one := kept.get(position + 1)) is None:
-                if (position_then := gaps.get(position, position)) == position:
+                if position not in gaps:
                     break
-                position = position_then
+                position = gaps[position]
                 continue
             position += 1
             if isinstance(one, Message):

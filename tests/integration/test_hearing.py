@@ -12,7 +12,7 @@ from esexec.nats.subjects import Subjects
 from projections import hearing as hearing_module
 from projections import source as source_module
 from projections.hearing import Hearing
-from projections.source import Recorded
+from projections.source import Page, Recorded
 from tests.integration.engine import until
 from tests.integration.feeding import FeedStage
 
@@ -133,3 +133,27 @@ async def test_a_log_that_is_replaced_between_two_reads(stage: FeedStage, monkey
     await stage.append("last", e.ExecutionStarted())
     await until(lambda: stage.source.losses > 0)
     assert await read_to_the_end(stage) == list(range(1, 10 * times + 2))
+
+
+async def test_who_looks_where_the_log_ends_makes_nobody_read_it(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored is read for all at once when it is time: not by each of them, as soon as somebody has looked."""
+    monkeypatch.setattr(hearing_module, "_READ_EACH_S", 60.0)
+    await busy(stage, "a")
+    stage.source.hurry()
+    head = await stage.source.head()
+    await until(lambda: hearing_of(stage).heard == head)
+    really, read = stage.source._read, list[int]()
+
+    async def noted(after: int, most: int) -> Page | None:
+        read.append(after)
+        return await really(after, most)
+
+    monkeypatch.setattr(stage.source, "_read", noted)
+    await stage.append("last", e.ExecutionStarted())
+    assert await stage.source.head() == head + 1
+    coming = asyncio.create_task(stage.source.page(head, 5))
+    await asyncio.sleep(0)
+    assert not read
+    stage.source.hurry()
+    assert [one.position for one in (await coming).commits] == [head + 1]
+    assert not read
