@@ -30,8 +30,8 @@ T = TypeVar("T", bound=_HasData)
 ALL_THERE_IS = ">"
 """Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew."""
 PAGE_BYTES = 8_000_000
-_KEPT = 20_000
-"""So many that were heard last are kept."""
+_KEPT, _KEPT_BYTES = 20_000, 64_000_000
+"""So many that were heard last are kept, unless they are large."""
 _GATHER_S = 0.003
 """What comes comes in pieces: so long it is heard after the first."""
 _REST_S = 0.02
@@ -65,7 +65,7 @@ class Hearing(Generic[T]):
         self._connection, self._subjects, self._reader = connection, subjects, reader
         self.kept: OrderedDict[int, Message | T] = OrderedDict()
         self.gaps: OrderedDict[int, int] = OrderedDict()
-        self.heard = self.head = self.losses = 0
+        self._size = self.heard = self.head = self.losses = 0
         self.news = asyncio.Event()
         self._many = 0
         """What was heard since it was told that there is something."""
@@ -93,6 +93,7 @@ class Hearing(Generic[T]):
         self.heard = self.head = 0
         self.kept.clear()
         self.gaps.clear()
+        self._size = 0
 
     def tell(self) -> None:
         news, self.news = self.news, asyncio.Event()
@@ -101,8 +102,10 @@ class Hearing(Generic[T]):
     def _take(self, message: Message) -> None:
         self.heard = max(self.heard, message.sequence)
         self.kept[message.sequence] = message
-        if len(self.kept) > _KEPT:
-            self.kept.popitem(last=False)
+        self._size += len(message.data)
+        while len(self.kept) > _KEPT or self._size > _KEPT_BYTES:
+            _, oldest = self.kept.popitem(last=False)
+            self._size -= len(oldest.data)
 
     # As it is stored ----------------------------------------------------------------------------------------------------------
 
@@ -141,19 +144,26 @@ class Hearing(Generic[T]):
         try:
             if not self._connection.is_closed:
                 await self._subscription.unsubscribe()
-            with suppress(Unavailable):
-                while self.heard and not await self._is_little():
-                    pass
-            while not self._connection.is_connected and not self._connection.is_closed:
-                await asyncio.sleep(_BACK_S)
-            heard = self.heard
-            await self._listen()
-            if heard:
-                await self._read_new(heard)  # what was stored until it was listened again
+            while self.heard and not await self._is_little():
+                pass
         except Unavailable as error:
-            logger.debug("what is new is looked for in the log: %s", error)
-        finally:
-            self._reading = None
+            logger.debug("what is new cannot be read: %s", error)
+        except Exception:
+            logger.exception("a fault of ours")
+        await self._listen_again()
+        self._reading = None
+
+    async def _listen_again(self) -> None:
+        heard = self.heard
+        while not self._connection.is_closed:
+            if self._connection.is_connected:
+                with suppress(Unavailable):  # closed meanwhile
+                    await self._listen()
+                    break
+            await asyncio.sleep(_BACK_S)
+        with suppress(Unavailable):
+            if heard and heard <= self.heard:
+                await self._read_new(heard)  # what was stored until it was listened again
 
     async def _is_little(self) -> bool:
         """Rests, reads what is new by then, and tells how much that was."""
