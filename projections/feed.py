@@ -117,7 +117,7 @@ class EventFeed:
         while True:
             try:
                 await self._locked()
-                await self._find_place()
+                await self._go_on()
                 while True:
                     await self._step()
                     backoff_s, self._error = _FIRST_BACKOFF_S, ""
@@ -150,7 +150,7 @@ class EventFeed:
         self._is("working")
         page = await self._source.page(self.position, self._page)
         if self._source.losses != self._losses:  # a server that went and came may have another log, and be beyond us in it
-            await self._find_place()
+            await self._go_on()
             return
         for batch in self._batches(page.commits):
             await self._store_events(*batch)
@@ -159,10 +159,13 @@ class EventFeed:
 
     # Where to go on --------------------------------------------------------------------------------------------------------
 
+    async def _go_on(self) -> None:
+        await self._source.make_sure()
+        await self._find_place()
+
     async def _find_place(self) -> None:
         """Behind what the stream holds. Without any position in it: where this process was, or with what is no older than the
         stream keeps."""
-        await self._source.make_sure()
         self._losses = self._source.losses
         found = await read_leader(self._connection, self._subjects.events_stream, self._subjects.event_position)
         if found is None:

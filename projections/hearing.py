@@ -20,12 +20,14 @@ from esexec.nats.subjects import Subjects
 logger = logging.getLogger("esexec.projections")
 
 
-class _HasData(Protocol):
+class _Read(Protocol):
+    @property
+    def entity(self) -> str: ...
     @property
     def data(self) -> bytes: ...
 
 
-T = TypeVar("T", bound=_HasData)
+T = TypeVar("T", bound=_Read)
 
 ALL_THERE_IS = ">"
 """Of a narrower pattern, though it is that of all that is there, the server would count what is left, at each page anew."""
@@ -72,6 +74,7 @@ class Hearing(Generic[T]):
         self._rests_until = 0.0
         self._hurried = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
         await self._listen()
@@ -79,6 +82,7 @@ class Hearing(Generic[T]):
         self._connection.on_reconnect(self.tell)
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
@@ -94,6 +98,14 @@ class Hearing(Generic[T]):
         self.kept.clear()
         self.gaps.clear()
         self._size = 0
+
+    def last_for_good(self) -> tuple[int, bytes] | None:
+        """Where the last commit stands that was heard and is never compacted, and its bytes."""
+        for position, one in reversed(self.kept.items()):
+            entity = one.subject.split(".")[-2] if isinstance(one, Message) else one.entity
+            if entity[:1] != "_":
+                return position, one.data
+        return None
 
     def tell(self) -> None:
         news, self.news = self.news, asyncio.Event()
@@ -121,6 +133,8 @@ class Hearing(Generic[T]):
             known = self.kept.get(position)
             if known is not None and known.data == message.data:
                 return  # it was read, too
+            if any(behind < position <= last for behind, last in self.gaps.items()):
+                return  # and was compacted before it was heard
             self.lost()  # the log goes on from an earlier place
         self._take(Message(message.subject, position, message.data))
         if not self._many:
@@ -131,7 +145,7 @@ class Hearing(Generic[T]):
         """What was there has been heard."""
         many, self._many = self._many, 0
         self.tell()
-        if many > _MUCH and self._reading is None:
+        if many > _MUCH and self._reading is None and not self._is_closed:
             self._reading = asyncio.create_task(self._read_along(), name="esexec-hearing")
         elif _now() >= self._rests_until:
             self._connection.rest(_REST_S)
@@ -144,22 +158,28 @@ class Hearing(Generic[T]):
         try:
             if not self._connection.is_closed:
                 await self._subscription.unsubscribe()
-            while self.heard and not await self._is_little():
+            while not await self._is_little():
                 pass
         except Unavailable as error:
             logger.debug("what is new cannot be read: %s", error)
         except Exception:
             logger.exception("a fault of ours")
-        await self._listen_again()
-        self._reading = None
+        try:
+            await self._listen_again()
+        finally:
+            self._reading = None
 
     async def _listen_again(self) -> None:
         heard = self.heard
         while not self._connection.is_closed:
             if self._connection.is_connected:
-                with suppress(Unavailable):  # closed meanwhile
+                try:
                     await self._listen()
                     break
+                except Unavailable as error:
+                    logger.debug("not yet heard again: %s", error)
+                except Exception:
+                    logger.exception("a fault of ours")
             await asyncio.sleep(_BACK_S)
         with suppress(Unavailable):
             if heard and heard <= self.heard:
@@ -172,6 +192,8 @@ class Hearing(Generic[T]):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), _READ_EACH_S - _REST_S)
         self._hurried.clear()
+        if not self.heard:  # it was lost meanwhile
+            return True
         took_s = _now() - begun
         return await self._read_new(self.heard) * _READ_EACH_S < _LITTLE * took_s
 
@@ -192,6 +214,7 @@ class Hearing(Generic[T]):
                     self.tell()
                     return many
                 del found[0]
+            size = sum(len(message.data) for message in found)
             for message in found:
                 if message.sequence > last + 1:
                     self._skip(last, message.sequence - 1)
@@ -201,7 +224,7 @@ class Hearing(Generic[T]):
             many += len(found)
             if found:
                 self.tell()
-            if len(found) < _PAGE:
+            if len(found) < _PAGE and size < PAGE_BYTES // 2:
                 return many
 
     def _skip(self, behind: int, last: int) -> None:

@@ -13,7 +13,7 @@ from esexec.domain.commit import Commit, hash_of
 from esexec.domain.errors import CorruptHistory, ValidationError
 from esexec.log import codec
 from esexec.nats.connection import Connection
-from esexec.nats.direct import DirectReader, Message, read_leader, stored_at
+from esexec.nats.direct import DirectReader, Message, first_from, read_leader, stored_at
 from esexec.nats.objects import Objects
 from esexec.nats.subjects import Subjects
 from projections.hearing import ALL_THERE_IS, PAGE_BYTES, Hearing
@@ -25,6 +25,7 @@ EVENTS_PER_POSITION = 1000
 """A notification id is a position times this, and the event's place in its commit: no commit has as many events."""
 _PLANS_BYTES = 32_000_000
 """Plans that are kept as objects, of one page."""
+_REPLICA_S = 0.05
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
 
@@ -85,8 +86,8 @@ class Source(Protocol):
         ...
 
     async def make_sure(self) -> None:
-        """What was heard is of the log that is there now: else it is forgotten, and counts as a loss. For whoever looks for where
-        to go on: that another log is there may not have been heard yet. Raises `Unavailable`."""
+        """What was heard is of the log that is there now; or it is forgotten, and counts as a loss. For whoever looks for where to
+        go on: that another log is there may not have been heard yet. Raises `Unavailable`."""
         ...
 
     @property
@@ -169,7 +170,13 @@ class JetStreamSource:
         if found:
             return Page([one for one in map(self._decoded, found) if one is not None], found[-1].sequence)
         head = await self._look(after)
-        return Page([], head) if head > after else None  # what was there is compacted
+        if head <= after:
+            return None
+        first = await first_from(self._connection, self._subjects.log_stream, ALL_THERE_IS, after + 1)
+        if first is None:
+            return Page([], head)  # what was there is compacted
+        await asyncio.sleep(_REPLICA_S)  # it was a replica that answered, and is not as far as the leader
+        return Page([], first - 1)
 
     async def _look(self, after: int) -> int:
         """Where the log ends, which is not before `after`."""
@@ -204,12 +211,11 @@ class JetStreamSource:
             return None
 
     async def make_sure(self) -> None:
-        heard = self._hearing.heard
-        if not heard:
+        if (known := self._hearing.last_for_good()) is None:
             return
-        known = self._hearing.kept.get(heard)
-        there = await stored_at(self._connection, self._subjects.log_stream, heard)
-        if known is None or there is None or there[0].data != known.data:
+        position, data = known
+        there = await stored_at(self._connection, self._subjects.log_stream, position)
+        if there is None or there[0].data != data:
             self._hearing.lost()
             self._hearing.tell()
 

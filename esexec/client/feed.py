@@ -114,7 +114,7 @@ class Watch:
         if state.execution_id[0] == "_":  # what executions share has no such state: only who asked wants to know
             self._carried_out(commit)
         elif commit.n == state.n + 1:
-            if commit.n == 1 or self.follows(commit):
+            if self.follows(commit):
                 self.take(commit, data)
             else:
                 self.feed.fill(self)

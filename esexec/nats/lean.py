@@ -64,7 +64,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 Listener = Callable[[Any], Awaitable[None]]
-"""Takes a `Message`, or a `Msg` of nats-py, which it can be used like."""
+"""Takes a `Message`."""
 
 
 class LeanClient(PatientClient):

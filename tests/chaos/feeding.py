@@ -52,7 +52,10 @@ async def main(url: str, namespace: str, page: str, point: str = "") -> None:
     async with await connect(url, name="feeding", patience=60) as connection, await connect(url, name="hearing") as hearing:
         subjects, reader = Subjects(namespace), await DirectReader(connection).start()
         source = await JetStreamSource(connection, hearing, subjects, reader).start()
-        await EventFeed(connection, subjects, source, MemoryStore(), page=int(page)).run()
+        try:
+            await EventFeed(connection, subjects, source, MemoryStore(), page=int(page)).run()
+        finally:
+            await source.close()
 
 
 if __name__ == "__main__":

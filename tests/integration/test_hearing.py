@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from esexec.domain import events as e
-from esexec.nats.connection import Connection
+from esexec.nats.connection import Connection, connect
+from esexec.nats.direct import Message
 from esexec.nats.streams import ensure_streams
 from esexec.nats.subjects import Subjects
 from projections import hearing as hearing_module
@@ -15,6 +17,7 @@ from projections.hearing import Hearing
 from projections.source import Page, Recorded
 from tests.integration.engine import until
 from tests.integration.feeding import FeedStage
+from tests.server import NatsServer
 
 
 @pytest.fixture
@@ -85,10 +88,10 @@ async def test_whatever_way_it_is_heard_every_commit_comes_once_in_order(
 
 async def test_what_is_compacted_is_no_reason_to_read_the_log(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where positions are missing the source knows that there is nothing."""
+    monkeypatch.setattr(hearing_module, "_LITTLE", 0)  # it goes on like this
     await busy(stage, "a")
     first = await stage.source.head()
     await asyncio.gather(*(stage.append(f"b{number}", e.ExecutionStarted()) for number in range(30)))
-    monkeypatch.setattr(hearing_module, "_LITTLE", 0)  # it goes on like this
     there = {one.sequence: one.subject for one in await stage.reader.from_first(stage.subjects.log_stream, ">", 100)}
     for position in (first + 1, first + 2, first + 9):
         await stage.connection.api(f"STREAM.PURGE.{stage.subjects.log_stream}", {"filter": there[position]})
@@ -138,6 +141,7 @@ async def test_a_log_that_is_replaced_between_two_reads(stage: FeedStage, monkey
 async def test_who_looks_where_the_log_ends_makes_nobody_read_it(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is stored is read for all at once when it is time: not by each of them, as soon as somebody has looked."""
     monkeypatch.setattr(hearing_module, "_READ_EACH_S", 60.0)
+    monkeypatch.setattr(hearing_module, "_LITTLE", 0)
     await busy(stage, "a")
     stage.source.hurry()
     head = await stage.source.head()
@@ -157,3 +161,83 @@ async def test_who_looks_where_the_log_ends_makes_nobody_read_it(stage: FeedStag
     stage.source.hurry()
     assert [one.position for one in (await coming).commits] == [head + 1]
     assert not read
+
+
+@pytest.mark.parametrize("which", ["hearing", "both"])
+async def test_a_connection_that_is_lost_while_it_reads_along(
+    own_server: NatsServer, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """It goes on behind what it had; nothing that was read is read again, and nothing is missed."""
+    for name, value in {"_MUCH": 2, "_READ_EACH_S": 0.2, "_LITTLE": 0, "_PAGE": 7}.items():
+        monkeypatch.setattr(hearing_module, name, value)
+    async with await connect(own_server.url, name="test", patience=30) as connection:
+        stage = await FeedStage(connection, Subjects("alone")).start()
+        hearing = hearing_of(stage)
+        feed = stage.feed()
+        await busy(stage, "a")
+        await stage.all_told()
+        asked, really = list[int](), stage.reader.from_first
+
+        async def noted(stream: str, pattern: str, most: int, **options: Any) -> list[Message]:
+            asked.append(options["first"])
+            return await really(stream, pattern, most, **options)
+
+        monkeypatch.setattr(stage.reader, "from_first", noted)
+        if which == "both":
+            await asyncio.to_thread(own_server.restart)
+        else:
+            stage.hearing.client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+        await until(lambda: stage.source.losses > 0, 20)
+        monkeypatch.setattr(stage.reader, "from_first", noted)
+        await until(lambda: hearing._reading is None, 20)
+        await busy(stage, "b")
+        position = await stage.source.head()
+        await until(lambda: feed.position >= position, 20)
+        assert not [first for first in asked if first < 20]
+        monkeypatch.setattr(stage.reader, "from_first", really)
+        await stage.all_told()
+        await stage.close()
+
+
+async def test_what_was_heard_of_another_log_is_forgotten(stage: FeedStage) -> None:
+    """Whoever looks for where to go on makes sure of it, though of the new log nothing has been heard yet."""
+    for number in range(5):
+        await stage.append(f"old{number}", e.ExecutionStarted())
+    await until(lambda: hearing_of(stage).heard == 5)
+    stage.hearing.rest(60)
+    await stage.connection.api(f"STREAM.DELETE.{stage.subjects.log_stream}")
+    await ensure_streams(stage.connection, stage.subjects)
+    for number in range(6):
+        await stage.append(f"new{number}", e.ExecutionStarted())
+    await stage.source.make_sure()
+    assert stage.source.losses == 1
+    await stage.source.head()
+    page = await stage.source.page(0, 10)
+    assert [one.entity for one in page.commits] == [f"new{number}" for number in range(6)]
+
+
+async def test_what_is_compacted_is_no_other_log(stage: FeedStage) -> None:
+    """What executions share may be gone though it was heard; that is made sure of by what an execution did."""
+    await stage.append("a", e.ExecutionStarted())
+    await stage.append("_keys", e.ExecutionStarted())
+    await until(lambda: hearing_of(stage).heard == 2)
+    await stage.connection.api(f"STREAM.PURGE.{stage.subjects.log_stream}", {"filter": f"{stage.subjects.log_prefix}._keys.1"})
+    await stage.source.make_sure()
+    assert stage.source.losses == 0
+
+
+async def test_a_replica_that_is_behind_hides_nothing(stage: FeedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a read finds nothing though the leader has something, it is read once more: it is not passed over as compacted."""
+    for number in range(3):
+        await stage.append(f"e{number}", e.ExecutionStarted())
+    hearing_of(stage).lost()
+    really, answers = stage.reader.from_first, 0
+
+    async def behind(stream: str, pattern: str, most: int, **options: Any) -> list[Message]:
+        nonlocal answers
+        answers += 1
+        return [] if answers == 1 else await really(stream, pattern, most, **options)
+
+    monkeypatch.setattr(stage.reader, "from_first", behind)
+    await stage.source.head()
+    assert await read_to_the_end(stage, 1) == [2, 3]
