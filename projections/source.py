@@ -86,7 +86,7 @@ class Source(Protocol):
         ...
 
     async def make_sure(self) -> None:
-        """What was heard is of the log that is there now; or it is forgotten, and counts as a loss. For whoever looks for where to
+        """What was heard is of the log that is there now; or it is forgotten, and counts as a loss. For whoever looks where to
         go on: that another log is there may not have been heard yet. Raises `Unavailable`."""
         ...
 
