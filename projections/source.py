@@ -26,6 +26,7 @@ EVENTS_PER_POSITION = 1000
 _PLANS_BYTES = 32_000_000
 """Plans that are kept as objects, of one page."""
 _REPLICA_S = 0.05
+"""So long a replica is left to come to where the leader is."""
 _LOOK_AGAIN_S = 2.0
 """What is heard may get lost: so the log is asked now and then."""
 
