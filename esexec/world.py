@@ -71,7 +71,7 @@ def new_id() -> str:
 
 def id_of(milliseconds: int, dice: random.Random) -> str:
     """The id of a moment since 1970, with chance from these dice."""
-    return f"{milliseconds & 0xFFFFFFFFFFFF:012x}{dice.getrandbits(80) & ~_VERSION_AND_VARIANT | _SEVEN:020x}"
+    return f"{(milliseconds & 0xFFFFFFFFFFFF) << 80 | dice.getrandbits(80) & ~_VERSION_AND_VARIANT | _SEVEN:032x}"
 
 
 def chance() -> float:
