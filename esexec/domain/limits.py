@@ -123,6 +123,8 @@ resource_lease_max_ms: Final = 24 * 3600 * 1000
 """Longest lease that a client can ask for."""
 commits_before_compaction: Final = 200
 """So many commits after the last one that held its whole state, a rate limit, a key or the pools are compacted."""
+untold_positions: Final = 100_000
+"""What is compacted stays in the log until the feed of events has told it, unless that is so many positions behind."""
 
 # The log as a library's ------------------------------------------------------------------------------------------------------
 snapshots_bytes: Final = 256 * 1024 * 1024

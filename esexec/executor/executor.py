@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import partial
 from typing import Unpack
 
+import msgspec
+
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
@@ -30,13 +32,13 @@ from esexec.executor.settings import SettingsDesk
 from esexec.executor.shared import SharedDesk
 from esexec.log.jetstream import JetStreamLog
 from esexec.nats.clock import ServerClock
-from esexec.nats.connection import Auth, Connection, Msg, connect
+from esexec.nats.connection import ApiError, Auth, Connection, Msg, connect
 from esexec.nats.dead import dead_letter
 from esexec.nats.direct import DirectReader, first_from, read_leader, waits_since
 from esexec.nats.presence import be_present
 from esexec.nats.publisher import Ack, Publisher
 from esexec.nats.pull import Puller, Tap
-from esexec.nats.streams import ensure_streams
+from esexec.nats.streams import STREAM_NOT_FOUND, ensure_streams
 from esexec.nats.subjects import STRAY_CONSUMER, TIMER_CONSUMER, Subjects
 from esexec.role import Role
 from esexec.world import new_id, now
@@ -109,7 +111,14 @@ class Executor(Role):
         )
         self._clock = ServerClock(connection)
         await self._clock.look(subjects.tasks_stream)
-        self._sharing = SharedDesk(self.name, log, self._outbox, self._clock.now, partial(_unread_since, connection, subjects))
+        self._sharing = SharedDesk(
+            self.name,
+            log,
+            self._outbox,
+            self._clock.now,
+            unread_since=partial(_unread_since, connection, subjects),
+            feed_is_at=partial(_feed_is_at, connection, subjects),
+        )
         self._around = Surroundings()
         self._check = self._around.check
         self._presence = Presence(connection, subjects, self._check_by)
@@ -232,6 +241,26 @@ async def _first_command(connection: Connection, subjects: Subjects, execution: 
 async def _unread_since(connection: Connection, subjects: Subjects) -> datetime | None:
     """While too many dispatches wait, commands do; the leases that some of them renew end by themselves all the same."""
     return await waits_since(connection, subjects.commands_stream, subjects.command_stored(POOLS_ENTITY, "renew"))
+
+
+class _Position(msgspec.Struct):
+    """What the feed of events says of how far it has come."""
+
+    position: int
+
+
+async def _feed_is_at(connection: Connection, subjects: Subjects) -> int | None:
+    """A feed that was never there, or whose stream is gone, keeps nothing from being let go."""
+    try:
+        found = await read_leader(connection, subjects.events_stream, subjects.event_position)
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return None
+        raise
+    try:
+        return None if found is None else msgspec.json.decode(found.data, type=_Position).position
+    except msgspec.MsgspecError:
+        return 0
 
 
 async def _start_waits(connection: Connection, subjects: Subjects, execution: str) -> bool:

@@ -56,6 +56,8 @@ Clock = Callable[[], datetime]
 """The server's time, as nearly as it is known here."""
 UnreadSince = Callable[[], Awaitable[datetime | None]]
 """Since when a client's word that renews a lease has been waiting to be read; None: there is none."""
+FeedIsAt = Callable[[], Awaitable[int | None]]
+"""The position in the log up to which the feed has told all events; None: there was no feed ever."""
 
 
 async def _all_is_read() -> datetime | None:
@@ -72,6 +74,18 @@ class SharedOutbox(Protocol):
     async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
 
 
+async def _no_feed() -> int | None:
+    return None
+
+
+class _Whole(NamedTuple):
+    """A commit that holds all that was before it: the history may begin with it."""
+
+    n: int
+    position: int
+    hash: str
+
+
 class _Told(NamedTuple):
     """When everything that was granted `since` then was told."""
 
@@ -81,15 +95,16 @@ class _Told(NamedTuple):
 
 class _Box:
     """What waits for an entity, what is known of it, and what was told for a death. `too_large`: the commit at which its state
-    did not fit into a message."""
+    did not fit into a message. `whole`: commits with which its history may begin once the feed has told what is before them."""
 
-    __slots__ = ("at_work", "known", "told", "too_large", "waiting")
+    __slots__ = ("at_work", "known", "told", "too_large", "waiting", "whole")
 
     def __init__(self) -> None:
         self.waiting: list[Envelope] = []
         self.known: Known | None = None
         self.told: _Told | None = None
         self.too_large = 0
+        self.whole: list[_Whole] = []
         self.at_work = False
 
     def forget(self) -> None:
@@ -100,9 +115,17 @@ class _Box:
 class SharedDesk:
     """See the module."""
 
-    def __init__(self, name: str, log: Log, outbox: SharedOutbox, clock: Clock, unread_since: UnreadSince = _all_is_read) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        outbox: SharedOutbox,
+        clock: Clock,
+        unread_since: UnreadSince = _all_is_read,
+        feed_is_at: FeedIsAt = _no_feed,
+    ) -> None:
         self._name, self._log, self._outbox, self._clock = name, log, outbox, clock
-        self._unread_since = unread_since
+        self._unread_since, self._feed_is_at = unread_since, feed_is_at
         self._boxes: OrderedDict[str, _Box] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -243,9 +266,27 @@ class SharedDesk:
             stands = await self._store(known, decision.state, decision.first_version, decision.events, ())
             if stands is not None and stands.last is not None:
                 box.known = stands
-                await self._log.forget(entity, stands.last)
+                whole = _Whole(stands.last.n, stands.last.position, hash_of(stands.last.data))
+                box.whole = [*(one for one in box.whole if one.position < whole.position), whole]
+                await self._shorten(entity, box, stands.last)
         except EsexecError as error:  # what is left is harmless, and goes with the next
             logger.warning("%s: %s", entity, error)
+
+    async def _shorten(self, entity: str, box: _Box, last: Stored) -> None:
+        """Let go what is before a commit that holds all of it, as far as the feed has told it. The rest goes with the next."""
+        told = await self._feed_is_at()
+        told = last.position if told is None else max(told, last.position - limits.untold_positions)
+        known = [one for one in box.whole if one.position <= told + 1]
+        if not known:
+            return
+        del box.whole[: len(known)]
+        first = known[-1]
+        if first.n == last.n:
+            await self._log.forget(entity, last)
+            return
+        stored = await self._log.read(entity, first.n)
+        if stored is not None and (stored.position, hash_of(stored.data)) == (first.position, first.hash):  # it is still this log
+            await self._log.forget(entity, stored)
 
     # What follows --------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ _TOLD: Final = 5
 
 _ANOTHER_LOOK_S: Final = 0.3
 _NANOSECONDS: Final = 1_000_000
-_STREAM_NOT_FOUND: Final = 10059
+STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
 _CONSUMER_NOT_FOUND: Final = 10014
 _MESSAGE_NOT_FOUND: Final = 10043
@@ -390,7 +390,7 @@ async def _delete_stream(connection: Connection, name: str) -> None:
     try:
         await connection.api(f"STREAM.DELETE.{name}")
     except ApiError as error:
-        if error.err_code != _STREAM_NOT_FOUND:
+        if error.err_code != STREAM_NOT_FOUND:
             raise
 
 
@@ -410,7 +410,7 @@ async def _stream_drift(connection: Connection, wanted: Config) -> list[str]:
     try:
         answer = await connection.api(f"STREAM.INFO.{wanted['name']}")
     except ApiError as error:
-        if error.err_code != _STREAM_NOT_FOUND:
+        if error.err_code != STREAM_NOT_FOUND:
             raise
         return [f"{what} is missing"]
     if _is_dispensable(wanted):
@@ -423,7 +423,7 @@ async def _consumer_drift(connection: Connection, consumer: Consumer) -> list[st
     try:
         answer = await connection.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.config['name']}")
     except ApiError as error:
-        if error.err_code not in (_STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND):
+        if error.err_code not in (STREAM_NOT_FOUND, _CONSUMER_NOT_FOUND):
             raise
         return [f"{what} is missing"]
     return _differences(what, consumer.config, answer["config"])

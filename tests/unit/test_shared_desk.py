@@ -12,11 +12,13 @@ from esexec.domain import limits
 from esexec.domain import reports as r
 from esexec.domain.effects import SetTimer
 from esexec.domain.errors import CorruptHistory, EsexecError
+from esexec.domain.events import Compacted
 from esexec.domain.flow import ResourcePool, ResourceRequirement
 from esexec.domain.sharing.requests import POOLS_ENTITY, Acquire, AskForSlot, AskToBegin, Requester, entity_of
 from esexec.executor import shared
 from esexec.executor.envelope import Asked, GivenBack
 from esexec.executor.shared import SharedDesk
+from esexec.log import codec
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Stored
 from esexec.nats.streams import ACK_WAIT_MS
@@ -78,13 +80,15 @@ class CountingLog(MemoryLog):
 
 
 class Site:
-    """A desk over a log in memory, at `seconds` after T0. `unread_s`: since when a client's word is unread."""
+    """A desk over a log in memory, at `seconds` after T0. `unread_s`: since when a client's word is unread. `feed_at`: the
+    position up to which the feed has told everything."""
 
     def __init__(self, log: CountingLog | None = None) -> None:
         self.log, self.outbox = log or CountingLog(), Outbox()
         self.seconds, self.unread_s = 0.0, -1.0
+        self.feed_at: int | None = None
         outbox: Any = self.outbox
-        self.desk = SharedDesk("x1", self.log, outbox, lambda: self.now, self.unread_since)
+        self.desk = SharedDesk("x1", self.log, outbox, lambda: self.now, self.unread_since, self.feed_is_at)
 
     @property
     def now(self) -> datetime:
@@ -92,6 +96,9 @@ class Site:
 
     async def unread_since(self) -> datetime | None:
         return None if self.unread_s < 0 else T0 + timedelta(seconds=self.unread_s)
+
+    async def feed_is_at(self) -> int | None:
+        return self.feed_at
 
     async def take(self, *messages: Message) -> None:
         for message in messages:
@@ -275,3 +282,56 @@ async def test_what_goes_wrong_when_a_state_is_written_down_concerns_no_message(
     assert [message.said for message in messages] == [["ack"]] * 2
     await site.take(asked(2))
     assert site.outbox.told["e2/a/1-1"] == 1
+
+
+async def test_what_the_feed_has_not_told_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history begins with a commit that holds all that was before it, and all of that has been told."""
+    monkeypatch.setattr(limits, "commits_before_compaction", 3)
+    site, numbers = Site(), iter(range(1000))
+
+    def kept() -> list[Stored]:
+        return site.log.histories[entity_of(ASK)]
+
+    async def goes_on() -> None:
+        for _ in range(12):
+            await site.take(asked(next(numbers)))
+
+    site.feed_at = 0
+    await goes_on()
+    assert kept()[0].n == 1
+    site.feed_at = kept()[9].position
+    await goes_on()
+    assert kept()[0].n > 1 and kept()[0].position <= site.feed_at + 1
+    assert isinstance(codec.decode(kept()[0].data).events[0], Compacted)
+    another = Site(site.log)  # which reads what there is
+    await another.take(asked(next(numbers)))
+    assert another.outbox.told.total() == 1
+    site.feed_at = kept()[-1].position + 1000
+    await goes_on()
+    assert len(kept()) <= 4
+
+
+async def test_a_feed_that_is_far_behind_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to read a history without an end."""
+    monkeypatch.setattr(limits, "commits_before_compaction", 3)
+    monkeypatch.setattr(limits, "untold_positions", 10)
+    site = Site()
+    site.feed_at = 0
+    for number in range(60):
+        await site.take(asked(number))
+    assert 10 <= len(site.log.histories[entity_of(ASK)]) < 20
+
+
+async def test_a_log_that_was_replaced_is_not_cut_where_the_other_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is let go is before a commit that is still there."""
+    monkeypatch.setattr(limits, "commits_before_compaction", 3)
+    site = Site()
+    site.feed_at = 0
+    for number in range(8):
+        await site.take(asked(number))
+    box = site.desk._boxes[entity_of(ASK)]
+    box.whole = [one._replace(hash="of a commit of another log") for one in box.whole]
+    site.feed_at = box.whole[0].position
+    for number in range(8, 12):
+        await site.take(asked(number))
+    assert site.log.histories[entity_of(ASK)][0].n == 1
