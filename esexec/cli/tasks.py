@@ -90,9 +90,10 @@ def _told(task: "AnnouncedTask") -> "list[RenderableType]":
     live = [one for one in task.versions if one.workers] or [*task.versions]
     for number, one in enumerate(live):
         whose = f" of version {one.id or 'without a schema'} ({_names(one.workers)})" if len(live) > 1 else ""
-        parts += ["", text(f"params{whose}", "bold"), *_schema(one)]
+        parts += ["", text(f"params{whose}", "bold")]
         if number == 0 and len(live) > 1:
-            parts.insert(-1, text("what any of them takes is accepted", "bright_black"))
+            parts.append(text("what any of them takes is accepted", "bright_black"))
+        parts += _schema(one)
     if not live:
         parts += ["", text("params", "bold"), text("anything: no schema was announced")]
     return parts

@@ -20,7 +20,7 @@ from esexec.domain.errors import (
 from esexec.domain.messages import Answer
 from esexec.nats.connection import Connection
 from esexec.nats.objects import Objects
-from esexec.nats.publisher import STREAM_FULL, Ack, ErrorDetail, Publisher
+from esexec.nats.publisher import STREAM_FULL, TOO_MANY_REQUESTS, Ack, ErrorDetail, Publisher
 from esexec.nats.subjects import Subjects
 
 
@@ -104,7 +104,7 @@ async def _stored(asked: Asked, ack: Ack) -> None:
 
 def not_stored(error: ErrorDetail) -> Refused:
     """What the server's refusal to store a message means."""
-    if error.err_code == STREAM_FULL:
+    if error.err_code in (STREAM_FULL, TOO_MANY_REQUESTS):
         hint = "try again later: executors take commands out of it (limits.commands_waiting)"
         return Overloaded("the engine's intake is full; nothing was accepted", hint=hint)
     return Refused(f"the server refused the command: {error.description}")

@@ -43,6 +43,8 @@ TOO_LARGE = 10054
 """More than the server, or the stream, takes in one message."""
 STARTING = 10008
 """JetStream is not there yet, or has no leader: it comes by itself."""
+TOO_MANY_REQUESTS = 10167
+"""The server has more to store than it gets done, and stores no more of it now."""
 STREAM_FULL = 10077
 """A limit of the stream: of all messages, or of one subject."""
 

@@ -66,7 +66,8 @@ def as_failure(said: Err) -> BaseException:
     """The error of an `Err` that a handler returned, with its directive."""
     error = said.error
     if not isinstance(error, BaseException):
-        return ExecutionError(f"{error!r:.200}", code="error", directive=said.directive)
+        message = error if isinstance(error, str) else repr(error)
+        return ExecutionError(message[:200], code="error", directive=said.directive)
     if said.directive is None:
         return error
     if not isinstance(error, ExecutionError):

@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 
 from esexec.domain import errors, limits
 from esexec.domain.errors import ErrorInfo, EsexecError, ExecutionError, RateLimited, ValidationError
+from esexec.domain.outcome import Err
 from esexec.domain.retry import may_retry
 from esexec.domain.settings import Policy
 from esexec.domain.shape import check_shape
 from esexec.failures import Classification, classifier, describe, remove_classifier
 from esexec.failures.classifiers import Classifier
+from esexec.tasks.outputs import as_failure
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UNKNOWN_FINAL = Policy(retry_unknown=False)
@@ -577,3 +579,10 @@ def test_whether_to_retry_has_one_name() -> None:
     """`retryable=`, as it is called in stored errors, is not silently kept as context: it would be tried again all the same."""
     with pytest.raises(TypeError, match="ExecutionError takes retry="):
         ExecutionError("no", retryable=False)
+
+
+@pytest.mark.parametrize(("error", "message"), [("no stock", "no stock"), ({"left": 0}, "{'left': 0}")])
+def test_what_an_err_says_is_the_message(error: Any, message: str) -> None:
+    """A text as it is; anything else as Python writes it."""
+    failure = as_failure(Err(error))
+    assert (told(failure).message, told(failure).code) == (message, "error")
