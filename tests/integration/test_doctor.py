@@ -13,6 +13,7 @@ from esexec import Client, Executor, HandledTask, Handlers, Plan, Step, Worker, 
 from esexec.cli.call import Call, Server
 from esexec.cli.checks import Check
 from esexec.cli.doctor import checks
+from esexec.client.queries import Queries
 from esexec.configuration import configuration
 from esexec.domain.errors import NotConfirmed, NotFound, Unavailable
 from esexec.domain.messages import WorkerPresence
@@ -20,6 +21,7 @@ from esexec.nats.connection import Connection, Msg, connect
 from esexec.nats.presence import be_present, who_is_there, workers_there
 from esexec.nats.subjects import Subjects
 from esexec.world import VERSION
+from projections.asks import Projections, ProjectionStatus
 from projections.memory import MemoryStore
 from projections.role import Projector
 from tests.integration.engine import Engine
@@ -73,6 +75,22 @@ async def test_nothing_is_wrong_with_what_works(whole: Engine) -> None:
     assert [one.name for one in found if one.state == "warning"] == ["sync"]
     assert "--monitoring" in (only(found, "sync").hint or "")
     assert [one.state for one in of(found, "workers")] == ["ok"]
+
+
+async def test_projections_at_which_nobody_works(whole: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs keeps its lock, and the others stand by: that these answer does not make them up to date."""
+    stands_by = ProjectionStatus(name="statistics", view="statistics", state="standby", position=5, lag=12, lag_ms=88_000)
+    works = ProjectionStatus(name="executions", view="executions", state="working", position=17)
+    late = ProjectionStatus(name="executions", view="executions", state="standby", position=5, lag=12, lag_ms=88_000)
+
+    async def said(_: Queries) -> Projections:
+        return Projections(projections=[stands_by, late, works])
+
+    monkeypatch.setattr(Queries, "projections", said)
+    found = of(await examined(whole.url, whole.namespace), "projections")
+    assert [(one.state, one.message) for one in found] == [
+        ("problem", "nobody works at statistics, which is 12 commits behind, by 88 s")
+    ]
 
 
 async def test_it_is_told_who_is_there(whole: Engine) -> None:

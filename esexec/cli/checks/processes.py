@@ -74,8 +74,12 @@ async def projections(patient: Patient) -> AsyncIterator[Check]:
         )
         return
     fine = True
+    at_work = {one.name for one in found if one.state != "standby"}
     for one in found:
-        if one.state == "failed":
+        if one.name not in at_work and one.lag and one.lag_ms > _LATE_MS:
+            said = f"nobody works at {one.name}, which is {one.lag} commits behind, by {one.lag_ms / 1000:.0f} s"
+            yield problem("projections", said, "who has its lock does not answer: end that process, and another goes on")
+        elif one.state == "failed":
             said, way = f"{one.name} has failed: {one.error}", f"mend it, then {patient.advised} projection rebuild {one.name}"
             yield problem("projections", said, way)
         elif one.state == "retrying":
