@@ -15,7 +15,7 @@ from esexec.domain.ids import is_task_name, is_user_id
 from esexec.domain.kept_plans import is_plan_id
 from esexec.domain.reading import read_config
 from esexec.domain.settings import EMPTY_CONFIG, ExecutionConfig
-from esexec.domain.shape import check_shape
+from esexec.domain.shape import check_shape, not_finite
 from esexec.plans import Duration, Plan
 from esexec.results import T
 from esexec.tasks import Returns, Task
@@ -188,6 +188,8 @@ def encode_command(command: c.Command) -> bytes:
         raise ValidationError(f"the {what} cannot be sent as JSON: {error}", code="not_serializable") from error
     if len(data) > 2 * limits.nesting_depth:  # what is shorter is neither too large nor too deep
         _check_parts(data, command)
+    if b"null" in data and isinstance(command, c.StartExecution):
+        _check_finite(command)
     if len(data) > limits.input_bytes and not has_large_parts(data, command):
         _check_size("the command", len(data), limits.plan_bytes + limits.input_bytes)
     return data
@@ -216,6 +218,14 @@ def _check_parts(data: bytes, command: c.Command) -> None:
     if data.count(b"{") + data.count(b"[") > limits.nesting_depth:
         for field, value in given.items():
             check_shape(msgspec.to_builtins(value, enc_hook=enc_hook), path=field, size_max=limits.object_bytes)
+
+
+def _check_finite(command: c.StartExecution) -> None:
+    """msgspec writes null for a number that is not finite, and somebody else would be given something else."""
+    for field in ("input", "context", "metadata"):
+        if (path := not_finite(msgspec.to_builtins(getattr(command, field), enc_hook=enc_hook), field)) is not None:
+            hint = "give None or a string in its place"
+            raise ValidationError(f"{path} is no finite number", code="not_serializable", hint=hint)
 
 
 def _check_size(what: str, size: int, size_max: int, limit: str = "") -> None:

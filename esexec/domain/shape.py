@@ -1,10 +1,12 @@
-"""The shape of JSON values that come from outside: bounded in depth and in number, checked without recursion.
+"""The shape of JSON values that come from outside: bounded in depth and in number, checked without recursion; numbers finite.
 
-Checked first, so that everything after may recurse: no deeper than `limits.nesting_depth`, and not for ever over a small
+Depth is checked first, so that everything after may recurse: no deeper than `limits.nesting_depth`, and not for ever over a small
 document that repeats itself (YAML aliases).
 """
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from esexec.domain import limits
 from esexec.domain.errors import ValidationError
@@ -34,3 +36,19 @@ def check_shape(value: object, *, path: str, depth_max: int = limits.nesting_dep
             hint = f"at most {depth_max} levels (limits.nesting_depth)"
             raise ValidationError(f"{path}: nested too deeply", code="too_deep", hint=hint, path=path)
         level = below
+
+
+def not_finite(value: Any, path: str) -> str | None:
+    """Where the first number of a JSON value is that is not finite, or None: JSON has none, and null would be another value."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, dict):
+        parts = [(f"{path}.{key}", part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        return None
+    for name, part in parts:
+        if (found := not_finite(part, name)) is not None:
+            return found
+    return None

@@ -4,7 +4,6 @@ What cannot be kept fails the attempt for good, since every further try would co
 `output_not_serializable`, `output_too_large` or `output_too_deep` (`image_…`, `vars_…` likewise), `retry=False`.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from esexec.domain import limits
 from esexec.domain.errors import EsexecError, ExecutionError, ValidationError
 from esexec.domain.outcome import Err
-from esexec.domain.shape import check_shape
+from esexec.domain.shape import check_shape, not_finite
 from esexec.tasks.foreign import enc_hook
 
 
@@ -131,22 +130,6 @@ def _check_depth(value: Any, kept: Kept) -> None:
 
 def _check_finite(value: Any, kept: Kept) -> None:
     """JSON has no NaN and no infinities; msgspec writes null for them, which would be another value."""
-    path = _not_finite(msgspec.to_builtins(value, enc_hook=enc_hook), kept.name)
+    path = not_finite(msgspec.to_builtins(value, enc_hook=enc_hook), kept.name)
     if path is not None:
         raise not_serializable(kept, f"{path} is no finite number", "give None or a string in its place")
-
-
-def _not_finite(value: Any, path: str) -> str | None:
-    """Where the first number is that is not finite, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else path
-    if isinstance(value, dict):
-        parts = [(f"{path}.{key}", part) for key, part in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
-    else:
-        return None
-    for name, part in parts:
-        if (found := _not_finite(part, name)) is not None:
-            return found
-    return None
