@@ -140,6 +140,7 @@ async def test_of_many_rivals_for_one_number_exactly_one_wins(log: Log) -> None:
     assert [position is not None for position in outcomes].count(True) == 1
 
 
+@pytest.mark.slow
 async def test_a_history_larger_than_one_answer_of_the_server_is_read_whole(jetstream: JetStreamLog) -> None:
     """The server ends an answer at 64 MB; what is left is asked for, by whoever folds and by whoever verifies."""
     commits = [b"%d" % n + b"x" * 1_000_000 for n in range(1, 81)]

@@ -143,6 +143,7 @@ def test_verify_finds_what_is_intact(cli: Cli) -> None:
     assert cli("verify", "--all", "--json").json["ok"] is True
 
 
+@pytest.mark.slow
 def test_terminals_are_safe(cli: Cli) -> None:
     """Whatever handlers say, no control character of theirs is printed, in words or as JSON, which stays JSON."""
     for task in ("fail", "hostile"):
