@@ -12,11 +12,10 @@ import pytest
 import esexec
 from esexec.domain import reports as r
 from esexec.domain.messages import Dispatch
-from esexec.domain.objects import ObjectRef
-from esexec.nats.objects import ref_of
 from esexec.worker.attempt import Attempt, Why
 from esexec.worker.images import Images
 from esexec.worker.running import Runner
+from tests.slow_objects import SlowObjects
 
 begun: list[str] = []
 
@@ -120,18 +119,6 @@ def _attempts() -> list[object]:
 @esexec.task
 async def say_much() -> str:
     return "x" * 300_000
-
-
-class SlowObjects:
-    """A store that has taken in nothing until `stored` is set."""
-
-    def __init__(self) -> None:
-        self.asked, self.stored = asyncio.Event(), asyncio.Event()
-
-    async def put(self, data: bytes) -> ObjectRef:
-        self.asked.set()
-        await self.stored.wait()
-        return ref_of(data)
 
 
 @pytest.mark.parametrize(("why", "kinds"), [("cancelled", [r.Completed]), ("timeout", [r.Completed]), ("draining", [])])

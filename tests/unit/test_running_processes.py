@@ -10,24 +10,11 @@ import pytest
 
 from esexec.domain import reports as r
 from esexec.domain.messages import Dispatch
-from esexec.domain.objects import ObjectRef
-from esexec.nats.objects import ref_of
 from esexec.worker.attempt import Attempt
 from esexec.worker.processes import Processes
 from esexec.worker.running import Runner
 from tests import process_tasks as tasks
-
-
-class SlowObjects:
-    """A store that has taken in nothing until `stored` is set."""
-
-    def __init__(self) -> None:
-        self.asked, self.stored = asyncio.Event(), asyncio.Event()
-
-    async def put(self, data: bytes) -> ObjectRef:
-        self.asked.set()
-        await self.stored.wait()
-        return ref_of(data)
+from tests.slow_objects import SlowObjects
 
 
 class Desk:
