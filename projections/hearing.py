@@ -190,7 +190,8 @@ class Hearing(Generic[T]):
         begun = _now()
         await asyncio.sleep(_REST_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), _READ_EACH_S - _REST_S)
+            async with asyncio.timeout(_READ_EACH_S - _REST_S):
+                await self._hurried.wait()
         self._hurried.clear()
         if not self.heard:  # it was lost meanwhile
             return True

@@ -100,7 +100,8 @@ def _asking(runner: Runner, answer: Callable[[View, Any], Any]) -> Callable[[Any
 
 async def _reached(runner: Runner, position: int) -> None:
     try:
-        await asyncio.wait_for(runner.reached(position), _PATIENCE_S)
+        async with asyncio.timeout(_PATIENCE_S):
+            await runner.reached(position)
         if runner.position >= position:
             return
     except TimeoutError:

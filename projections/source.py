@@ -141,7 +141,8 @@ class JetStreamSource:
                 if (page := await self._read(after, most)) is not None:
                     return await self._with_plans(page)
             try:
-                await asyncio.wait_for(news.wait(), look_at - _now())
+                async with asyncio.timeout_at(look_at):
+                    await news.wait()
             except TimeoutError:
                 is_behind = await self._look(after) > after
                 look_at = _now() + _LOOK_AGAIN_S

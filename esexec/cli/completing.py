@@ -106,7 +106,7 @@ async def _namespaces(connection: Connection, subjects: Subjects) -> Offers:
 def _offered(ctx: typer.Context, incomplete: str, ask: Callable[[Connection, Subjects], Awaitable[Offers]]) -> Offers:
     logging.disable(logging.CRITICAL)
     try:
-        found = asyncio.run(asyncio.wait_for(_asked(ctx, ask), _PATIENCE_S))
+        found = asyncio.run(_asked(ctx, ask))
     except (Exception, asyncio.CancelledError):
         return []
     finally:
@@ -120,12 +120,13 @@ async def _asked(ctx: typer.Context, ask: Callable[[Connection, Subjects], Await
     from esexec.nats.embedded import running
 
     said = configuration(_said(ctx))
-    url = await asyncio.to_thread(running, said["store"]) if said.embeds else said["server"]
-    if url is None:
-        return []
-    auth = {} if said.embeds else said.auth
-    async with await connect(url, name="esexec-completion", **auth) as connection:
-        return await ask(connection, Subjects(said["namespace"]))
+    async with asyncio.timeout(_PATIENCE_S):
+        url = await asyncio.to_thread(running, said["store"]) if said.embeds else said["server"]
+        if url is None:
+            return []
+        auth = {} if said.embeds else said.auth
+        async with await connect(url, name="esexec-completion", **auth) as connection:
+            return await ask(connection, Subjects(said["namespace"]))
 
 
 def _said(ctx: typer.Context) -> dict[str, Any]:

@@ -460,8 +460,8 @@ class Client:
             await self._feed.catch_up(watch)
         if not watch.state.ended:
             try:
-                while not watch.state.ended:  # somebody may retry it in the very moment of its end
-                    await asyncio.wait_for(watch.ended(), wait_timeout)
+                async with asyncio.timeout(wait_timeout):
+                    await watch.ended()
             except TimeoutError:
                 await self._feed.catch_up(watch)
                 if not watch.state.ended:
@@ -664,7 +664,8 @@ class Client:
         try:
             await self._feed.catch_up(watch)
             if not watch.state.exists:
-                await asyncio.wait_for(begun.wait(), self._confirm_s)
+                async with asyncio.timeout(self._confirm_s):
+                    await begun.wait()
         except TimeoutError:
             error = NotConfirmed(f"{new_execution_id} has not begun within {self._confirm_s:g} s; it will", hint="wait for it")
             error.handle = Handle(self, new_execution_id)

@@ -264,7 +264,8 @@ class DeadLetters:
     async def _store(self, letter: DeadLetter) -> int:
         """Its place in the stream where it is again."""
         try:
-            ack = await asyncio.wait_for(self._client._publisher.store(letter.subject, letter.data), self._client._confirm_s)
+            async with asyncio.timeout(self._client._confirm_s):
+                ack = await self._client._publisher.store(letter.subject, letter.data)
         except TimeoutError:
             message = f"the server has not acknowledged letter {letter.id} within {self._client._confirm_s:g} s"
             raise NotConfirmed(

@@ -108,7 +108,8 @@ class Bell:
         """Returns when to look again."""
         if self._pause_s >= _LOOK_AGAIN_S:
             try:
-                await asyncio.wait_for(self._rung.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._rung.wait()
             except TimeoutError:
                 return
             self._rung.clear()

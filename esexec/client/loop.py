@@ -160,7 +160,8 @@ async def _cancel_all() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), _CLOSE_S)
+    if others:
+        await asyncio.wait(others, timeout=_CLOSE_S)
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 

@@ -155,7 +155,8 @@ class Resources:
         """The resources, once the answer says so; or the log, for an answer can be lost."""
         while True:
             try:
-                answer = await asyncio.wait_for(answers.get(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    answer = await answers.get()
             except TimeoutError:
                 state = await self._state()
                 if (grant := state.held.get(allocation)) is not None:

@@ -63,7 +63,8 @@ class SettingsDesk(EntityDesk[NamespaceState]):
         """News by message at once, and by looking every few seconds, for a message can be lost."""
         while True:
             try:
-                await asyncio.wait_for(self._news.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._news.wait()
             except TimeoutError:
                 pass
             self._news.clear()

@@ -169,12 +169,17 @@ class Connection:
 
     async def request(self, subject: str, data: bytes, timeout: float = 5.0, headers: dict[str, str] | None = None) -> Msg:
         """One question, one answer. Raises Unavailable when nobody answers in `timeout` seconds."""
+        # In a task: nats-py's own waiting forgets that its caller was cancelled if the answer comes in that very moment.
+        asking = asyncio.ensure_future(self.client.request(subject, data, timeout=timeout, headers=headers))
         try:
-            return await self.client.request(subject, data, timeout=timeout, headers=headers)
+            await asyncio.wait({asking})
+            return asking.result()
         except errors.NoRespondersError:
             raise Unavailable(f"nobody answers on {subject}") from None
         except (errors.Error, TimeoutError):
             raise self._unavailable(f"did not answer on {subject} within {timeout:g} s") from None
+        finally:
+            asking.cancel()
 
     async def gather(self, subject: str, data: bytes, timeout: float = 5.0, quiet_s: float = 0.25) -> list[Msg]:
         """One question, the answers of all who give one, until no more came for `quiet_s`. Raises Unavailable if none does in
@@ -186,7 +191,8 @@ class Connection:
         try:
             await self.publish(subject, data, reply=inbox)
             while True:
-                answer = await asyncio.wait_for(answers.get(), quiet_s if found else timeout)
+                async with asyncio.timeout(quiet_s if found else timeout):
+                    answer = await answers.get()
                 if not answer.data and (answer.headers or {}).get("Status") == "503":
                     raise Unavailable(f"nobody answers on {subject}")
                 found.append(answer)
@@ -209,7 +215,8 @@ class Connection:
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Waits until the server is there. Raises Unavailable after `timeout` seconds, or when closed for good."""
         try:
-            await asyncio.wait_for(self._is_up.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._is_up.wait()
         except TimeoutError:
             raise self._unavailable(f"was not there within {timeout:g} s") from None
         if self.is_closed:

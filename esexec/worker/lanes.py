@@ -157,7 +157,8 @@ class Queue:
     async def _answered(self, lane: Lane) -> None:
         """The lane has given what it has, or said that it is empty; a lost answer costs a second."""
         try:
-            await asyncio.wait_for(lane.ended.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await lane.ended.wait()
         except TimeoutError:
             lane.tap.asked = 0
             lane.empty = True

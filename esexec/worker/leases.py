@@ -88,7 +88,8 @@ class LeaseKeeper:
             await connection.subscribe(self._subjects.live("*", "held"), self._on_asked)
             while not stopped.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopped.wait(), _TICK_S)
+                    async with asyncio.timeout(_TICK_S):
+                        await stopped.wait()
                 try:
                     await self._look(connection, publisher)
                 except Exception:  # whatever it is, without this thread every attempt would lose its lease

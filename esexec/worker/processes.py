@@ -59,7 +59,8 @@ class HandlerProcess:
         self._number, self.measured = next(_numbers), None
         self._send(f.Job(self._number, place, attempt.dispatch, worker))
         try:
-            news = await asyncio.wait_for(self._beginning(), _BEGIN_S)
+            async with asyncio.timeout(_BEGIN_S):
+                news = await self._beginning()
         except TimeoutError:
             self.kill()
             raise ProcessCrashed(f"the process did not begin within {_BEGIN_S:g} s", code="process_not_ready") from None
@@ -122,7 +123,8 @@ class HandlerProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), _GO_S)
+            async with asyncio.timeout(_GO_S):
+                await self._process.wait()
         except TimeoutError:
             self.kill()
             await self._process.wait()

@@ -278,7 +278,8 @@ class Worker(Role):
         subscription = await connection.subscribe(self._subjects.reply(SETTINGS_ENTITY, command.id), self._on_announced)
         await self._publisher.send(self._subjects.command(SETTINGS_ENTITY, "announce"), msgspec.json.encode(command))
         try:
-            await asyncio.wait_for(self._announced.wait(), _ANNOUNCE_S)
+            async with asyncio.timeout(_ANNOUNCE_S):
+                await self._announced.wait()
         except TimeoutError:
             logger.info("no executor has answered yet; the announcement waits for one")
         await subscription.unsubscribe()

@@ -241,3 +241,20 @@ async def test_a_replica_that_is_behind_hides_nothing(stage: FeedStage, monkeypa
     monkeypatch.setattr(stage.reader, "from_first", behind)
     await stage.source.head()
     assert await read_to_the_end(stage, 1) == [2, 3]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_is_told_to_end_in_the_moment_in_which_news_come_ends(stage: FeedStage, turns: int) -> None:
+    """Whichever of the two comes first by a turn of the loop or some: a process that is to end would go on for ever."""
+    reading = asyncio.create_task(stage.source.page(await stage.source.head(), 5))
+    hearing, hearing_of_it = hearing_of(stage), asyncio.Event()
+    await until(lambda: hearing.news._waiters)
+    hearing.news._waiters[0].add_done_callback(lambda _: hearing_of_it.set())
+    hearing.tell()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reading.cancel()
+    done, _ = await asyncio.wait([reading], timeout=2.0)
+    assert hearing_of_it.is_set()
+    assert done
+    assert reading.cancelled()
