@@ -18,6 +18,14 @@ from esexec.domain.errors import ValidationError
 CONTENT_TYPE = "application/cloudevents+json"
 
 
+class Position(msgspec.Struct, frozen=True):
+    """What stands in EVENTS: the position in the log of the last commit whose events are all there, its hash and its time."""
+
+    position: int
+    hash: str
+    time: datetime
+
+
 class ExecutionEventType(StrEnum):
     """The `type` of a CloudEvent, by the name that the documents give it. In the subject stands the same name in lower case."""
 

@@ -351,7 +351,7 @@ def result_of(state: ExecutionState) -> ExecutionResult:
         error=_error_of(state),
         results=tasks,
         total_steps=len(tasks),
-        completed_steps=[step.status for step in state.steps].count("completed"),
+        completed_steps=_completed(state),
         failed_steps=len(state.failed),
         created_at=state.created_at,
         started_at=state.started_at,
@@ -365,6 +365,10 @@ def result_of(state: ExecutionState) -> ExecutionResult:
     )
     _tell_what_is_rare(result, state, created)
     return result
+
+
+def _completed(state: ExecutionState) -> int:
+    return [step.status for step in state.steps].count("completed")
 
 
 def summary_of(state: ExecutionState) -> ExecutionSummary:
@@ -383,7 +387,7 @@ def summary_of(state: ExecutionState) -> ExecutionSummary:
         completed_at=state.ended_at,
         duration_ms=_between(state.started_at, state.ended_at),
         total_steps=len(state.steps),
-        completed_steps=[step.status for step in state.steps].count("completed"),
+        completed_steps=_completed(state),
         failed_steps=len(state.failed),
         error=_without_stack(_error_of(state)),
         metadata=created.metadata,

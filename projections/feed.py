@@ -15,6 +15,7 @@ import msgspec
 from eventsourcing.persistence import PersistenceError
 
 from esexec import cloudevents
+from esexec.cloudevents import Position
 from esexec.domain.commit import hash_of
 from esexec.domain.errors import Unavailable
 from esexec.domain.events import Event, type_of
@@ -44,14 +45,6 @@ _TELLERS = 10_000
 """Of so many executions at once it is remembered when their attempts began."""
 _ENDS = {"execution_completed", "execution_failed", "execution_cancelled", "execution_rolled_back"}
 _EVENT_HEADERS = {"content-type": cloudevents.CONTENT_TYPE}
-
-
-class Position(msgspec.Struct, frozen=True):
-    """What stands in EVENTS: the position in the log of the last commit whose events are all there, its hash and its time."""
-
-    position: int
-    hash: str
-    time: datetime
 
 
 _position = msgspec.json.Decoder(Position).decode

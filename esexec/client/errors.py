@@ -21,4 +21,4 @@ def too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:
         hint = "check the id and the namespace; if it was started just now: is an executor running? (esexec executor)"
         return AwaitTimeout(f"there is no execution {state.execution_id} yet, after {wait_timeout:g} s", hint=hint)
     message = f"{state.execution_id} has not ended within {wait_timeout:g} s"
-    return AwaitTimeout(message, hint="it goes on; wait again, or without a timeout")
+    return AwaitTimeout(message, hint="it goes on; wait again, or for ever with wait_timeout=None")

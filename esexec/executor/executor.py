@@ -13,6 +13,7 @@ from typing import Unpack
 
 import msgspec
 
+from esexec.cloudevents import Position
 from esexec.domain import limits
 from esexec.domain.decider import Surroundings
 from esexec.domain.errors import EsexecError, ValidationError
@@ -243,12 +244,6 @@ async def _unread_since(connection: Connection, subjects: Subjects) -> datetime 
     return await waits_since(connection, subjects.commands_stream, subjects.command_stored(POOLS_ENTITY, "renew"))
 
 
-class _Position(msgspec.Struct):
-    """What the feed of events says of how far it has come."""
-
-    position: int
-
-
 async def _feed_is_at(connection: Connection, subjects: Subjects) -> int | None:
     """A feed that was never there, or whose stream is gone, keeps nothing from being let go."""
     try:
@@ -258,7 +253,7 @@ async def _feed_is_at(connection: Connection, subjects: Subjects) -> int | None:
             return None
         raise
     try:
-        return None if found is None else msgspec.json.decode(found.data, type=_Position).position
+        return None if found is None else msgspec.json.decode(found.data, type=Position).position
     except msgspec.MsgspecError:
         return 0
 

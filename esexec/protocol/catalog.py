@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from esexec.cloudevents import CloudEvent
+from esexec.cloudevents import CloudEvent, Position
 from esexec.domain import commands as c
 from esexec.domain import messages as m
 from esexec.domain import reports as r
@@ -24,7 +24,6 @@ from esexec.domain.sharing import requests as s
 from esexec.nats.subjects import Subjects
 from projections import service
 from projections.asks import AlertsPage, AskStatus, ExecutionsPage, Projections, TasksPage
-from projections.feed import Position
 
 Action = Literal["receive", "send"]
 """What esexec (its executors and projections) does with the messages of a channel."""

@@ -29,7 +29,13 @@ def at_place(place: str, code: str = "tasks_not_found") -> Any:
     return getattr(module, attribute)
 
 
+_HINT = "give pkg.module, pkg.module:attribute or path/file.py"
+
+
 def _module_of_name(name: str, code: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        what = "a directory" if name and Path(name).is_dir() else "no name of a module"
+        raise ValidationError(f"`{name}` is {what}", code=code, hint=_HINT)
     # A console script does not have the working directory on its path, `python -m` does: both shall find the same.
     _make_findable(os.getcwd())
     try:
@@ -37,9 +43,7 @@ def _module_of_name(name: str, code: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise  # The module is there; what it imports is not.
-        raise ValidationError(
-            f"there is no module `{name}`", code=code, hint="give pkg.module, pkg.module:attribute or path/file.py"
-        ) from error
+        raise ValidationError(f"there is no module `{name}`", code=code, hint=_HINT) from error
 
 
 def _module_of_file(place: str, code: str) -> ModuleType:

@@ -164,6 +164,8 @@ def test_no_traceback_for_python_that_is_broken(esexec: Esexec) -> None:
     assert "[plan_not_found]" in esexec("plan", "check", "empty.py", code=2).stderr
     assert "[plan_not_found]" in esexec("plan", "check", "empty.py:x", code=2).stderr
     assert "[empty_plan]" in esexec("plan", "check", "wrong.py", code=2).stdout
+    for place, what in {".": "a directory", "": "no name of a module", "a b": "no name of a module"}.items():
+        assert f"[plan_not_found]: `{place}` is {what}" in esexec("plan", "check", place, code=2).stderr
 
 
 # plan show ---------------------------------------------------------------------------------------------------------------
