@@ -5,7 +5,7 @@ again, until it is content or nothing can be taken out. What complains only of t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Final, Literal, NamedTuple
 
@@ -13,8 +13,9 @@ import msgspec
 
 from esexec import plan_files
 from esexec.domain import limits
-from esexec.domain.errors import PlanInvalid
+from esexec.domain.errors import ErrorInfo, PlanInvalid
 from esexec.domain.explain import did_you_mean, shown
+from esexec.domain.graph import Graph
 from esexec.domain.lint import PlanWarning
 from esexec.plan_files import Place, Source
 from esexec.plans import Known, Plan
@@ -27,6 +28,9 @@ _LEAST: Final = 5
 _LAST: Final = 1_000_000_000
 _OF_THE_KEY: Final = frozenset({"unknown_key", "said_twice"})
 _ABOUT_A_STEP: Final = frozenset({"unknown_dependency", "unknown_reference"})
+
+Judge = Callable[[Graph], Iterable[ErrorInfo]]
+"""What tasks would refuse of the params in a plan, each with its `path`."""
 
 
 class PlanProblem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,7 +58,7 @@ class Checked(NamedTuple):
     found: list[PlanProblem]
 
 
-def check_file(path: str | PathLike[str], tasks: Known | None = None) -> Checked:
+def check_file(path: str | PathLike[str], tasks: Known | None = None, judge: Judge | None = None) -> Checked:
     """All that is wrong with a plan file. `tasks`: those that workers will have; one that is not among them is a problem then."""
     try:
         source = plan_files.open_source(path)
@@ -72,6 +76,8 @@ def check_file(path: str | PathLike[str], tasks: Known | None = None) -> Checked
             if not mended:
                 break
         else:
+            if not found:  # else something is missing from them that was taken out
+                found += _of_params(plan, source, judge)
             found += _of_tasks(plan, source, tasks)
             found.sort(key=lambda one: (one.line or 0, one.column or 0))
             return Checked(None if found else plan, found + _warnings(plan, source, tasks, unknown=bool(found)))
@@ -87,9 +93,9 @@ def _rounds(source: Source) -> int:
     return max(_LEAST, min(limits.plan_problems, _STEPS_READ // max(1, len(steps) if isinstance(steps, list) else 1)))
 
 
-def check_plan(plan: Plan, tasks: Known | None = None) -> Checked:
+def check_plan(plan: Plan, tasks: Known | None = None, judge: Judge | None = None) -> Checked:
     """The same of a plan that was made in Python, which has no file."""
-    found = [*_of_tasks(plan, None, tasks)]
+    found = [*_of_tasks(plan, None, tasks), *_of_params(plan, None, judge)]
     return Checked(None if found else plan, found + _warnings(plan, None, tasks, unknown=bool(found)))
 
 
@@ -204,6 +210,13 @@ def _of_tasks(plan: Plan, source: Source | None, tasks: Known | None) -> Iterato
             place = source.place(path) if source is not None else None
             message, hint = f"there is no task `{shown(task)}`", did_you_mean(task, names)
             yield _placed(source, place, "problem", "unknown_task", message, hint, path)
+
+
+def _of_params(plan: Plan, source: Source | None, judge: Judge | None) -> Iterator[PlanProblem]:
+    for error in judge(plan.graph) if judge is not None else ():
+        path = str(error.context["path"])
+        place = source.place(path) if source is not None else None
+        yield _placed(source, place, "problem", error.code, error.message.removeprefix(f"{path}: "), error.hint, path)
 
 
 def _names(tasks: Known | None) -> Iterable[str] | None:

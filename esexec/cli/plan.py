@@ -13,7 +13,9 @@ from esexec.cli.text import counted
 from esexec.cli.verb import verb
 from esexec.domain.errors import PlanInvalid, ValidationError
 from esexec.domain.kept_plans import is_plan_id
-from esexec.plan_problems import Checked, PlanProblem, check_file, check_plan
+from esexec.domain.namespace import version_of
+from esexec.executor.params import Checks
+from esexec.plan_problems import Checked, Judge, PlanProblem, check_file, check_plan
 from esexec.plans import Plan
 
 plan = typer.Typer(
@@ -42,11 +44,13 @@ async def check(
 ) -> Exit:
     """Tell everything that is wrong with plans, and what is probably not meant. Exit code 2 if one cannot be carried out.
 
-    With --tasks (or `tasks` in the settings) also tasks that do not exist, and steps that nothing undoes.
+    With --tasks (or `tasks` in the settings) also tasks that do not exist, params that they do not take, and steps that nothing
+    undoes.
     """
     places = tasks or call.tasks
     known = load_tasks(places) if places else None
-    found = [(name, one) for place in plans for name, one in _checked(place, known)]
+    judge = Checks({name: (version_of(task.schema),) for name, task in known.items()}).refusals if known else None
+    found = [(name, one) for place in plans for name, one in _checked(place, known, judge)]
     if call.json:
         call.document([_document(name, one) for name, one in found])
     else:
@@ -104,12 +108,12 @@ def _is_file(place: str) -> bool:
     return place.lower().endswith(_FILES) or (Path(place).is_file() and not place.endswith(".py"))
 
 
-def _checked(place: str, known: Any) -> Iterator[tuple[str, Checked]]:
+def _checked(place: str, known: Any, judge: Judge | None) -> Iterator[tuple[str, Checked]]:
     if _is_file(place):
-        yield place, check_file(place, known)
+        yield place, check_file(place, known, judge)
         return
     try:
-        yield from ((name, check_plan(one, known)) for name, one in _plans_at(place))
+        yield from ((name, check_plan(one, known, judge)) for name, one in _plans_at(place))
     except PlanInvalid as error:  # it was made while its module was imported
         yield place, Checked(None, [PlanProblem(severity="problem", code=error.code, message=error.message, hint=error.hint)])
 

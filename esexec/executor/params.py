@@ -8,7 +8,7 @@ is given; beyond that the worker judges.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -90,6 +90,15 @@ class Checks:
             logger.exception("the params of a start could not be judged")
         return None
 
+    def refusals(self, graph: Graph) -> Iterator[ErrorInfo]:
+        """Of each step of a plan, whatever its input is, why its task would refuse its params."""
+        effort = _Effort()
+        for index, step in enumerate(graph.steps):
+            if step.task not in self._accepts or step.params == _WHOLE_INPUT:
+                continue
+            if (refusal := self._refusal(graph, index, step.params, f"steps[{index}].params", effort)) is not None:
+                yield refusal
+
     def _look_at(self, graph: Graph) -> "_Known":
         """At a plan that comes for the first time."""
         if len(self._known) >= limits.cached_plans:
@@ -98,15 +107,12 @@ class Checks:
         return known
 
     def _of_plan(self, graph: Graph) -> "_Known":
+        if (refusal := next(self.refusals(graph), None)) is not None:
+            return _Known(refusal)
         given_the_input: dict[str, int] = {}
-        effort = _Effort()
         for index, step in enumerate(graph.steps):
-            if step.task not in self._accepts:
-                continue
-            if step.params == _WHOLE_INPUT:
+            if step.task in self._accepts and step.params == _WHOLE_INPUT:
                 given_the_input.setdefault(step.task, index)
-            elif (refusal := self._refusal(graph, index, step.params, f"steps[{index}].params", effort)) is not None:
-                return _Known(refusal)
         plain = [self._accepts[task][0].plain for task in given_the_input]
         return _Known(None, tuple(given_the_input.values()), tuple(plain))
 

@@ -155,6 +155,37 @@ def test_tasks_that_do_not_exist(esexec: Esexec) -> None:
         write("esexec.toml", 'tasks = ["tasks.py"]\n')
 
 
+def test_params_that_tasks_do_not_take(esexec: Esexec) -> None:
+    """Where tasks are named, each step of which a start would be refused is told, with its place; what refers is left to it.
+    Not where something else is wrong, which may be why they do not fit."""
+    steps = [
+        "{a: 1}",
+        "{name: 5}",
+        "{name: Ada, nme: Bob}",
+        "{name: Ada}",
+        '{name: "${input.x}"}',
+        '"${input}"',
+        '{name: "${steps.greet.output}"}',
+    ]
+    text = "name: a\nsteps:\n" + "".join(f"  - {{task: greet, params: {params}}}\n" for params in steps)
+    plan = write("plan.yaml", text)
+    write("tasks.py", "import esexec\n@esexec.task\nasync def greet(name: str) -> str: return name\n")
+    assert esexec("plan", "check", plan).exit_code == 0
+    [said] = json.loads(esexec("plan", "check", plan, "--tasks", "tasks.py", "--json", code=2).stdout)
+    assert [(one["code"], one["line"], one["column"], one["path"]) for one in said["found"]] == [
+        ("invalid_params", 3, 27, "steps[0].params"),
+        ("invalid_params", 4, 34, "steps[1].params.name"),
+        ("invalid_params", 5, 27, "steps[2].params"),
+    ]
+    assert said["found"][0]["message"] == "task `greet`: unexpected parameter `a`; missing parameter `name`"
+    write("plan.yaml", "name: a\nsteps: [{task: greet, params: {name: 5, other: '${steps.no.output}'}}]")
+    [said] = json.loads(esexec("plan", "check", plan, "--tasks", "tasks.py", "--json", code=2).stdout)
+    assert [one["code"] for one in said["found"]] == ["unknown_reference"]
+    made = "import esexec\nplan = esexec.Plan('a', [esexec.Step('greet', params={'nme': 'Ada'})])"
+    out = esexec("plan", "check", write("made.py", made), "--tasks", "tasks.py", code=2).stdout
+    assert "problem [invalid_params] steps[0].params: task `greet`: unexpected parameter `nme`" in out
+
+
 def test_no_traceback_for_python_that_is_broken(esexec: Esexec) -> None:
     """A module that does not import, has no plan, or makes one that cannot be: told, not thrown."""
     write("broken.py", "raise RuntimeError('no')")
