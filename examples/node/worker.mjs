@@ -36,6 +36,7 @@ export class Worker {
   async start() {
     this.nc.subscribe(`${this.prefix}.live.*.cancel`, { callback: readable((signal) => this.onCancel(signal)) });
     this.nc.subscribe(`${this.prefix}.live.*.held`, { callback: readable((asked, message) => this.onWhoHas(asked, message)) });
+    this.nc.subscribe(`${this.prefix}.live._workers.ask`, { callback: () => this.onWhoIsThere() });
     await this.announce();
     await this.ensureLane(5);
     await this.findLanes();
@@ -55,6 +56,14 @@ export class Worker {
     const tasks = Object.fromEntries(Object.keys(this.tasks).map((name) => [name, {}]));
     const command = { id: crypto.randomUUID(), tasks, worker: this.name, actor: this.name };
     await this.js.publish(`${this.prefix}.cmd._settings.announce`, JSON.stringify(command));
+  }
+
+  // Somebody wants to know which workers there are, and what they can do.
+  onWhoIsThere() {
+    if (this.stopped.signal.aborted) return;
+    const tasks = Object.fromEntries(Object.keys(this.tasks).map((name) => [name, ''])); // of none a schema was announced
+    const presence = { worker: this.name, tasks, queues: { [this.queue]: this.slots } };
+    this.nc.publish(`${this.prefix}.live._workers.here`, JSON.stringify(presence));
   }
 
   // Lanes: a durable consumer for each priority of the queue that is in use --------------------------------------------------

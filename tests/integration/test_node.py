@@ -88,6 +88,20 @@ async def test_client_and_worker_without_a_line_of_python(node: Run, worker: Pro
     assert {"cmd.announce", "cmd.start", "reply", "commit", "task", "live.progress"} <= told.channels
 
 
+async def test_it_says_that_it_is_there_and_what_it_can_do(worker: Process, engine: Engine) -> None:
+    """A worker of Node is seen by who asks which workers there are; one that is told to end no more."""
+    [there] = await engine.client.workers.present()
+    assert there.worker.startswith("node-")
+    assert (there.tasks, there.queues) == ({"pack": "", "quote": "", "weigh": ""}, {QUEUE: 4})
+    announced = await engine.client.workers.tasks()
+    assert [(one.name, one.workers, one.queues) for one in announced] == [
+        (name, (there.worker,), (QUEUE,)) for name in ("pack", "quote", "weigh")
+    ]
+    worker.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(worker.communicate(), 20)
+    assert await engine.client.workers.present() == []
+
+
 async def _events(engine: Engine, execution_id: str) -> list[tuple[str, str | None]]:
     named = [one.partition(":") for one in await engine.types(execution_id, steps=True)]
     return [(kind, step or None) for kind, _, step in named]
