@@ -458,7 +458,9 @@ class Client:
     async def _ended(self, watch: Watch, wait_timeout: float | None) -> ExecutionState:
         if not watch.state.exists:
             await self._feed.catch_up(watch)
-        if not watch.state.ended:
+        if wait_timeout is None:
+            await watch.ended()
+        elif not watch.state.ended:
             try:
                 async with asyncio.timeout(wait_timeout):
                     await watch.ended()
