@@ -33,6 +33,7 @@ from esexec.executor.desk import Done
 from esexec.executor.envelope import DELIVERIES_OF_POISON, Asked, Envelope, GivenBack, backoff_s, undecidable
 from esexec.executor.known import Known, caught_up, read_known
 from esexec.executor.shared_answers import answer_of, answer_to, answer_to_client, misdirected
+from esexec.executor.shortening import FeedIsAt, Shortening
 from esexec.log import codec
 from esexec.log.port import Log, Stored, append_and_wait
 from esexec.nats.streams import ACK_WAIT_MS
@@ -56,8 +57,6 @@ Clock = Callable[[], datetime]
 """The server's time, as nearly as it is known here."""
 UnreadSince = Callable[[], Awaitable[datetime | None]]
 """Since when a client's word that renews a lease has been waiting to be read; None: there is none."""
-FeedIsAt = Callable[[], Awaitable[int | None]]
-"""The position in the log up to which the feed has told all events; None: there was no feed ever."""
 
 
 async def _all_is_read() -> datetime | None:
@@ -78,14 +77,6 @@ async def _no_feed() -> int | None:
     return None
 
 
-class _Whole(NamedTuple):
-    """A commit that holds all that was before it: the history may begin with it."""
-
-    n: int
-    position: int
-    hash: str
-
-
 class _Told(NamedTuple):
     """When everything that was granted `since` then was told."""
 
@@ -95,16 +86,16 @@ class _Told(NamedTuple):
 
 class _Box:
     """What waits for an entity, what is known of it, and what was told for a death. `too_large`: the commit at which its state
-    did not fit into a message. `whole`: commits with which its history may begin once the feed has told what is before them."""
+    did not fit into a message."""
 
-    __slots__ = ("at_work", "known", "told", "too_large", "waiting", "whole")
+    __slots__ = ("at_work", "known", "shortening", "told", "too_large", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[Envelope] = []
         self.known: Known | None = None
         self.told: _Told | None = None
         self.too_large = 0
-        self.whole: list[_Whole] = []
+        self.shortening = Shortening()
         self.at_work = False
 
     def forget(self) -> None:
@@ -266,27 +257,10 @@ class SharedDesk:
             stands = await self._store(known, decision.state, decision.first_version, decision.events, ())
             if stands is not None and stands.last is not None:
                 box.known = stands
-                whole = _Whole(stands.last.n, stands.last.position, hash_of(stands.last.data))
-                box.whole = [*(one for one in box.whole if one.position < whole.position), whole]
-                await self._shorten(entity, box, stands.last)
+                box.shortening.written(stands.last)
+                await box.shortening.shorten(self._log, self._feed_is_at, entity, stands.last)
         except EsexecError as error:  # what is left is harmless, and goes with the next
             logger.warning("%s: %s", entity, error)
-
-    async def _shorten(self, entity: str, box: _Box, last: Stored) -> None:
-        """Let go what is before a commit that holds all of it, as far as the feed has told it. The rest goes with the next."""
-        told = await self._feed_is_at()
-        told = last.position if told is None else max(told, last.position - limits.untold_positions)
-        known = [one for one in box.whole if one.position <= told + 1]
-        if not known:
-            return
-        del box.whole[: len(known)]
-        first = known[-1]
-        if first.n == last.n:
-            await self._log.forget(entity, last)
-            return
-        stored = await self._log.read(entity, first.n)
-        if stored is not None and (stored.position, hash_of(stored.data)) == (first.position, first.hash):  # it is still this log
-            await self._log.forget(entity, stored)
 
     # What follows --------------------------------------------------------------------------------------------------------
 

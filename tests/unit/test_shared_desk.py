@@ -330,8 +330,8 @@ async def test_a_log_that_was_replaced_is_not_cut_where_the_other_would_be(monke
     for number in range(8):
         await site.take(asked(number))
     box = site.desk._boxes[entity_of(ASK)]
-    box.whole = [one._replace(hash="of a commit of another log") for one in box.whole]
-    site.feed_at = box.whole[0].position
+    whole = box.shortening._whole = [one._replace(hash="of a commit of another log") for one in box.shortening._whole]
+    site.feed_at = whole[0].position
     for number in range(8, 12):
         await site.take(asked(number))
     assert site.log.histories[entity_of(ASK)][0].n == 1
