@@ -134,8 +134,14 @@ def plans(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, float], int]
 @settings(max_examples=100, deadline=None)
 @of_any(plans())
 def test_it_schedules_as_the_core_does(plan: tuple[list[dict[str, Any]], dict[str, float], int]) -> None:
-    """If each step takes exactly what it used to, every estimate on the way names the moment of the end."""
-    steps, takes, limit = plan
+    """If each step takes exactly what it used to, every estimate on the way names the moment of the end (but for what is allowed
+    to steps that are late, by which one that is about to end might be put behind another)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "_OVERRUN", 0.0)
+        _schedules_as_the_core_does(*plan)
+
+
+def _schedules_as_the_core_does(steps: list[dict[str, Any]], takes: dict[str, float], limit: int) -> None:
     history = begun(*steps, config={"parallel_execution_limit": limit})
     estimates, now, began = [], 0.0, dict[str, float]()
     while not history.state.ended:
@@ -150,12 +156,7 @@ def test_it_schedules_as_the_core_does(plan: tuple[list[dict[str, Any]], dict[st
             if history.state.steps[int(name[1:])].first_started_at is None:
                 history.happen(started(name, began=began[name]), when=now)
         history.happen(completed(first, began=began[first], ended=now), when=now)
-    overrun = progress._OVERRUN
-    assert estimates[0][1] == now
-    for when, estimate in estimates:
-        assert estimate is not None
-        assert when + estimate <= now + overrun * max(takes.values()) * len(takes)
-        assert when + estimate >= now
+    assert [when + (estimate or 0) for when, estimate in estimates] == [now] * len(estimates)
 
 
 def test_between_two_schedules_the_last_stands(monkeypatch: pytest.MonkeyPatch) -> None:
