@@ -7,8 +7,8 @@ from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.kept_alerts import ALERTS_ENTITY, AlertsState, decide_alerts, fold_alerts
-from esexec.executor.desk import Outbox
 from esexec.executor.entity import EntityDesk
+from esexec.executor.port import Outbox
 from esexec.log.port import Log
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -21,15 +21,16 @@ from esexec.domain.attempts import parse_attempt
 from esexec.domain.commit import hash_of
 from esexec.domain.decider import Surroundings
 from esexec.domain.decision import APPLIED, Verdict
-from esexec.domain.dispatches import Deferred
-from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, InternalError, Unavailable, ValidationError
+from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError, Unavailable
 from esexec.domain.evolve import fold
-from esexec.domain.messages import Answer, Dispatch, ImageSignal, Warned
+from esexec.domain.messages import Answer, ImageSignal, Warned
 from esexec.domain.sharing import requests as s
 from esexec.domain.state import ExecutionState
+from esexec.executor.dispatching import Dispatching
 from esexec.executor.envelope import DELIVERIES_OF_UNKNOWN, Envelope, backoff_s, undecidable
 from esexec.executor.mailbox import Batch, Mailbox
-from esexec.executor.packing import ObjectStore, packed
+from esexec.executor.packing import ObjectStore
+from esexec.executor.port import Done, Outbox
 from esexec.executor.preparation import PlanOf, Preparation, no_plans
 from esexec.executor.turns import FirstCommand
 from esexec.log import codec
@@ -38,17 +39,6 @@ from esexec.results import TaskRecord, record_of
 
 logger = logging.getLogger("esexec.executor")
 
-_DISPATCH = msgspec.json.Encoder()
-_read_dispatch = msgspec.json.Decoder(Dispatch).decode
-_LARGEST_DISPATCH = limits.params_bytes + limits.input_bytes + limits.vars_bytes + limits.image_bytes
-"""Params with the context, the variables and the before-image that travel along."""
-_LARGEST_UNDOING = limits.message_bytes - limits.headers_bytes
-"""An undoing has the params and the output of what it undoes; a question to a strategy has the plan and the state."""
-_TRY_AGAIN_S = 1.0
-_PACKED_AT_ONCE = 4
-"""Each may have `limits.object_bytes` of params in memory."""
-_SLOW_S = 5.0
-"""Objects that took so long to get: what waited for them may have been delivered to another executor meanwhile."""
 _DELIVERIES_OF_EARLY = 2
 """A verb for an execution that does not exist (yet) is delayed at least this often before it is refused."""
 _EARLY_S = 0.75
@@ -65,41 +55,6 @@ async def _none_waits(entity: str) -> bool:
 async def _nothing_new() -> bool:
     """Whether there are news of the surroundings, which the leader is asked for."""
     return False
-
-
-class Done(Protocol):
-    """Called once, when an effect stands."""
-
-    def __call__(self) -> Awaitable[None]: ...
-
-
-StillOpen = Callable[[], Awaitable[bool]]
-"""Whether the log still waits for an attempt. An attempt goes from TASKS to INBOX and from there to the log: who found it neither
-here nor there asks this, in that order, before it is handed out once more."""
-
-
-async def _surely_open() -> bool:
-    """Of an attempt that is handed out for the first time."""
-    return True
-
-
-class Outbox(Protocol):
-    """Where effects go. Each method returns once the message is on its way; `done` is called when it stands."""
-
-    async def dispatch(self, entity: str, to: fx.DispatchAttempt, data: bytes, done: Done, still_open: StillOpen) -> None: ...
-    async def ask(self, requester: s.Requester, acquire: s.Acquire, done: Done) -> None: ...
-    async def give_back(self, entity: str, requester: s.Requester, done: Done) -> None: ...
-    async def report(self, entity: str, about: fx.DispatchAttempt | fx.Ask, report: r.Report, done: Done) -> None: ...
-    async def set_timer(self, entity: str, timer: fx.SetTimer, done: Done) -> None: ...
-    async def clear_timer(self, entity: str, timer: fx.ClearTimer, done: Done) -> None: ...
-    async def take_back(self, entity: str, what: fx.TakeBack, done: Done, still_open: StillOpen) -> None: ...
-    async def look_later(self, entity: str, done: Done) -> None: ...
-    async def continue_later(self, entity: str, after: int, done: Done) -> None: ...
-    async def start(self, entity: str, command: c.StartExecution, done: Done) -> None: ...
-    async def answer(self, answer: Answer) -> None: ...
-    async def tell_image(self, signal: ImageSignal) -> None: ...
-    async def stop_attempt(self, execution: str, step: str, attempt: str) -> None: ...
-    async def bury(self, envelope: Envelope, reason: ErrorInfo) -> None: ...
 
 
 class Desk:
@@ -130,8 +85,7 @@ class Desk:
         """What each mailbox weighed when it came to rest last; `_weight` is the sum."""
         self._weight = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._catching_up = asyncio.Lock()
-        self._packing = asyncio.Semaphore(_PACKED_AT_ONCE)
+        self._dispatching = Dispatching(self, objects)
 
     # The usual way -----------------------------------------------------------------------------------------------------
 
@@ -171,16 +125,13 @@ class Desk:
         entity, done = mailbox.entity, partial(mailbox.one_done, batch)
         match effect:
             case fx.DispatchAttempt():
-                asked = partial(self._still_open, entity, batch, effect) if effect.again else _surely_open
-                await self._dispatch(entity, batch, effect, done, asked)
+                await self._dispatching.dispatch(entity, batch, effect, done)
             case fx.SetTimer():
                 await self.outbox.set_timer(entity, effect, done)
             case fx.ClearTimer():
                 await self.outbox.clear_timer(entity, effect, done)
-            case fx.TakeBack() if effect.again is not None and self.objects is not None and _needs_objects(effect.again.message):
-                self.spawn(self._take_back_apart(entity, batch, effect, done))
             case fx.TakeBack():
-                await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
+                await self._dispatching.take_back(entity, batch, effect, done)
             case fx.LookLater():
                 await self.outbox.look_later(entity, done)
             case fx.Ask():
@@ -200,77 +151,6 @@ class Desk:
             await self.outbox.report(entity, effect, r.Failed(error=info), done)
         else:
             await self.outbox.ask(s.Requester(entity, effect.step, f"{effect.run}-{effect.attempt}"), message, done)
-
-    async def _dispatch(self, entity: str, batch: Batch, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen) -> None:
-        """An attempt that cannot be handed out (a reference to nothing, params too large) becomes its own failure."""
-        message = effect.message
-        if isinstance(message, Dispatch):
-            data, error = _encoded(message, self.objects is not None)
-            if error is not None:
-                await self._cannot_go(entity, effect, error, done)
-            elif len(data) > limits.params_bytes and self.objects is not None:
-                self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
-            else:
-                await self.outbox.dispatch(entity, effect, data, done, still_open)
-        elif isinstance(message, ErrorInfo):
-            await self._cannot_go(entity, effect, message, done)
-        else:
-            self.spawn(self._dispatch_apart(entity, batch, effect, done, still_open))
-
-    async def _cannot_go(self, entity: str, effect: fx.DispatchAttempt, error: ErrorInfo, done: Done) -> None:
-        info = msgspec.structs.replace(error, retryable=False, task_id=effect.step, attempt=effect.attempt)
-        await self.outbox.report(entity, effect, r.Failed(error=info), done)
-
-    async def _dispatch_apart(
-        self, entity: str, batch: Batch, effect: fx.DispatchAttempt, done: Done, still_open: StillOpen
-    ) -> None:
-        """With objects, which are waited for. After a long wait another executor may have handed it out, and be done with it."""
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        found = await self._packed(effect)
-        if loop.time() - begun >= _SLOW_S and not effect.again:
-            effect, still_open = effect._replace(again=True, in_hand=True), partial(self._still_open, entity, batch, effect)
-        if isinstance(found, ErrorInfo):
-            await self._cannot_go(entity, effect, found, done)
-        else:
-            await self.outbox.dispatch(entity, effect, found, done, still_open)
-
-    async def _take_back_apart(self, entity: str, batch: Batch, effect: fx.TakeBack, done: Done) -> None:
-        assert effect.again is not None
-        found = await self._packed(effect.again)
-        message = found if isinstance(found, ErrorInfo) else _read_dispatch(found)
-        effect = effect._replace(again=effect.again._replace(message=message))
-        await self.outbox.take_back(entity, effect, done, partial(self._still_open, entity, batch, effect))
-
-    async def _packed(self, effect: fx.DispatchAttempt) -> bytes | ErrorInfo:
-        """The dispatch as it travels. Until the objects can be had: what were given up would hold up its execution for ever."""
-        assert not isinstance(effect.message, ErrorInfo)
-        if self.objects is None:
-            error = "params are too large once references are resolved, and there is no object store here"
-            return ValidationError(error, code="params_too_large").info
-        while True:
-            try:
-                async with self._packing:
-                    return await packed(self.objects, effect.message)
-            except EsexecError as error:
-                logger.warning("a dispatch will be tried again: %s", error)
-                await asyncio.sleep(_TRY_AGAIN_S)
-            except Exception as error:
-                logger.exception("a fault of ours")
-                return InternalError(f"the params cannot be sent: {error!r}").info
-
-    async def _still_open(self, entity: str, batch: Batch, of: fx.DispatchAttempt | fx.TakeBack) -> bool:
-        """Whether no other executor's commit closed the attempt since the batch's effects were worked out."""
-        if await self.log.read(entity, batch.known + 1) is not None:
-            async with self._catching_up:  # the next to come here has what this one folds
-                if await self.log.read(entity, batch.known + 1) is not None:
-                    batch.fresh = await self.fold(entity, certain=True)
-                    batch.known = batch.fresh.n
-        state = batch.fresh
-        if state is None:
-            return True
-        step = state.steps[state.graph.index[of.step]]
-        return state.run == of.run and step.attempt == of.attempt and step.open
 
     async def conclude(self, mailbox: Mailbox, envelope: Envelope, verdict: Verdict, n: int, *, within: bool = False) -> None:
         """Let a message go as its verdict says. `n`: the history it was judged by reached so far; `within`: it was judged within
@@ -545,28 +425,3 @@ def _cause_of(envelope: Envelope) -> str:
     if isinstance(content, r.Continue):
         return f"continue/{content.after}"
     return content.id if isinstance(content, c.AnyCommand) else ""
-
-
-def _needs_objects(message: Dispatch | Deferred | ErrorInfo) -> bool:
-    if isinstance(message, Dispatch):
-        return len(_encoded(message, True)[0]) > limits.params_bytes
-    return isinstance(message, Deferred)
-
-
-def _encoded(dispatch: Dispatch, of_any_size: bool) -> tuple[bytes, ErrorInfo | None]:
-    """The dispatch's bytes, or why they cannot be sent."""
-    try:
-        data = _DISPATCH.encode(dispatch)
-        if of_any_size:
-            return data, None
-        if len(data) > _LARGEST_UNDOING and dispatch.purpose == "compensation":
-            data = _DISPATCH.encode(msgspec.structs.replace(dispatch, output=None))  # its fields stand among the params
-    except Exception as error:  # whatever it is, a dispatch that were given up would hold up its execution for ever
-        return b"", InternalError(f"the params cannot be sent: {error!r}").info
-    if len(data) <= (_LARGEST_DISPATCH if dispatch.purpose in ("task", "fallback") else _LARGEST_UNDOING):
-        return data, None
-    return data, ValidationError(
-        f"the params of {dispatch.step} are {len(data)} bytes with references resolved",
-        code="params_too_large",
-        hint=f"at most {limits.params_bytes} bytes (limits.params_bytes); pass a key or a path instead",
-    ).info

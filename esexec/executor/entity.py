@@ -16,8 +16,8 @@ from esexec.domain import events as e
 from esexec.domain.commit import Cause, Commit, hash_of
 from esexec.domain.errors import ErrorInfo, EsexecError
 from esexec.domain.messages import Answer
-from esexec.executor.desk import Outbox
 from esexec.executor.envelope import DELIVERIES_OF_POISON, Envelope, backoff_s, undecidable
+from esexec.executor.port import Outbox
 from esexec.log import codec
 from esexec.log.port import Log, Stored, append_and_wait
 

@@ -24,8 +24,8 @@ from esexec.domain.ids import is_token
 from esexec.domain.messages import Answer, CancelSignal, Dispatch, ImageSignal, WhoHas
 from esexec.domain.sharing import requests as s
 from esexec.domain.strategies import own_lane
-from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope, backoff_s
+from esexec.executor.port import Done, StillOpen
 from esexec.nats.connection import ApiError, Connection, OutboundBufferLimitError
 from esexec.nats.dead import dead_letter
 from esexec.nats.direct import read_leader

@@ -23,10 +23,10 @@ from esexec.domain.kept_plans import (
 )
 from esexec.domain.messages import Answer
 from esexec.domain.objects import ObjectRef
-from esexec.executor.desk import Outbox
 from esexec.executor.entity import EntityDesk
 from esexec.executor.envelope import Envelope, backoff_s
 from esexec.executor.packing import ObjectStore
+from esexec.executor.port import Outbox
 from esexec.log import codec
 from esexec.log.port import Log, append_and_wait
 

@@ -9,8 +9,8 @@ from esexec.domain import events as e
 from esexec.domain.commit import Commit
 from esexec.domain.errors import CorruptHistory, ErrorInfo, EsexecError
 from esexec.domain.namespace import SETTINGS_ENTITY, NamespaceState, decide_namespace, fold_namespace
-from esexec.executor.desk import Outbox
 from esexec.executor.entity import EntityDesk
+from esexec.executor.port import Outbox
 from esexec.log.port import Log
 from esexec.nats.connection import Msg
 

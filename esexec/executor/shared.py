@@ -29,9 +29,9 @@ from esexec.domain.sharing.fold import end
 from esexec.domain.sharing.follow import Follow, MakeRoom, SetWake, Tell, everything, follow, look_again, told_again
 from esexec.domain.sharing.snapshot import snapshot
 from esexec.domain.sharing.state import SharedState, remember
-from esexec.executor.desk import Done
 from esexec.executor.envelope import DELIVERIES_OF_POISON, Asked, Envelope, GivenBack, backoff_s, undecidable
 from esexec.executor.known import Known, caught_up, read_known
+from esexec.executor.port import Done
 from esexec.executor.shared_answers import answer_of, answer_to, answer_to_client, misdirected
 from esexec.executor.shortening import FeedIsAt, Shortening
 from esexec.log import codec

@@ -1,4 +1,4 @@
-"""Effects in memory: dispatches to the worker, timers, what goes to INBOX, answers and signals. See `executor.desk.Outbox`."""
+"""Effects in memory: dispatches to the worker, timers, what goes to INBOX, answers and signals. See `executor.port.Outbox`."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,8 +13,8 @@ from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.messages import Answer, CancelSignal, ImageSignal
 from esexec.domain.sharing import requests as s
-from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Envelope
+from esexec.executor.port import Done, StillOpen
 from esexec.nats.subjects import Subjects
 from esexec.testing.wire import Wire
 from esexec.testing.worker import VirtualWorker

@@ -18,8 +18,8 @@ from esexec.domain.commands import CancelExecution
 from esexec.domain.events import ExecutionCancelRequested, TaskCancelled, TaskScheduled
 from esexec.domain.messages import Dispatch
 from esexec.executor import outbox
-from esexec.executor.desk import Done
 from esexec.executor.outbox import NatsOutbox
+from esexec.executor.port import Done
 from esexec.nats import streams
 from tests.integration.engine import Engine, until
 from tests.integration.raw import RawClient

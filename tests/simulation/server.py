@@ -14,8 +14,8 @@ from esexec.domain import effects as fx
 from esexec.domain import reports as r
 from esexec.domain.errors import ErrorInfo
 from esexec.domain.messages import Answer, ImageSignal
-from esexec.executor.desk import Done, StillOpen
 from esexec.executor.envelope import Content, Envelope
+from esexec.executor.port import Done, StillOpen
 from esexec.log.memory import MemoryLog
 from esexec.log.port import Appended, Stored
 from tests.simulation.workers import Attempt, read_dispatch

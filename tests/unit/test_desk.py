@@ -138,7 +138,7 @@ async def test_what_waits_for_an_object_ends_however_that_ends(
     fault: Exception | None, slow_s: float, said: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a long wait another executor may have handed it out, which is asked first. A fault fails the attempt alone."""
-    monkeypatch.setattr("esexec.executor.desk._SLOW_S", slow_s)
+    monkeypatch.setattr("esexec.executor.dispatching._SLOW_S", slow_s)
     effect, told = needs_an_object(), list[Any]()
     assert isinstance(effect.message, Deferred)
 
