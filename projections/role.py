@@ -51,10 +51,18 @@ def open_store(where: str | Path | None, namespace: str) -> Store:
 
     Raises ValidationError (`no_psycopg`) where that needs what is not installed, and Unavailable (`no_database`).
     """
-    try:
+    with _usable(where):
         return _store_of(where or _DIRECTORY / f"{namespace}.sqlite", namespace)
+
+
+@contextmanager
+def _usable(where: str | Path | Store | None) -> Iterator[None]:
+    """Whatever goes wrong with the database is told as that."""
+    try:
+        yield
     except (PersistenceError, OSError) as error:
-        what = redacted(str(where)) if "://" in str(where) else where or "the file of the views"
+        shown = "the database of the views" if where is None or isinstance(where, Store) else str(where)
+        what = redacted(shown) if "://" in shown else shown
         raise Unavailable(f"{what} cannot be used: {error}", code="no_database", hint="--database says which") from error
 
 
@@ -166,7 +174,8 @@ class Projector(Role):
             room = await stack.enter_async_context(reading(self._url, self._subjects, self._where, **self._auth))
             outside = Outside(room.connection, self._subjects, room.publisher, partial(_lags, self.runners, room.source))
             for kind in self._kinds:
-                runner = await asyncio.to_thread(Runner, kind, room.store, room.source, room.log, outside=outside)
+                with _usable(self._where):
+                    runner = await asyncio.to_thread(Runner, kind, room.store, room.source, room.log, outside=outside)
                 self.runners[kind.name] = runner
             for name, runner in self.runners.items():
                 task = asyncio.create_task(_run(runner), name=f"projection-{name}")

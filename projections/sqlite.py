@@ -48,6 +48,10 @@ class _Datastore(SQLiteDatastore):
             self._at_it += 1
         try:
             with super().transaction(commit=commit) as cursor:
+                if commit:
+                    # Else who has read, and then writes behind another, is refused at once, however long he would wait.
+                    cursor.execute("COMMIT")
+                    cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
         finally:
             with self._changed:

@@ -1,0 +1,23 @@
+"""The SQLite file of the views, as several processes use it."""
+
+from pathlib import Path
+from threading import Thread
+
+from projections.sqlite import SqliteStore
+
+
+def test_nobody_writes_between_what_another_reads_and_writes(tmp_path: Path) -> None:
+    """Who is about to write has the file from the start, and others wait; behind their back his own would be refused."""
+    ours, theirs = SqliteStore(tmp_path / "views"), SqliteStore(tmp_path / "views")
+    other = Thread(target=theirs.swap, args=("tasks", "tasks2"))
+    with ours._datastore.transaction(commit=True) as cursor:
+        cursor.execute("SELECT * FROM esexec_live")
+        assert cursor.fetchall() == []
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        cursor.execute("INSERT INTO esexec_live VALUES ('executions', 'executions2')")
+    other.join(10)
+    assert [ours.live("executions"), ours.live("tasks")] == ["executions2", "tasks2"]
+    for store in (ours, theirs):
+        store.close()
