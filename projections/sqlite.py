@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Datastore(SQLiteDatastore):
 
     def __init__(self, file: str) -> None:
         self._at_it, self._is_closed = 0, False
-        self._changed = threading.Condition()
+        self._changed, self._writing = threading.Condition(), threading.Lock()
         super().__init__(file, originator_id_type="text")
         self.pool.close()
         self.pool = _Pool(db_name=file, lock_timeout=30, pool_size=5, max_overflow=20)
@@ -47,7 +47,8 @@ class _Datastore(SQLiteDatastore):
                 raise OperationalError("the database was closed")
             self._at_it += 1
         try:
-            with super().transaction(commit=commit) as cursor:
+            # Of several processes one looks again and again whether another has done; in this one they need not.
+            with self._writing if commit else nullcontext(), super().transaction(commit=commit) as cursor:
                 if commit:
                     # Else who has read, and then writes behind another, is refused at once, however long he would wait.
                     cursor.execute("COMMIT")
