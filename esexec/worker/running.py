@@ -59,6 +59,7 @@ class Runner:
     `images` takes the before-images of handlers; without it they are kept nowhere. `outlet` takes what they tell live. `pools`
     lends them resources, `results` keeps outputs that serve again, `processes` are for those that run in one. `objects`: where
     large values are. `say_begun` reports the start of an attempt that has its last chance, before its handler is called.
+    `hand_back` takes an attempt that was cancelled because the loop ends, and all that runs on it: False, if that is not so.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class Runner:
         processes: Processes | None = None,
         objects: Objects | None = None,
         say_begun: Callable[[Attempt], Awaitable[None]] | None = None,
+        hand_back: Callable[[Attempt], Awaitable[bool]] | None = None,
     ) -> None:
         self._worker, self._tasks, self._report = worker, tasks, report
         self._strategies, self._images, self._outlet = strategies or {}, images, outlet
         self._pools, self._results, self._objects = pools or Pools(()), results, objects
-        self._say_begun = say_begun
+        self._say_begun, self._hand_back = say_begun, hand_back
         self._processes = processes or Processes(os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
@@ -346,6 +348,9 @@ class Runner:
         told = isinstance(error, asyncio.CancelledError | AttemptCancelled)
         if told and attempt.why is not None:
             await self.told_to_stop(attempt, "cancelled")
+            return
+        if told and self._hand_back is not None and await self._hand_back(attempt):
+            self.let_go(attempt, "draining")
             return
         if told:
             error = ExecutionError("the handler cancelled itself", code="cancelled_itself")

@@ -196,6 +196,7 @@ class Worker(Role):
             processes=self._processes,
             objects=Objects(connection, self._subjects, await self._direct_reader(connection)),
             say_begun=self._say_begun,
+            hand_back=partial(self._ended_with_the_loop, connection),
         )
         self._leases = LeaseKeeper(
             self._url,
@@ -268,6 +269,14 @@ class Worker(Role):
         attempt.stop("draining", time.monotonic())
         logger.warning("%s handed back", attempt.key)
         connection.client.post(attempt.ack, b"-NAK")
+
+    async def _ended_with_the_loop(self, connection: Connection, attempt: Attempt) -> bool:
+        """Whoever ends the loop cancels all that runs on it, our own tasks as well: no handler is to blame, and others go on."""
+        if not any(task.cancelling() for task in self._background):
+            return False
+        await self._hand_back(connection, attempt)
+        self._attempts.pop(attempt.key, None)
+        return True
 
     async def _announce(self, connection: Connection) -> None:
         """Tell the namespace which tasks there are, and their settings; a start that follows finds them."""
