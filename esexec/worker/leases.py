@@ -20,7 +20,6 @@ import msgspec
 
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.errors import EsexecError
 from esexec.domain.messages import WhoHas
 from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError, connect
 from esexec.nats.publisher import Publisher
@@ -54,42 +53,46 @@ class LeaseKeeper:
     ) -> None:
         self._url, self._auth, self._subjects, self._worker = url, auth, subjects, worker
         self._attempts, self._pulse_mono, self._given_up = attempts, pulse_mono, given_up
-        self._stop: Callable[[], object] | None = None
-        self._ready = threading.Event()
-        self._error: EsexecError | None = None
+        self._wake: Callable[[], object] | None = None
+        self._ready, self._is_over = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="esexec-leases", daemon=True)
 
     async def start(self) -> None:
-        """Begin; returns once the thread is connected. Raises `Unavailable` if it cannot."""
+        """Begin; returns once the thread is connected. Raises `Unavailable` if it cannot, and whatever else ends it."""
         self._thread.start()
         await asyncio.to_thread(self._ready.wait)
         if self._error is not None:
             raise self._error
 
     async def stop(self) -> None:
-        if self._stop is not None and self._thread.is_alive():
-            self._stop()
+        self._is_over.set()
+        if self._wake is not None:
+            with suppress(RuntimeError):  # its loop is closed already
+                self._wake()
         await asyncio.to_thread(self._thread.join, 5.0)
 
     def _run(self) -> None:
-        asyncio.run(self._keep())
+        try:
+            asyncio.run(self._keep())
+        except BaseException as error:
+            self._error = error
+            if self._ready.is_set():
+                logger.exception("leases are not looked after any more")
+        finally:
+            self._ready.set()  # who waits for it never waits in vain
 
     async def _keep(self) -> None:
-        try:
-            connection = await connect(self._url, name=f"esexec-leases-{self._worker}", **self._auth)
-        except EsexecError as error:
-            self._error = error
-            self._ready.set()
-            return
-        stopped = asyncio.Event()
-        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)
-        self._ready.set()
+        connection = await connect(self._url, name=f"esexec-leases-{self._worker}", **self._auth)
+        woken = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, woken.set)
         async with connection, Publisher(connection) as publisher:
             await connection.subscribe(self._subjects.live("*", "held"), self._on_asked)
-            while not stopped.is_set():
+            self._ready.set()
+            while not self._is_over.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_TICK_S):
-                        await stopped.wait()
+                        await woken.wait()
                 try:
                     await self._look(connection, publisher)
                 except Exception:  # whatever it is, without this thread every attempt would lose its lease
