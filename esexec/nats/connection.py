@@ -41,6 +41,7 @@ CONNECT_SECONDS: Final = 2
 CLOSE_SECONDS: Final = 2.0
 """A connection that went silent is given up after (PINGS_OUTSTANDING + 1) × PING_SECONDS; a connect after CONNECT_SECONDS."""
 
+_CANCEL_AGAIN_S: Final = 0.05
 _JETSTREAM_UNAVAILABLE: Final = 10008
 _PERMISSION = re.compile(r"permissions violation for (\w+) (?:to|using)?\s*\"?([^\"\s]+)")
 
@@ -240,14 +241,18 @@ class Connection:
         outages.over(self.shown_url, self)
         if self.client.is_connected:
             await self.flush(CLOSE_SECONDS)
-        closing = asyncio.ensure_future(self.client.close())
-        _, late = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
-        for task in late:
-            task.cancel()
+        await self._end_client()
         for callback in list(self._running):
             callback.cancel()
         self._is_up.set()
         self._is_down.set()
+
+    async def _end_client(self) -> None:
+        closing = asyncio.ensure_future(self.client.close())
+        closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # the socket may be gone: then it is closed
+        _, late = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+        for task in late:
+            task.cancel()
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -267,8 +272,16 @@ class Connection:
         finally:
             if not self._opened:
                 self._closing = True
-                opening.cancel()
-                await asyncio.wait({opening})
+                await asyncio.shield(self._given_up(opening))  # also if whoever connects is cancelled once more
+
+    async def _given_up(self, opening: "asyncio.Task[None]") -> None:
+        # nats-py may forget that it was cancelled, and try for ever; or be connected in this very moment.
+        while not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=_CANCEL_AGAIN_S)
+        if not opening.cancelled():
+            opening.exception()
+        await self._end_client()
 
     async def _opened_or_failed(self, opening: "asyncio.Task[None]", patience: float) -> None:
         # nats-py tries for ever, because it shall do so later; so its failures are counted here.

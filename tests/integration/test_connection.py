@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -367,3 +368,25 @@ async def test_questions_beyond_their_places_wait_in_line(
         monkeypatch.setattr(connection, "_ask", slowly)
         answers = await asyncio.gather(*(connection.api("STREAM.NAMES", timeout=0.4) for _ in range(21)))
         assert (len(answers), most) == (21, 3)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["a server", "nobody"])
+async def test_connecting_can_be_given_up_at_any_moment(nats_server: NatsServer, answers: bool) -> None:
+    """It ends at once, and nothing of it is left: nobody else could close it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = nats_server.url if answers else f"nats://127.0.0.1:{taken.getsockname()[1]}"
+        others, given_up = asyncio.all_tasks(), 0
+        for turns in [*range(1, 40)] * 4:
+            connecting = asyncio.create_task(connect(url, name="test", patience=30))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            assert (await asyncio.wait([connecting], timeout=3))[0]
+            if not connecting.cancelled():
+                await connecting.result().close()
+            else:
+                given_up += 1
+            await asyncio.sleep(0)
+            assert [task for task in asyncio.all_tasks() - others if not task.done()] == []
+    assert given_up > 40
