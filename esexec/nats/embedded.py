@@ -69,6 +69,7 @@ class EmbeddedServer:
         self.pid = 0
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_given_up = threading.Event()
 
     @property
     def is_ours(self) -> bool:
@@ -86,7 +87,7 @@ class EmbeddedServer:
                     self.url, self.pid = found["url"], found["pid"]
                     return self.url
                 # Somebody is starting it, or it is still going down: the lock or server.json will tell.
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > give_up_at or self._is_given_up.is_set():
                     raise Unavailable(f"another process holds {self.store / 'server.lock'}, but its server does not answer")
                 time.sleep(_POLL_SECONDS)
             self._start_own(lock, give_up_at)
@@ -112,8 +113,21 @@ class EmbeddedServer:
             process.wait()
 
     async def __aenter__(self) -> "EmbeddedServer":
-        await asyncio.to_thread(self.start)
+        starting = asyncio.create_task(asyncio.to_thread(self.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_up(starting))
+            raise
         return self
+
+    async def _give_up(self, starting: "asyncio.Task[str]") -> None:
+        """A thread cannot be cancelled: it is told, and what it has started is ended."""
+        self._is_given_up.set()
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            await asyncio.to_thread(self.stop)
+        self._is_given_up.clear()
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.stop)
@@ -130,10 +144,14 @@ class EmbeddedServer:
             log_start = _shorten_log(self._log)
             self._process = self._spawn([str(executable), "-c", str(config)], lock)
             url = f"nats://127.0.0.1:{port}"
-            if self._is_ready(url, name, give_up_at):
-                self.url, self.pid = url, self._process.pid
-                _write_description(self.store, {"pid": self.pid, "url": url, "sync": self.sync, "name": name})
-                return
+            try:
+                if self._is_ready(url, name, give_up_at):
+                    self.url, self.pid = url, self._process.pid
+                    _write_description(self.store, {"pid": self.pid, "url": url, "sync": self.sync, "name": name})
+                    return
+            except BaseException:
+                self.kill()
+                raise
             self.kill()
             tail = _tail(self._log, log_start)
             if "address already in use" not in tail:
@@ -179,7 +197,7 @@ class EmbeddedServer:
 
     def _is_ready(self, url: str, name: str, give_up_at: float) -> bool:
         assert self._process is not None
-        while self._process.poll() is None and time.monotonic() < give_up_at:
+        while self._process.poll() is None and time.monotonic() < give_up_at and not self._is_given_up.is_set():
             if _answers(url, name):
                 return True
             time.sleep(_POLL_SECONDS)

@@ -247,3 +247,17 @@ def test_the_executable_is_the_wheels() -> None:
     """The server of the wheel is found, and it is a program."""
     version = subprocess.run([find_executable(), "--version"], capture_output=True, text=True, check=True).stdout
     assert version.startswith("nats-server: v2.")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.02])
+async def test_a_start_that_is_given_up_leaves_no_server(tmp_path: Path, after_s: float) -> None:
+    """It is ended before whoever gave it up goes on; the next has one of its own."""
+    server = EmbeddedServer(tmp_path, sync="2m")
+    starting = asyncio.create_task(server.__aenter__())
+    await asyncio.sleep(after_s)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert [one for one in psutil.Process().children(recursive=True) if str(tmp_path) in " ".join(one.cmdline())] == []
+    async with server:
+        assert server.is_ours
