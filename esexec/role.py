@@ -1,5 +1,6 @@
 """What executors and workers have in common: they are started, they run until told to end, they drain."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
@@ -13,14 +14,26 @@ class Role(ABC):
 
     _connection: Connection | None = None
     """Open from the end of `start` to the beginning of `stop`."""
+    _stopping: "asyncio.Task[None] | None" = None
 
     @abstractmethod
     async def start(self) -> None:
         """Connect and begin. Raises `Unavailable` if no server answers; then nothing is left behind."""
 
-    @abstractmethod
     async def stop(self) -> None:
-        """Take nothing new, let what is in hand come to rest, and close. Without effect on a role that is not up."""
+        """Take nothing new, let what is in hand come to rest, and close. Without effect on a role that is not up.
+
+        Cancelled, it still goes on to its end, for which another call waits: cut off, it would leave a half of the role behind.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._stopping = asyncio.create_task(self._drain(connection), name="esexec-drain")
+        if self._stopping is not None and not self._stopping.done():
+            await asyncio.shield(self._stopping)
+
+    @abstractmethod
+    async def _drain(self, connection: Connection) -> None:
+        """What `stop` does, once."""
 
     async def run(self) -> None:
         """Start if need be, and go on until cancelled or SIGTERM; then drain."""

@@ -203,9 +203,8 @@ class Projector(Role):
         await connection.flush()  # from now on there is an answer
         return services
 
-    async def stop(self) -> None:
+    async def _drain(self, connection: Connection) -> None:
         """Let what is in hand come to its end, and close."""
-        self._connection = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
 

@@ -128,6 +128,7 @@ class Client:
         self._subjects = Subjects("default" if namespace is None else namespace)
         self._instances = Instances(self._another)
         self._connection: Connection | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         connection = await connect(self.url, name="esexec-client", patience=self._patience, **self._auth)
@@ -164,15 +165,22 @@ class Client:
         self.queries = Queries(connection, self._subjects)
 
     async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
+        if self._connection is not None and self._closing is None:
+            self._closing = asyncio.create_task(self._close(self._connection))
+        if self._closing is not None:
+            await asyncio.shield(self._closing)  # cancelled, it goes on to its end
+
+    async def _close(self, open_connection: Connection) -> None:
+        try:
             await self.alerts._close()
             await self._instances.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        finally:
+            self._connection = None
             await self._subscriptions.close()
             await self._feed.close()
             await self._publisher.close()
-            await connection.close()
+            await open_connection.close()
+            self._closing = None
 
     if not TYPE_CHECKING:
 

@@ -17,7 +17,7 @@ import msgspec
 
 from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit, hash_of
-from esexec.domain.errors import EsexecError
+from esexec.domain.errors import EsexecError, Unavailable
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer
 from esexec.domain.state import ExecutionState
@@ -94,7 +94,11 @@ class Watch:
         self.heard: list[Heard] = []
 
     def ask(self, command_id: str, patience_s: float, *, until_end: bool = False, until_done: bool = False) -> "Asked":
-        """Wait for what becomes of a command. `until_end`: a commit that carries it out is no news, only the end is."""
+        """Wait for what becomes of a command. `until_end`: a commit that carries it out is no news, only the end is.
+
+        Raises `Unavailable` (`closed`), as `ended`.
+        """
+        self.feed.check()
         asked = self.asked[command_id] = Asked(self.feed.now_mono + patience_s, until_end, until_done)
         if until_end:
             self.changed.append(asked.future)
@@ -104,6 +108,7 @@ class Watch:
     async def ended(self) -> None:
         """Returns when the execution has ended."""
         while not self.state.ended:
+            self.feed.check()
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.changed.append(future)
             await future
@@ -172,6 +177,10 @@ def _warn(state: ExecutionState) -> None:
         logger.warning("execution %s: %s", state.execution_id, one.message)
 
 
+def _closed() -> Unavailable:
+    return Unavailable("the client was closed while somebody waited", code="closed")
+
+
 class Feed:
     """See the module."""
 
@@ -185,6 +194,7 @@ class Feed:
         """Commands in the order they were given, to notice those that nobody answers."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
+        self._is_closed = False
         self.now_mono = time.monotonic()
 
     async def start(self) -> None:
@@ -197,11 +207,17 @@ class Feed:
             self._ticker.cancel()
         for task in list(self._tasks):
             task.cancel()
+        self._wide, self._is_closed = [], True
         for watch in self._watches.values():
-            for asked in watch.asked.values():
-                asked.future.cancel()
-            for future in watch.changed:
-                future.cancel()
+            for future in (*(asked.future for asked in watch.asked.values()), *watch.changed):
+                if not future.done():
+                    future.set_exception(_closed())
+                    future.exception()  # nobody may be waiting
+
+    def check(self) -> None:
+        """Raises `Unavailable` (`closed`) where nothing will be heard any more."""
+        if self._is_closed:
+            raise _closed()
 
     async def open(self, execution_id: str) -> Watch:
         """Follow an execution from now on; every `open` is matched by a `release`."""

@@ -120,6 +120,11 @@ class Desk:
         """Whether nothing is under way."""
         return not self._tasks and all(mailbox.idle for mailbox in self._mailboxes.values())
 
+    async def close(self) -> None:
+        """Give up what is under way: its messages are delivered again."""
+        for task in list(self._tasks):
+            task.cancel()
+
     async def carry_out(self, mailbox: Mailbox, batch: Batch, effect: fx.Effect) -> None:
         """Send an effect on its way; `mailbox.one_done(batch)` is called when it stands."""
         entity, done = mailbox.entity, partial(mailbox.one_done, batch)

@@ -46,6 +46,12 @@ class EntityDesk(ABC, Generic[S]):
         self._last: Stored | None = None
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handling: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no command is under way."""
+        return not self._handling
 
     @abstractmethod
     def _fold(self, commits: Iterable[Commit], state: S) -> S: ...
@@ -68,16 +74,19 @@ class EntityDesk(ABC, Generic[S]):
 
     async def take(self, envelope: Envelope) -> None:
         """A command on the entity."""
-        self._run(self._handle(envelope))
+        task = self._run(self._handle(envelope))
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
 
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _handle(self, envelope: Envelope) -> None:
         command = envelope.content

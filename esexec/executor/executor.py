@@ -212,24 +212,24 @@ class Executor(Role):
 
     async def stop(self, deadline_s: float = 10.0) -> None:
         """Take nothing new, let what is in hand come to rest (at most `deadline_s`), and close. The rest is redelivered."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
+        self._deadline_s = deadline_s
+        await super().stop()
+
+    async def _drain(self, connection: Connection) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        until = time.monotonic() + deadline_s
+        until = time.monotonic() + self._deadline_s
         await self._puller.stop()
+        desks = (self._desk, self._sharing, self._settings, self._plans, self._alerts)
         while (
             connection.is_connected
             and time.monotonic() < until
-            and not (self._desk.idle and self._sharing.idle and not self._publisher.in_flight)
+            and not (all(desk.idle for desk in desks) and not self._publisher.in_flight)
         ):
             await asyncio.sleep(0.005)
         await self._presence.close()
-        await self._settings.close()
-        await self._plans.close()
-        await self._alerts.close()
-        await self._sharing.close()
+        for desk in desks:
+            await desk.close()
         await self._outbox.close()
         await self._publisher.close()
         await connection.close()

@@ -86,6 +86,7 @@ class Connection:
         self._is_down = asyncio.Event()
         self._opened = False
         self._closing = False
+        self._ending: asyncio.Task[None] | None = None
         self._violations: set[str] = set()
         self._refusals: set[str] = set()
         self._attempts_failed: asyncio.Queue[Exception] = asyncio.Queue()
@@ -234,10 +235,14 @@ class Connection:
         return lambda: self._on_disconnect.remove(callback)
 
     async def close(self) -> None:
-        """Sends what is waiting, if the server takes it within CLOSE_SECONDS, and ends the connection. Never hangs."""
-        if self._closing:
-            return
-        self._closing = True
+        """Sends what is waiting, if the server takes it within CLOSE_SECONDS, and ends the connection. Never hangs. Cancelled, it
+        goes on to its end, for which another call waits."""
+        if self._ending is None:
+            self._closing = True
+            self._ending = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         outages.over(self.shown_url, self)
         if self.client.is_connected:
             await self.flush(CLOSE_SECONDS)

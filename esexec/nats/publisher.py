@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
+from esexec.domain.errors import Unavailable
 from esexec.nats.connection import Connection, OutboundBufferLimitError
 
 
@@ -65,6 +66,10 @@ class _Flight(msgspec.Struct, gc=False):
     sent: float
 
 
+def _closed() -> Unavailable:
+    return Unavailable("the connection was closed, and it is not known what was stored", code="closed")
+
+
 class Publisher:
     """See the module. `async with`, or `start` and `close`."""
 
@@ -74,6 +79,8 @@ class Publisher:
         self._inbox = self.client.new_inbox()
         self._tokens = itertools.count(1)
         self._flights: dict[str, _Flight] = {}
+        self._storing: set[asyncio.Future[Ack]] = set()
+        self._is_closed = False
         self._not_now: list[str] = []
         self._told_mono = -_TELL_AGAIN_S
         self._resend_after = resend_after
@@ -89,10 +96,14 @@ class Publisher:
         return self
 
     async def close(self) -> None:
-        """Stop resending. Messages in flight keep their unknown outcome; `done` is not called for them."""
+        """Stop resending. Messages in flight keep their unknown outcome; `done` is not called for them, and `store` raises."""
         if self._ticker is not None:
             self._ticker.cancel()
         self._flights.clear()
+        self._is_closed = True
+        for future in self._storing:
+            if not future.done():
+                future.set_exception(_closed())
 
     async def __aenter__(self) -> "Publisher":
         return await self.start()
@@ -125,8 +136,12 @@ class Publisher:
             pass  # disconnected; it is sent after the reconnect
 
     async def store(self, subject: str, data: bytes, headers: bytes | None = None) -> Ack:
-        """Publish and wait for the outcome: for paths where a message is not one of many."""
+        """Publish and wait for the outcome: for paths where a message is not one of many. Raises Unavailable (`closed`)."""
+        if self._is_closed:
+            raise _closed()
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self._storing.add(future)
+        future.add_done_callback(self._storing.discard)
 
         async def done(ack: Ack) -> None:
             if not future.done():

@@ -22,6 +22,9 @@ Answerer = Callable[[bytes], Awaitable[bytes]]
 
 AT_ONCE = 200
 """So many requests are worked on at once; more wait in line."""
+_STOP_S = 2.0
+_IN_HAND_S = 5.0
+"""So long after that an answer may still take."""
 
 
 class Services:
@@ -63,9 +66,17 @@ class Services:
             self._places.release()
 
     async def stop(self) -> None:
-        """Take no more requests."""
-        await self._service.stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Take no more requests. A server that is silent is not waited for, nor is an answer that takes long."""
+        stopping = asyncio.ensure_future(self._service.stop())
+        stopping.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            await asyncio.wait({stopping}, timeout=_STOP_S)
+        finally:
+            stopping.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_IN_HAND_S)
+            for task in self._tasks:
+                task.cancel()
 
 
 async def serve(connection: Connection, name: str, description: str, metadata: dict[str, str] | None = None) -> Services:

@@ -18,7 +18,7 @@ import msgspec
 from esexec.domain import commands as c
 from esexec.domain import limits
 from esexec.domain import reports as r
-from esexec.domain.errors import ErrorInfo, EsexecError, ValidationError
+from esexec.domain.errors import ErrorInfo, EsexecError, Unavailable, ValidationError
 from esexec.domain.ids import is_user_id, namespace_named
 from esexec.domain.messages import CancelSignal, Dispatch, WorkerPresence
 from esexec.domain.namespace import SETTINGS_ENTITY, version_of
@@ -228,11 +228,8 @@ class Worker(Role):
             post = partial(connection.client.post, self._subjects.samples)
             self._background.append(asyncio.create_task(sampler.tell(post, self._sample_ms / 1000)))
 
-    async def stop(self) -> None:
+    async def _drain(self, connection: Connection) -> None:
         """Take nothing new, let what runs end (at most `drain_s`), hand the rest back at once, and close."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
         async with self._opening:
             self._draining = True
         for queue in self._queues.values():
@@ -406,7 +403,7 @@ class Worker(Role):
 
     def _apart(self, work: Coroutine[Any, Any, None]) -> None:
         """What waits for the server's answer must not hold up the messages behind it, of which that answer is one."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(_unless_closed(work))
         self._rare.add(task)
         task.add_done_callback(self._rare.discard)
 
@@ -516,6 +513,11 @@ class Worker(Role):
                     started = r.Started(worker=self.name, started_at=attempt.started_at)
                     await self._publisher.send(attempt.report_subject, msgspec.json.encode(started))
                 await self._runner.look_after(attempt, now_mono)
+
+
+async def _unless_closed(work: Coroutine[Any, Any, None]) -> None:
+    with suppress(Unavailable):  # what was under way is handed out once more
+        await work
 
 
 def _with_built_in(strategies: dict[str, RecoveryStrategy]) -> dict[str, RecoveryStrategy]:

@@ -11,6 +11,7 @@ import esexec
 from esexec import Worker
 from esexec.nats.connection import Connection, connect
 from tests.integration.engine import Engine, until
+from tests.server import NatsServer
 
 
 async def in_a_thread(main: Callable[[], Awaitable[object]]) -> None:
@@ -84,3 +85,93 @@ async def test_a_start_that_is_given_up_leaves_no_thread(engine: Engine, monkeyp
     await asyncio.wait([starting])
     assert starting.cancelled()
     await until(lambda: not leases())
+
+
+async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine) -> None:
+    """Whoever gives up waiting leaves nothing half closed; who stops it once more waits for that end."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @esexec.task
+    async def slow() -> None:
+        begun.set()
+        await may_end.wait()
+
+    worker = await engine.worker(slow, drain_s=10)
+    handle = await engine.client.start(slow)
+    await begun.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await worker.stop()
+    stopping = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    assert len(leases()) == 1
+    may_end.set()
+    await stopping
+    assert leases() == []
+    assert (await handle.wait()).ok
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_closing_that_is_cut_off_closes_all_the_same(engine: Engine, turns: int) -> None:
+    """Of a client, of an executor and of projections nothing is left, at whatever moment that was."""
+    others = asyncio.all_tasks()
+    for one in (await engine.another_client(), await engine.executor(), await engine.projector()):
+        closing = asyncio.create_task(one.__aexit__(None, None, None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await one.__aexit__(None, None, None)
+    await until(lambda: not [task for task in asyncio.all_tasks() - others if not task.done()])
+
+
+async def test_who_waits_for_a_client_that_is_closed_is_told(engine: Engine) -> None:
+    """As an error, not as a cancellation that nobody asked for; and so is who asks it anything afterwards."""
+    client = await engine.another_client()
+    handles = [await client.start("nobody-has-it") for _ in range(20)]  # so many are heard of together
+    waiting = [asyncio.create_task(handle.wait(wait_timeout=None)) for handle in handles]
+    starting = asyncio.create_task(client.start("nobody-has-it", execution_id="late"))
+    await asyncio.sleep(0)
+    await client.__aexit__(None, None, None)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*waiting, starting, return_exceptions=True)
+    assert {type(one) for one in outcomes} == {esexec.Unavailable}
+    assert {getattr(one, "code", one) for one in outcomes[:20]} == {"closed"}
+    with pytest.raises(esexec.Unavailable):
+        async with asyncio.timeout(5):
+            await client.start("nobody-has-it")
+
+
+async def test_an_executor_ends_what_it_has_in_hand_of_the_namespace_too(engine: Engine) -> None:
+    """Settings, kept plans and alerts: who gave such a command is answered at once, also if its executor ends upon it."""
+    second, desk = await engine.executor(), engine.executors[0]._settings
+    reading, may_read = asyncio.Event(), asyncio.Event()
+    catch_up = desk._catch_up
+
+    async def slowly() -> None:
+        reading.set()
+        await may_read.wait()
+        await catch_up()
+
+    desk._catch_up = slowly  # type: ignore[method-assign]
+    second._settings._catch_up = slowly  # type: ignore[method-assign]
+    configuring = asyncio.create_task(engine.client.configure(max_retries=7))
+    await reading.wait()
+    stopping = [asyncio.create_task(executor.stop()) for executor in engine.executors]
+    await asyncio.sleep(0.05)
+    may_read.set()
+    await asyncio.gather(configuring, *stopping)
+    await engine.executor()
+    assert (await engine.client.configuration()).max_retries == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["executor", "worker", "projector", "another_client"])
+async def test_a_silent_server_is_not_waited_for(alone: Engine, own_server: NatsServer, role: str) -> None:
+    """A role that is stopped while the server says nothing ends within seconds, and raises nothing."""
+    one = await getattr(alone, role)()
+    own_server.freeze()
+    async with asyncio.timeout(12):
+        await one.__aexit__(None, None, None)
+    own_server.thaw()
