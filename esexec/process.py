@@ -28,15 +28,43 @@ def yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
 
 
+_END_S = 1.0
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end as the main task of this process, and give its result."""
+    """Run `main` to its end as the main task of this process, and give its result. What else runs on its loop then is cancelled,
+    and not waited for if it does not end: a handler may swallow that."""
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, 20, 100)
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        try:
+            loop.run_until_complete(_end())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _end() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        _, late = await asyncio.wait(others, timeout=_END_S)
+        for task in late:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 _waiting: set[asyncio.Event] = set()

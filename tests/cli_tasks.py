@@ -1,6 +1,8 @@
 """Tasks for the tests of the command line: what `--tasks tests.cli_tasks` names."""
 
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,22 @@ async def hold(until: Path) -> str:
     while not await asyncio.to_thread(until.exists):
         await asyncio.sleep(0.01)
     return "let go"
+
+
+@esexec.task
+async def stay(seconds: float) -> None:
+    """Does not hear of being cancelled."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+
+
+@esexec.task
+async def block(begun: Path) -> None:
+    """Lets nothing else run on its worker's loop."""
+    begun.touch()  # noqa: ASYNC240
+    time.sleep(60)  # noqa: ASYNC251
 
 
 @esexec.task(max_retries=1, initial_retry_delay="10ms")

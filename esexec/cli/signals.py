@@ -1,4 +1,5 @@
-"""Runs a verb on the loop and ends it in order: the first SIGINT or SIGTERM cancels it, it drains; a second ends it at once."""
+"""Runs a verb on the loop and ends it in order: the first SIGINT, SIGTERM or SIGHUP cancels it, it drains; a second ends it at
+once."""
 
 import asyncio
 import os
@@ -20,18 +21,27 @@ async def _until_told(body: Callable[[], Coroutine[Any, Any, int]], told: Callab
     running = loop.create_task(body())
     signals: list[int] = []
 
-    def on_signal(number: int) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            os._exit(Exit.INTERRUPTED)  # the embedded server ends with its parent
+    def on_first() -> None:
         told()
         running.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    def on_signal(number: int, _: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:  # at once, also where a handler blocks the loop
+            os._exit(Exit.INTERRUPTED)  # the embedded server ends with its parent
+        loop.call_soon_threadsafe(on_first)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # `nohup`
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, on_signal)
     try:
         return await running
     except asyncio.CancelledError:
         if not signals:
             raise
         return interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

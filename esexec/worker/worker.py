@@ -236,7 +236,7 @@ class Worker(Role):
             await queue.stop()
         await asyncio.gather(*(puller.stop() for puller in self._pullers.values()))
         until = time.monotonic() + self._drain_s
-        while self._attempts and connection.is_connected and time.monotonic() < until:
+        while self._attempts and not connection.is_closed and time.monotonic() < until:  # a server that is away comes back
             await asyncio.sleep(0.005)
         for attempt in list(self._attempts.values()):
             await self._hand_back(connection, attempt)

@@ -5,12 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from esexec.nats.embedded import EmbeddedServer
-from tests.integration.cli import ROOT, TASKS, Cli
+from tests.integration.cli import ROOT, TASKS, Cli, plan
 from tests.server import NatsServer
 
 HEAVY = {"rich", "ruamel", "pydantic", "hypothesis", "eventsourcing"}
@@ -39,6 +40,59 @@ def test_a_worker_drains(tmp_path: Path, nats_server: NatsServer, namespace: str
         assert executor.end(number).code == 0
     entries = cli("history", "held", "--json", *where).lines
     assert [entry["type"] for entry in entries].count("task_started") == 1
+
+
+@pytest.mark.slow
+def test_a_worker_drains_also_where_its_server_is_away(tmp_path: Path) -> None:
+    """What runs comes to its end, and is told once the server is back: it is not begun again."""
+    server = NatsServer(tmp_path / "store")
+    cli = Cli(tmp_path, server.url)
+    try:
+        with cli.running("executor") as executor, cli.running("worker", *TASKS) as worker:
+            executor.until("ready")
+            worker.until("ready")
+            cli("start", "--task", "hold", "--input", '{"until": "gate"}', "--execution-id", "held")
+            with cli.running("watch", "held") as watch:
+                watch.until("hold started")
+            server.stop()
+            worker.until("lost the NATS server")
+            worker.process.send_signal(signal.SIGTERM)
+            worker.until("draining…")
+            cli.write("gate", "open")
+            server.start()
+            assert worker.ended().code == 0
+            assert cli("watch", "held").code == 0
+        entries = cli("history", "held", "--json").lines
+        assert [entry["type"] for entry in entries].count("task_scheduled") == 1
+        assert [entry["type"] for entry in entries].count("task_completed") == 1
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_handler_that_does_not_end_holds_up_nobody(tmp_path: Path, number: int) -> None:
+    """One that swallows its cancellation is left to itself once its attempt was handed back."""
+    cli = Cli(tmp_path)
+    with cli.running(
+        "run", cli.write("plan.yaml", plan({"id": "long", "task": "stay", "params": {"seconds": 60}})), *TASKS
+    ) as run:
+        run.until("long started")
+        assert run.end(number).code == 130
+
+
+@pytest.mark.slow
+def test_a_second_signal_is_heard_where_a_handler_blocks_the_loop(tmp_path: Path) -> None:
+    """It ends the process at once."""
+    cli = Cli(tmp_path)
+    step = {"id": "long", "task": "block", "params": {"begun": str(tmp_path / "begun")}}
+    with cli.running("run", cli.write("plan.yaml", plan(step)), *TASKS) as run:
+        while not (tmp_path / "begun").exists():
+            assert run.process.poll() is None
+            time.sleep(0.01)
+        run.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)  # two at once are one
+        assert run.end(signal.SIGINT).code == 130
 
 
 def test_roles_wait_for_their_server(tmp_path: Path) -> None:
