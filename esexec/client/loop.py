@@ -10,8 +10,8 @@ import inspect
 import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, contextmanager
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from esexec.domain.errors import Unavailable, ValidationError
@@ -28,6 +28,9 @@ class Loop:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        """Held by who begins a call, and by who ends the loop: behind that none begins."""
+        self._waiting: set[Future[Any]] = set()
 
     @classmethod
     def around(cls, loop: asyncio.AbstractEventLoop) -> "Loop":
@@ -38,12 +41,15 @@ class Loop:
 
     def call(self, awaitable: Awaitable[T]) -> T:
         """What comes of awaiting this there. Raises what it raises; `ValidationError`: `not_open`, `forked`, `own_loop`."""
-        loop = self._checked(awaitable)
-        future: Future[T] = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
+        with self._lock:
+            loop = self._checked(awaitable)
+            future: Future[T] = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
+            self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
         try:
             return future.result()
         except CancelledError:
-            raise Unavailable("the client was closed while somebody waited", code="closed") from None
+            raise _closed() from None
         except BaseException:
             future.cancel()  # a KeyboardInterrupt here; of what it raised itself nothing is left to cancel
             raise
@@ -142,14 +148,22 @@ class LoopThread(Loop):
         loop, thread, self._thread = self._loop, self._thread, None
         if loop is None or thread is None or os.getpid() != self._pid:
             return
-        try:
-            self.call(_cancel_all())
-        finally:
+        with self._lock:
             self._loop = None
+        try:
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_CLOSE_S)
+            for future in list(self._waiting):  # of a task that does not end
+                with suppress(InvalidStateError):
+                    future.set_exception(_closed())
         if not thread.is_alive():
             loop.close()
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the client was closed while somebody waited", code="closed")
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

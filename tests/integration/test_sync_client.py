@@ -367,3 +367,32 @@ async def test_nothing_public_is_left_out(engine: Engine) -> None:
         names = {name for name in dir(theirs) if not name.startswith("_")} - {"sync"}
         assert not names - set(dir(ours)), type(theirs)
     assert os.getpid() == blocking._loop._pid
+
+
+async def test_closing_leaves_no_thread_waiting(tasks: Engine) -> None:
+    """Threads that go on asking while the client is closed are told so, each of them, whenever that was."""
+
+    def body() -> None:
+        client = esexec.connect_sync(tasks.url, namespace=tasks.namespace)
+        client.open()
+
+        def ask_for_ever() -> None:
+            while True:
+                try:
+                    client.list_ids()
+                except esexec.ValidationError:  # it is not open
+                    return
+                except esexec.EsexecError:
+                    pass
+
+        asking = [threading.Thread(target=ask_for_ever, daemon=True) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        client.list_ids()
+        client.close()
+        for thread in asking:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in asking)
+
+    for _ in range(5):
+        await asyncio.wait_for(asyncio.to_thread(body), PATIENCE_S)
