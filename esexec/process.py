@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -67,27 +68,31 @@ async def _end() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-_waiting: set[asyncio.Event] = set()
+_waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+_listening: asyncio.AbstractEventLoop | None = None
+"""The main thread's loop, while it listens to SIGTERM for all that wait."""
 
 
 async def until_terminated() -> None:
-    """Wait for SIGTERM, unless the program has a handler of its own for it; then, and in threads, for ever (until cancelled)."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    ours = bool(_waiting) or (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if ours:
+    """Wait for SIGTERM, unless the program has a handler of its own for it; then, and in threads, for ever (until cancelled), or
+    until another that waits in the main thread hears it."""
+    global _listening
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and _listening is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         loop.add_signal_handler(signal.SIGTERM, _tell_all)
-    _waiting.add(told)
+        _listening = loop
+    _waiting.add((loop, told))
     try:
         await told.wait()
     finally:
-        _waiting.discard(told)
-        if ours and not _waiting:
+        _waiting.discard((loop, told))
+        if _listening is loop and not any(other is loop for other, _ in _waiting):
             loop.remove_signal_handler(signal.SIGTERM)
+            _listening = None
 
 
 def _tell_all() -> None:
-    for told in _waiting:
-        told.set()
+    for loop, told in list(_waiting):
+        with suppress(RuntimeError):  # it has been closed
+            loop.call_soon_threadsafe(told.set)
