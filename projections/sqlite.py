@@ -97,6 +97,7 @@ class SqliteStore(Store):
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._datastore = _Datastore(str(self.file))
         self._locks: dict[str, int] = {}
+        self._guard, self._is_closed = threading.Lock(), False
         with self._datastore.transaction(commit=True) as cursor:
             cursor.execute("CREATE TABLE IF NOT EXISTS esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)")
 
@@ -121,8 +122,10 @@ class SqliteStore(Store):
             view.drop(cursor)
 
     def lock(self, name: str) -> bool:
-        if name in self._locks:
-            return True
+        with self._guard:
+            return name in self._locks or (not self._is_closed and self._lock(name))
+
+    def _lock(self, name: str) -> bool:
         file = os.open(f"{self.file}.{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,11 +136,14 @@ class SqliteStore(Store):
         return True
 
     def unlock(self, name: str) -> None:
-        if (file := self._locks.pop(name, None)) is not None:
-            os.close(file)
+        with self._guard:
+            if (file := self._locks.pop(name, None)) is not None:
+                os.close(file)
 
     def close(self) -> None:
-        for file in self._locks.values():
-            os.close(file)
-        self._locks.clear()
+        with self._guard:  # a thread that nobody waits for any more may be about to take one
+            self._is_closed = True
+            for file in self._locks.values():
+                os.close(file)
+            self._locks.clear()
         self._datastore.close()

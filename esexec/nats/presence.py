@@ -51,7 +51,8 @@ async def be_present(connection: Connection, kind: Kind, namespace: str, name: s
 
     said = {"namespace": namespace, "name": name}
     what = f"{kind} of the namespace {namespace}"
-    await add_service(connection.client, name=SERVICES[kind], version=VERSION, description=what, metadata=said)
+    # Shielded: it flushes, and nats-py's reader dies of a pong for a future that was cancelled.
+    await asyncio.shield(add_service(connection.client, name=SERVICES[kind], version=VERSION, description=what, metadata=said))
 
 
 async def who_is_there(connection: Connection, namespace: str, kind: Kind) -> list[Present]:

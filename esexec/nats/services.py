@@ -81,8 +81,8 @@ class Services:
 
 async def serve(connection: Connection, name: str, description: str, metadata: dict[str, str] | None = None) -> Services:
     """A service, yet without endpoints."""
-    service = await add_service(connection.client, name=name, version=VERSION, description=description, metadata=metadata)
-    return Services(service)
+    adding = add_service(connection.client, name=name, version=VERSION, description=description, metadata=metadata)
+    return Services(await asyncio.shield(adding))  # it flushes: nats-py's reader dies of a pong for a future that was cancelled
 
 
 async def _respond(request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:

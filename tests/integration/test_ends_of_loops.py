@@ -175,3 +175,21 @@ async def test_a_silent_server_is_not_waited_for(alone: Engine, own_server: Nats
     async with asyncio.timeout(12):
         await one.__aexit__(None, None, None)
     own_server.thaw()
+
+
+async def test_a_start_that_is_given_up_ends_at_whatever_moment(engine: Engine) -> None:
+    """Projections, executors, workers and clients: nothing goes on that nobody has, and no word to end is forgotten."""
+    await asyncio.sleep(0.1)  # what the engine's own start has left to do
+    others = asyncio.all_tasks()
+    for begin in (engine.projector, engine.executor, engine.worker, engine.another_client):
+        for number in range(30):
+            starting = asyncio.create_task(begin())
+            await asyncio.sleep(number * 0.001)
+            given_up = not starting.done()
+            starting.cancel()
+            await asyncio.wait([starting])
+            assert starting.cancelled() == given_up
+            if not starting.cancelled():
+                await starting.result().__aexit__(None, None, None)
+        await until(lambda: not [task for task in asyncio.all_tasks() - others if not task.done()])
+        assert leases() == []

@@ -21,3 +21,15 @@ def test_nobody_writes_between_what_another_reads_and_writes(tmp_path: Path) -> 
     assert [ours.live("executions"), ours.live("tasks")] == ["executions2", "tasks2"]
     for store in (ours, theirs):
         store.close()
+
+
+def test_a_store_that_is_closed_takes_no_lock(tmp_path: Path) -> None:
+    """Whoever comes too late, in a thread, would have it for as long as the process lives."""
+    late = SqliteStore(tmp_path / "views")
+    assert late.lock("executions")
+    late.close()
+    assert not late.lock("tasks")
+    other = SqliteStore(tmp_path / "views")
+    assert other.lock("executions")
+    assert other.lock("tasks")
+    other.close()
