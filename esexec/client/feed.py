@@ -92,6 +92,8 @@ class Watch:
         """Who waits to hear what became of a command."""
         self.changed: list[asyncio.Future[Any]] = []
         self.heard: list[Heard] = []
+        self.at_close: list[Callable[[], None]] = []
+        """Told when nothing will be heard any more."""
 
     def ask(self, command_id: str, patience_s: float, *, until_end: bool = False, until_done: bool = False) -> "Asked":
         """Wait for what becomes of a command. `until_end`: a commit that carries it out is no news, only the end is.
@@ -209,6 +211,8 @@ class Feed:
             task.cancel()
         self._wide, self._is_closed = [], True
         for watch in self._watches.values():
+            for told in watch.at_close:
+                told()
             for future in (*(asked.future for asked in watch.asked.values()), *watch.changed):
                 if not future.done():
                     future.set_exception(_closed())

@@ -35,6 +35,7 @@ async def updates_of(
 
     live: Live = live_of(execution_id, told)
     watch.heard.append(news.put_nowait)
+    watch.at_close.append(told)
     try:
         await live.listen()
         past = [codec.commit_of(stored) for stored in await log.load(execution_id)]
@@ -49,12 +50,15 @@ async def updates_of(
         yield teller.tell()
         await feed.catch_up(watch)
         while not state.ended:
-            commits = await _following(log, state, await news.get())
+            commit = await news.get()
+            feed.check()
+            commits = await _following(log, state, commit)
             if commits or live.has_news:
                 teller.take(commits)
                 yield teller.tell()
     finally:
         watch.heard.remove(news.put_nowait)
+        watch.at_close.remove(told)
         await live.close()
         await feed.release(watch)
 

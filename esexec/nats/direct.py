@@ -132,6 +132,8 @@ class DirectReader:
                 self._connection.client.post(subject, body, token)
                 return await _collected(collector)
             except (TimeoutError, OutboundBufferLimitError, _NotNow):
+                if self._connection.is_closed:
+                    raise Unavailable("the connection is closed", code="closed") from None
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(f"no answer from the log ({subject}) in {timeout:g} s", code="log_unavailable") from None
                 await asyncio.sleep(0.05)

@@ -132,15 +132,22 @@ async def test_who_waits_for_a_client_that_is_closed_is_told(engine: Engine) -> 
     handles = [await client.start("nobody-has-it") for _ in range(20)]  # so many are heard of together
     waiting = [asyncio.create_task(handle.wait(wait_timeout=None)) for handle in handles]
     starting = asyncio.create_task(client.start("nobody-has-it", execution_id="late"))
-    await asyncio.sleep(0)
+    monitoring = asyncio.create_task(_updates(client, handles[0].id, told := asyncio.Event()))
+    await told.wait()
     await client.__aexit__(None, None, None)
     async with asyncio.timeout(5):
-        outcomes = await asyncio.gather(*waiting, starting, return_exceptions=True)
-    assert {type(one) for one in outcomes} == {esexec.Unavailable}
-    assert {getattr(one, "code", one) for one in outcomes[:20]} == {"closed"}
-    with pytest.raises(esexec.Unavailable):
-        async with asyncio.timeout(5):
-            await client.start("nobody-has-it")
+        outcomes = await asyncio.gather(monitoring, *waiting, starting, return_exceptions=True)
+    assert {type(one) for one in outcomes[:21]} == {esexec.Unavailable}
+    assert {getattr(one, "code", one) for one in outcomes[:21]} == {"closed"}
+    for asked in (client.start("nobody-has-it"), client.get(handles[0].id), client.history(handles[0].id)):
+        with pytest.raises(esexec.Unavailable, match="closed"):
+            async with asyncio.timeout(1):
+                await asked
+
+
+async def _updates(client: esexec.Client, execution_id: str, told: asyncio.Event) -> None:
+    async for _ in client.monitor(execution_id):
+        told.set()
 
 
 async def test_an_executor_ends_what_it_has_in_hand_of_the_namespace_too(engine: Engine) -> None:
