@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -96,3 +96,31 @@ def _tell_all() -> None:
     for loop, told in list(_waiting):
         with suppress(RuntimeError):  # it has been closed
             loop.call_soon_threadsafe(told.set)
+
+
+async def in_thread(call: Callable[[], T], name: str) -> T:
+    """Call it in a thread of its own: one that hangs is to hold up nothing else, not even the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        value, failure = None, None
+        try:
+            value = call()
+        except StopIteration as error:  # no future takes it
+            failure = RuntimeError(repr(error))
+        except BaseException as error:
+            failure = error  # type: ignore[assignment]
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await done

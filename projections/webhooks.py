@@ -7,7 +7,7 @@ that was answered, but whose answer was lost, is made again with the same `Idemp
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
@@ -24,6 +24,7 @@ from esexec.nats.connection import Connection, Msg, OutboundBufferLimitError
 from esexec.nats.pull import Puller, Tap, delivery_of
 from esexec.nats.streams import ensure_webhooks
 from esexec.nats.subjects import Subjects
+from esexec.process import in_thread
 
 logger = logging.getLogger("esexec.projections")
 
@@ -31,7 +32,8 @@ AT_ONCE = 8
 """So many posts are under way at once."""
 TIMES = 10
 """So often a post is tried."""
-_TIMEOUT_S = 10.0
+_TIMEOUT_S, _WHOLE_S = 10.0, 30.0
+"""So long nothing may come, and so long all of it may take."""
 _FIRST_AGAIN_S, _LONGEST_AGAIN_S = 1.0, 120.0
 _decode = msgspec.json.Decoder(Alert).decode
 
@@ -45,7 +47,6 @@ class Webhooks:
         """By alert, where it was posted last: also what is over because it was removed is posted."""
         self._n = 0
         self._reading = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="esexec-webhook")
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> "Webhooks":
@@ -60,7 +61,6 @@ class Webhooks:
         await self._puller.stop()
         for task in list(self._tasks):
             task.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self, message: Msg, tap: Tap) -> None:
         task = asyncio.create_task(self._handle(message, tap))
@@ -90,7 +90,11 @@ class Webhooks:
         url = await self._url_of(alert.alert_id)
         if url is None:
             return b""
-        problem = await asyncio.get_running_loop().run_in_executor(self._threads, post, url, alert)
+        try:
+            async with asyncio.timeout(_WHOLE_S):
+                problem = await in_thread(partial(post, url, alert), "esexec-webhook")
+        except TimeoutError:
+            problem = f"no answer within {_WHOLE_S:g} s"
         if problem is None:
             return b""
         if deliveries >= TIMES:

@@ -75,7 +75,8 @@ SILENCE = object()
 class Watch:
     """One execution as it is followed: its folded state, and who waits for what. Closed by its last user."""
 
-    __slots__ = ("asked", "changed", "feed", "filling", "heard", "heard_mono", "last", "state", "subscriptions", "told", "users")
+    __slots__ = ("asked", "at_close", "changed", "feed", "filling", "heard", "heard_mono", "last", "state", "subscriptions",
+                 "told", "users")  # fmt: skip
 
     def __init__(self, feed: "Feed", execution_id: str) -> None:
         self.feed = feed

@@ -7,7 +7,6 @@ really ended: a thread that was left to itself keeps it.
 import asyncio
 import inspect
 import logging
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from esexec.domain.errors import ExecutionError
+from esexec.process import in_thread
 from esexec.tasks.resources import WorkerResource, WorkerResources
 
 logger = logging.getLogger("esexec.worker")
@@ -222,28 +222,4 @@ async def _opened(resource: WorkerResource) -> Item:
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:
-    """Call it in a thread of its own: one that hangs is to hold up nothing else, not even the end of the process."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(value)
-        else:
-            done.set_exception(error)
-
-    def work() -> None:
-        value, failure = None, None
-        try:
-            value = call()
-        except StopIteration as error:  # no future takes it
-            failure = RuntimeError(repr(error))
-        except BaseException as error:
-            failure = error  # type: ignore[assignment]
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, value, failure)
-
-    threading.Thread(target=work, name="esexec resource", daemon=True).start()
-    return await done
+    return await in_thread(call, "esexec resource")

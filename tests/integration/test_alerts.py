@@ -414,3 +414,23 @@ async def test_a_webhook_that_fails_is_tried_again_and_given_up(
     await site.client.alerts.set(FAILED, webhook=hook, id="f")
     await site.client.execute(bad, execution_id="b3")
     await until(lambda: any(body["execution_id"] == "b3" for _, body, _ in Hook.posts))
+
+
+async def test_a_webhook_that_never_has_its_answer_holds_up_nothing(
+    site: Engine, hook: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever comes byte by byte is given up after a while; its thread keeps no process from ending."""
+    never = threading.Event()
+    monkeypatch.setattr("projections.webhooks.TIMES", 1)
+    monkeypatch.setattr("projections.webhooks._WHOLE_S", 0.1)
+    monkeypatch.setattr("projections.webhooks.post", lambda url, alert: never.wait(30))
+    projector = await site.projector()
+    await site.client.alerts.set(FAILED, webhook=hook, id="f")
+    with caplog.at_level(logging.WARNING, "esexec.projections"):
+        await site.client.execute(bad)
+        await until(lambda: any("no answer within 0.1 s" in one for one in caplog.messages))
+    await projector.stop()
+    waiting = [thread for thread in threading.enumerate() if thread.name == "esexec-webhook"]
+    assert waiting
+    assert all(thread.daemon for thread in waiting)
+    never.set()
