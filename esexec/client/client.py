@@ -174,11 +174,12 @@ class Client:
         try:
             await self.alerts._close()
             await self._instances.close()
-        finally:
             self._connection = None
             await self._subscriptions.close()
             await self._feed.close()
             await self._publisher.close()
+        finally:
+            self._connection = None
             await open_connection.close()
             self._closing = None
 
