@@ -79,6 +79,8 @@ async def until_terminated() -> None:
     global _listening
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     is_main = threading.current_thread() is threading.main_thread()
+    if _listening is not None and _listening.is_closed():
+        _listening = None
     if is_main and _listening is None and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         loop.add_signal_handler(signal.SIGTERM, _tell_all)
         _listening = loop
@@ -87,7 +89,7 @@ async def until_terminated() -> None:
         await told.wait()
     finally:
         _waiting.discard((loop, told))
-        if _listening is loop and not any(other is loop for other, _ in _waiting):
+        if _listening is loop and not any(other is loop for other, _ in list(_waiting)):
             loop.remove_signal_handler(signal.SIGTERM)
             _listening = None
 

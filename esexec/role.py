@@ -23,11 +23,16 @@ class Role(ABC):
     async def stop(self) -> None:
         """Take nothing new, let what is in hand come to rest, and close. Without effect on a role that is not up.
 
-        Cancelled, it still goes on to its end, for which another call waits: cut off, it would leave a half of the role behind.
+        Cancelled, it still goes on to its end, as long as its loop does, and another call, or a new start, waits for that: cut
+        off, it would leave a half of the role behind.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
             self._stopping = asyncio.create_task(self._drain(connection), name="esexec-drain")
+        await self._stopped()
+
+    async def _stopped(self) -> None:
+        """Returns once no drain goes on any more: nothing may begin before that."""
         if self._stopping is not None and not self._stopping.done():
             await asyncio.shield(self._stopping)
 

@@ -170,6 +170,7 @@ class Projector(Role):
 
     async def start(self) -> None:
         """Connect, go on where the views are, and answer from now on."""
+        await self._stopped()
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(reading(self._url, self._subjects, self._where, **self._auth))
             outside = Outside(room.connection, self._subjects, room.publisher, partial(_lags, self.runners, room.source))

@@ -4,7 +4,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from projections.sql import SqlView
 from projections.tables import Table
 from projections.view import Store, View
 
+_LOCK_S = 30
+"""So long one waits for another who writes."""
+_AGAIN_S = 0.05
 _AT_IT_S = 30.0
 """So long a statement may go on when the database is closed."""
 
@@ -35,10 +39,26 @@ class _Datastore(SQLiteDatastore):
 
     def __init__(self, file: str) -> None:
         self._at_it, self._is_closed = 0, False
-        self._changed, self._writing = threading.Condition(), threading.Lock()
+        self._changed, self._writing, self._makes = threading.Condition(), threading.Lock(), threading.local()
         super().__init__(file, originator_id_type="text")
         self.pool.close()
-        self.pool = _Pool(db_name=file, lock_timeout=30, pool_size=5, max_overflow=20)
+        self.pool = _Pool(db_name=file, lock_timeout=_LOCK_S, pool_size=5, max_overflow=20)
+
+    def made(self, make: Callable[[], None]) -> None:
+        """Have it made what is not there. Nobody is waited for where all is; behind somebody who made some it is tried again."""
+        give_up_at = time.monotonic() + _LOCK_S
+        while True:
+            self._makes.all = True
+            try:
+                make()
+            except OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_AGAIN_S)
+            else:
+                return
+            finally:
+                self._makes.all = False
 
     @contextmanager
     def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
@@ -47,9 +67,8 @@ class _Datastore(SQLiteDatastore):
                 raise OperationalError("the database was closed")
             self._at_it += 1
         try:
-            # Of several processes one looks again and again whether another has done; in this one they need not.
-            with self._writing if commit else nullcontext(), super().transaction(commit=commit) as cursor:
-                if commit:
+            with self._written() if commit else nullcontext(), super().transaction(commit=commit) as cursor:
+                if commit and not getattr(self._makes, "all", False):
                     # Else who has read, and then writes behind another, is refused at once, however long he would wait.
                     cursor.execute("COMMIT")
                     cursor.execute("BEGIN IMMEDIATE")
@@ -58,6 +77,16 @@ class _Datastore(SQLiteDatastore):
             with self._changed:
                 self._at_it -= 1
                 self._changed.notify_all()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Of several processes one looks again and again whether another has done; in this one they need not."""
+        if not self._writing.acquire(timeout=_LOCK_S):
+            raise OperationalError(f"nobody else could write for {_LOCK_S} s")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         with self._changed:
@@ -98,12 +127,15 @@ class SqliteStore(Store):
         self._datastore = _Datastore(str(self.file))
         self._locks: dict[str, int] = {}
         self._guard, self._is_closed = threading.Lock(), False
+        self._datastore.made(self._make)
+
+    def _make(self) -> None:
         with self._datastore.transaction(commit=True) as cursor:
             cursor.execute("CREATE TABLE IF NOT EXISTS esexec_live (projection TEXT PRIMARY KEY, view TEXT NOT NULL)")
 
     def view(self, name: str, tables: Sequence[Table]) -> View:
         view = SqliteView(self._datastore, name, tables)
-        view.create_table()
+        self._datastore.made(view.create_table)
         return view
 
     def live(self, projection: str) -> str:

@@ -32,8 +32,10 @@ AT_ONCE = 8
 """So many posts are under way at once."""
 TIMES = 10
 """So often a post is tried."""
-_TIMEOUT_S, _WHOLE_S = 10.0, 30.0
-"""So long nothing may come, and so long all of it may take."""
+_TIMEOUT_S, _WHOLE_S = 10.0, 20.0
+"""So long nothing may come, and so long all of it may take: less than after which it is delivered again."""
+_THREADS = 4 * AT_ONCE
+"""So many posts may hang, given up or not, before no more are made."""
 _FIRST_AGAIN_S, _LONGEST_AGAIN_S = 1.0, 120.0
 _decode = msgspec.json.Decoder(Alert).decode
 
@@ -46,7 +48,7 @@ class Webhooks:
         self._urls: dict[str, str | None] = {}
         """By alert, where it was posted last: also what is over because it was removed is posted."""
         self._n = 0
-        self._reading = asyncio.Lock()
+        self._reading, self._posting = asyncio.Lock(), set[object]()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> "Webhooks":
@@ -90,11 +92,7 @@ class Webhooks:
         url = await self._url_of(alert.alert_id)
         if url is None:
             return b""
-        try:
-            async with asyncio.timeout(_WHOLE_S):
-                problem = await in_thread(partial(post, url, alert), "esexec-webhook")
-        except TimeoutError:
-            problem = f"no answer within {_WHOLE_S:g} s"
+        problem = await self._tried(url, alert)
         if problem is None:
             return b""
         if deliveries >= TIMES:
@@ -102,6 +100,24 @@ class Webhooks:
             return b""
         logger.info("the webhook of alert %s is tried again: %s", alert.alert_id, problem)
         return _later(min(_FIRST_AGAIN_S * 2 ** (deliveries - 1), _LONGEST_AGAIN_S))
+
+    async def _tried(self, url: str, alert: Alert) -> str | None:
+        """As `post`, but not for ever."""
+        if len(self._posting) >= _THREADS:
+            return f"{_THREADS} others have no answer yet"
+        place = object()
+        self._posting.add(place)
+        try:
+            async with asyncio.timeout(_WHOLE_S):
+                return await in_thread(partial(self._posted, url, alert, place), "esexec-webhook")
+        except TimeoutError:
+            return f"no answer within {_WHOLE_S:g} s"
+
+    def _posted(self, url: str, alert: Alert, place: object) -> str | None:
+        try:
+            return post(url, alert)
+        finally:
+            self._posting.discard(place)
 
     async def _url_of(self, alert_id: str) -> str | None:
         async with self._reading:

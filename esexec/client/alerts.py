@@ -120,11 +120,12 @@ class Alerts:
     async def unlisten(self, alert_id: str) -> None:
         """Call nothing for it any more; it is watched all the same."""
         if (hearing := self._hearings.pop(alert_id, None)) is not None:
-            await hearing.end()
+            await hearing.end(asyncio.current_task())
 
-    async def _close(self) -> None:
-        for alert_id in [*self._hearings]:
-            await self.unlisten(alert_id)
+    async def _close(self, by: "asyncio.Task[Any] | None") -> None:
+        while self._hearings:
+            _, hearing = self._hearings.popitem()
+            await hearing.end(by)
 
 
 class Hearing:
@@ -146,9 +147,10 @@ class Hearing:
         self._stop_looking = connection.on_reconnect(self._look)
         self._task = asyncio.create_task(self._call_all(), name="esexec-alerts")
 
-    async def end(self) -> None:
+    async def end(self, by: "asyncio.Task[Any] | None") -> None:
+        """`by`: who wants that. A callback may do so itself, and goes on."""
         self._stop_looking()
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None and self._task is not by:
             self._task.cancel()
         connection = self._client._connection
         if connection is not None and not connection.is_closed and self._subscription is not None:

@@ -131,6 +131,8 @@ class Client:
         self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        if self._closing is not None:  # it was cut off, and goes on
+            await asyncio.shield(self._closing)
         connection = await connect(self.url, name="esexec-client", patience=self._patience, **self._auth)
         try:
             await ensure_streams(connection, self._subjects)
@@ -166,16 +168,16 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None and self._closing is None:
-            self._closing = asyncio.create_task(self._close(self._connection))
+            self._closing = asyncio.create_task(self._close(self._connection, asyncio.current_task()))
         if self._closing is not None:
             await asyncio.shield(self._closing)  # cancelled, it goes on to its end
 
-    async def _close(self, open_connection: Connection) -> None:
+    async def _close(self, open_connection: Connection, by: "asyncio.Task[Any] | None") -> None:
         try:
-            await self.alerts._close()
+            await self.alerts._close(by)
             await self._instances.close()
             self._connection = None
-            await self._subscriptions.close()
+            await self._subscriptions.close(by)
             await self._feed.close()
             await self._publisher.close()
         finally:

@@ -28,8 +28,6 @@ class Loop:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        """Held by who begins a call, and by who ends the loop: behind that none begins."""
         self._waiting: set[Future[Any]] = set()
 
     @classmethod
@@ -41,11 +39,17 @@ class Loop:
 
     def call(self, awaitable: Awaitable[T]) -> T:
         """What comes of awaiting this there. Raises what it raises; `ValidationError`: `not_open`, `forked`, `own_loop`."""
-        with self._lock:
-            loop = self._checked(awaitable)
-            future: Future[T] = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
-            self._waiting.add(future)
+        loop = self._checked(awaitable)
+        coroutine = _awaited(awaitable)
+        try:
+            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop was closed in this very moment
+            coroutine.close()
+            raise _closed() from None
+        self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
+        if self._loop is not loop:  # it is ended, and whoever ends it may have looked before
+            _fail(future)
         try:
             return future.result()
         except CancelledError:
@@ -148,22 +152,27 @@ class LoopThread(Loop):
         loop, thread, self._thread = self._loop, self._thread, None
         if loop is None or thread is None or os.getpid() != self._pid:
             return
-        with self._lock:
-            self._loop = None
+        self._loop = (
+            None  # from now on nobody begins a call: no lock, for one may be begun by a collection of garbage within another
+        )
         try:
             asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_CLOSE_S)
             for future in list(self._waiting):  # of a task that does not end
-                with suppress(InvalidStateError):
-                    future.set_exception(_closed())
+                _fail(future)
         if not thread.is_alive():
             loop.close()
 
 
 def _closed() -> Unavailable:
     return Unavailable("the client was closed while somebody waited", code="closed")
+
+
+def _fail(future: Future[Any]) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(_closed())
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

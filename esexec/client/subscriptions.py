@@ -46,9 +46,12 @@ class Subscription:
 
     async def unsubscribe(self) -> bool:
         """It is told nothing any more from now on: True if that ended it, False if it was over."""
+        return await self._end(asyncio.current_task())
+
+    async def _end(self, by: "asyncio.Task[Any] | None") -> bool:
         was_active, self._over = not self._over, True
         self._leave()
-        if self._task is not asyncio.current_task():  # a callback may do so itself
+        if self._task is not by:  # a callback may do so itself
             self._task.cancel()
             await asyncio.wait({self._task})
         return was_active
@@ -200,10 +203,11 @@ class Subscriptions:
         found = [one for one in shared.subscriptions if one.callback == callback] if shared is not None else []
         return any([await one.unsubscribe() for one in found])
 
-    async def close(self) -> None:
+    async def close(self, by: "asyncio.Task[Any] | None") -> None:
+        """`by`: who closes; one of the callbacks may."""
         for shared in list(self._shared.values()):
             for subscription in list(shared.subscriptions):
-                await subscription.unsubscribe()
+                await subscription._end(by)
         if self._leaving:
             await asyncio.wait(self._leaving)
 

@@ -79,6 +79,7 @@ class Executor(Role):
 
     async def start(self) -> None:
         """Connect, make sure of the streams, and begin."""
+        await self._stopped()
         connection = await connect(self._url, name=f"esexec-executor-{self.name}", patience=self._patience, **self._auth)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(connection.close)

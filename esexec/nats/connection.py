@@ -173,6 +173,7 @@ class Connection:
         """One question, one answer. Raises Unavailable when nobody answers in `timeout` seconds."""
         # In a task: nats-py's own waiting forgets that its caller was cancelled if the answer comes in that very moment.
         asking = asyncio.ensure_future(self.client.request(subject, data, timeout=timeout, headers=headers))
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await asyncio.wait({asking})
             return asking.result()

@@ -125,7 +125,7 @@ class EmbeddedServer:
         """A thread cannot be cancelled: it is told, and what it has started is ended."""
         self._is_given_up.set()
         await asyncio.wait([starting])
-        if starting.exception() is None:
+        if not starting.cancelled() and starting.exception() is None:
             await asyncio.to_thread(self.stop)
         self._is_given_up.clear()
 

@@ -27,7 +27,7 @@ class VirtualClient(Client):
         self._connection = cast(Connection, self._wire)
 
     async def close(self) -> None:
-        await self._subscriptions.close()
+        await self._subscriptions.close(asyncio.current_task())
         await self._feed.close()
 
     async def __aenter__(self) -> Self:

@@ -167,6 +167,7 @@ class Worker(Role):
     async def start(self) -> None:
         """Connect, announce the tasks, and take attempts from now on."""
         self._check_uses()
+        await self._stopped()
         connection = await connect(self._url, name=f"esexec-worker-{self.name}", patience=self._patience, **self._auth)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(connection.close)

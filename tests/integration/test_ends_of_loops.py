@@ -200,3 +200,47 @@ async def test_a_start_that_is_given_up_ends_at_whatever_moment(engine: Engine) 
                 await starting.result().__aexit__(None, None, None)
         await until(lambda: not [task for task in asyncio.all_tasks() - others if not task.done()])
         assert leases() == []
+
+
+async def test_who_begins_again_waits_for_the_end_before(engine: Engine) -> None:
+    """Of a role, and of a client, whose stop was cut off: the old end takes nothing of the new beginning."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @esexec.task
+    async def slow() -> None:
+        begun.set()
+        await may_end.wait()
+
+    worker = await engine.worker(slow, drain_s=10)
+    handle = await engine.client.start(slow)
+    await begun.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await worker.stop()
+    again = asyncio.create_task(worker.start())
+    await asyncio.sleep(0.05)
+    assert not again.done()
+    may_end.set()
+    await again
+    assert await engine.client.run(slow, wait_timeout=5) is None
+    assert (await handle.wait()).ok
+    client = await engine.another_client()
+    closing = asyncio.create_task(client.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    await client.__aenter__()
+    assert await client.run(slow, wait_timeout=5) is None
+
+
+async def test_a_callback_may_close_its_client(engine: Engine) -> None:
+    """It is not cancelled for that, and goes on."""
+    client, closed = await engine.another_client(), asyncio.Event()
+
+    async def close(_: object) -> None:
+        await client.__aexit__(None, None, None)
+        closed.set()
+
+    handle = await client.start("nobody-has-it")
+    await client.subscribe(handle.id, close)
+    await asyncio.wait_for(closed.wait(), 5)
