@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from esexec.client import Client
+from esexec.nats import streams
 from esexec.nats.connection import Connection
 from tests.integration.engine import KINDS, Complaints, Engine
 from tests.integration.raw import RawClient
@@ -38,6 +39,12 @@ async def engine(
         yield engine
         async with Client(engine.url, namespace=namespace) as engine.client:
             await engine.check()
+
+
+@pytest.fixture
+def short_ack_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an executor had in hand when it died is handed to another one after 2 s. By `usefixtures`, before the engine."""
+    monkeypatch.setattr(streams, "ACK_WAIT_MS", 2_000)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 
 from esexec.domain.errors import NotFound
 from esexec.domain.messages import Answer
-from esexec.nats import streams
 from esexec.world import new_id
 from tests.integration.engine import Engine
 from tests.integration.raw import RawClient
@@ -55,12 +54,6 @@ def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         task.add_done_callback(later.discard)
 
     monkeypatch.setattr(one, "take", slowly)
-
-
-@pytest.fixture
-def short_ack_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an executor had in hand when it died is handed to another one after 2 s."""
-    monkeypatch.setattr(streams, "ACK_WAIT_MS", 2_000)
 
 
 async def both_had_a_part(engine: Engine, ids: list[str]) -> None:

@@ -95,6 +95,7 @@ async def test_no_window_holds_more_grants_than_allowed(engine: Engine) -> None:
     assert check_window(commits, MOST, timedelta(milliseconds=WINDOW_MS)) == 23
 
 
+@pytest.mark.usefixtures("short_ack_wait")
 async def test_a_killed_executor_costs_no_grant(engine: Engine) -> None:
     """One of four executors is killed again and again while they grant: all complete, and no window is overfull."""
     await worker(engine, call, 30)

@@ -20,7 +20,6 @@ from esexec.domain.messages import Dispatch
 from esexec.executor import outbox
 from esexec.executor.outbox import NatsOutbox
 from esexec.executor.port import Done
-from esexec.nats import streams
 from tests.integration.engine import Engine, until
 from tests.integration.raw import RawClient
 from tests.integration.site import WAIT_S, Site, has
@@ -82,12 +81,6 @@ async def test_pauses_over_and_over_have_no_attempt_done_twice(engine: Engine) -
     assert len(ledger.begun) == 240
     held = [kind for handle in handles for kind in await engine.types(handle.id) if kind == "task_held"]
     assert held, "no pause ever took anything back"
-
-
-@pytest.fixture
-def short_ack_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an executor had in hand when it died is handed to another one after 2 s."""
-    monkeypatch.setattr(streams, "ACK_WAIT_MS", 2_000)
 
 
 @pytest.mark.usefixtures("short_ack_wait")
