@@ -19,6 +19,19 @@ TASKS = ("--tasks", "tests.cli_tasks")
 _PATIENCE_S = 30
 
 
+@contextmanager
+def hearing_signals() -> Iterator[None]:
+    """What is started here hears SIGINT and SIGHUP also where the tests themselves do not, as they run in the background."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class Done(NamedTuple):
     """A command that has ended."""
 
@@ -101,14 +114,15 @@ class Cli:
     @contextmanager
     def running(self, *words: str) -> Iterator[Running]:
         """A command that goes on while the block does; stderr goes where stdout goes."""
-        process = subprocess.Popen(
-            [*COMMAND, *words],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with hearing_signals():
+            process = subprocess.Popen(
+                [*COMMAND, *words],
+                cwd=self.directory,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         try:
             yield Running(process)
         finally:

@@ -12,6 +12,7 @@ import pytest
 
 import esexec
 from esexec import ExecutionStatus, Plan, Step
+from tests.integration.cli import hearing_signals
 from tests.integration.engine import Complaints, Engine, until
 from tests.server import NatsServer
 
@@ -171,10 +172,11 @@ asyncio.run(main())
 
 async def role(engine: Engine, what: str) -> asyncio.subprocess.Process:
     """A role in a process of its own, ready."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ROLE, engine.url, engine.namespace, what,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )  # fmt: skip
+    with hearing_signals():
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ROLE, engine.url, engine.namespace, what,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )  # fmt: skip
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
     return process

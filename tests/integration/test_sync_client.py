@@ -15,6 +15,7 @@ import pytest
 
 import esexec
 from esexec import Continue, Err, Halt, Ok, SyncClient, SyncHandle
+from tests.integration.cli import hearing_signals
 from tests.integration.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -268,10 +269,11 @@ class Program:
             import asyncio, os, signal, sys, esexec
             client = esexec.connect_sync({self.engine.url!r}, namespace={self.engine.namespace!r})
         """
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body),
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        with hearing_signals():
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body),
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
         return self
 
     async def ended(self) -> tuple[int, str]:
