@@ -152,9 +152,8 @@ class LoopThread(Loop):
         loop, thread, self._thread = self._loop, self._thread, None
         if loop is None or thread is None or os.getpid() != self._pid:
             return
-        self._loop = (
-            None  # from now on nobody begins a call: no lock, for one may be begun by a collection of garbage within another
-        )
+        # From now on nobody begins a call. No lock: one may be begun by a collection of garbage within another.
+        self._loop = None
         try:
             asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
         finally:
