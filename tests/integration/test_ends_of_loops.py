@@ -87,8 +87,8 @@ async def test_a_start_that_is_given_up_leaves_no_thread(engine: Engine, monkeyp
     await until(lambda: not leases())
 
 
-async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine) -> None:
-    """Whoever gives up waiting leaves nothing half closed; who stops it once more waits for that end."""
+async def cut_off(engine: Engine) -> tuple[Worker, esexec.Handle, asyncio.Event]:
+    """A worker whose stop was given up over what it has in hand, which ends with the event."""
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     @esexec.task
@@ -102,6 +102,12 @@ async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine) -> None
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await worker.stop()
+    return worker, handle, may_end
+
+
+async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine) -> None:
+    """Whoever gives up waiting leaves nothing half closed; who stops it once more waits for that end."""
+    worker, handle, may_end = await cut_off(engine)
     stopping = asyncio.create_task(worker.stop())
     await asyncio.sleep(0.05)
     assert not stopping.done()
@@ -204,25 +210,13 @@ async def test_a_start_that_is_given_up_ends_at_whatever_moment(engine: Engine) 
 
 async def test_who_begins_again_waits_for_the_end_before(engine: Engine) -> None:
     """Of a role, and of a client, whose stop was cut off: the old end takes nothing of the new beginning."""
-    begun, may_end = asyncio.Event(), asyncio.Event()
-
-    @esexec.task
-    async def slow() -> None:
-        begun.set()
-        await may_end.wait()
-
-    worker = await engine.worker(slow, drain_s=10)
-    handle = await engine.client.start(slow)
-    await begun.wait()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await worker.stop()
+    worker, handle, may_end = await cut_off(engine)
     again = asyncio.create_task(worker.start())
     await asyncio.sleep(0.05)
     assert not again.done()
     may_end.set()
     await again
-    assert await engine.client.run(slow, wait_timeout=5) is None
+    assert await engine.client.run("slow", wait_timeout=5) is None
     assert (await handle.wait()).ok
     client = await engine.another_client()
     closing = asyncio.create_task(client.__aexit__(None, None, None))
@@ -230,7 +224,7 @@ async def test_who_begins_again_waits_for_the_end_before(engine: Engine) -> None
     closing.cancel()
     await asyncio.wait([closing])
     await client.__aenter__()
-    assert await client.run(slow, wait_timeout=5) is None
+    assert await client.run("slow", wait_timeout=5) is None
 
 
 async def test_a_callback_may_close_its_client(engine: Engine) -> None:
