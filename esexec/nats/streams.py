@@ -42,6 +42,8 @@ _ANOTHER_LOOK_S: Final = 0.3
 _NANOSECONDS: Final = 1_000_000
 STREAM_NOT_FOUND: Final = 10059
 _STREAM_DIFFERS: Final = 10058
+_NO_STORE: Final = 10049
+_STORE_TIMES, _STORE_AGAIN_S = 5, 0.05
 _CONSUMER_NOT_FOUND: Final = 10014
 _MESSAGE_NOT_FOUND: Final = 10043
 _CONSUMER_DIFFERS: Final = 10148
@@ -338,7 +340,7 @@ async def delete_streams(connection: Connection, subjects: Subjects) -> None:
 async def _create_stream(connection: Connection, config: Config) -> bool:
     """False if the stream exists with other settings. Creating it again with the same settings changes nothing."""
     try:
-        await connection.api(f"STREAM.CREATE.{config['name']}", config)
+        await _created(connection, config)
     except ApiError as error:
         if error.err_code == _STREAM_DIFFERS:
             return False
@@ -346,6 +348,19 @@ async def _create_stream(connection: Connection, config: Config) -> bool:
             raise
         logger.warning("the engine does without stream %s: %s", config["name"], error.description)
     return True
+
+
+async def _created(connection: Connection, config: Config) -> None:
+    """Where the last streams of an account are just deleted, the server removes the directory of all: it is tried again."""
+    for times in range(1, _STORE_TIMES + 1):
+        try:
+            await connection.api(f"STREAM.CREATE.{config['name']}", config)
+        except ApiError as error:
+            if error.err_code != _NO_STORE or times == _STORE_TIMES:
+                raise
+            await asyncio.sleep(_STORE_AGAIN_S)
+        else:
+            return
 
 
 def _is_dispensable(config: Config) -> bool:

@@ -51,11 +51,19 @@ async def test_what_runs_on_a_loop_that_ends_is_handed_back(engine: Engine) -> N
     assert "task_failed" not in await engine.types(handle.id)
 
 
-def leases() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "esexec-leases"]
+@pytest.fixture
+def leases() -> Callable[[], list[threading.Thread]]:
+    """The threads that keep leases, but for those of other tests."""
+    others = set(threading.enumerate())
+    return lambda: [one for one in threading.enumerate() if one.name == "esexec-leases" and one not in others]
 
 
-async def test_a_worker_whose_leases_cannot_be_kept_does_not_begin(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+Leases = Callable[[], list[threading.Thread]]
+
+
+async def test_a_worker_whose_leases_cannot_be_kept_does_not_begin(
+    engine: Engine, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever ends the thread that keeps them is raised where the worker is started, which waits for it no longer."""
 
     async def fails(*_: object, **__: object) -> None:
@@ -67,7 +75,7 @@ async def test_a_worker_whose_leases_cannot_be_kept_does_not_begin(engine: Engin
     assert leases() == []
 
 
-async def test_a_start_that_is_given_up_leaves_no_thread(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_start_that_is_given_up_leaves_no_thread(engine: Engine, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one whose thread was not connected yet: it ends as soon as it is."""
     connecting, may_connect = threading.Event(), threading.Event()
 
@@ -105,7 +113,7 @@ async def cut_off(engine: Engine) -> tuple[Worker, esexec.Handle, asyncio.Event]
     return worker, handle, may_end
 
 
-async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine) -> None:
+async def test_a_stop_that_is_cut_off_goes_on_to_its_end(engine: Engine, leases: Leases) -> None:
     """Whoever gives up waiting leaves nothing half closed; who stops it once more waits for that end."""
     worker, handle, may_end = await cut_off(engine)
     stopping = asyncio.create_task(worker.stop())
@@ -190,7 +198,7 @@ async def test_a_silent_server_is_not_waited_for(alone: Engine, own_server: Nats
     own_server.thaw()
 
 
-async def test_a_start_that_is_given_up_ends_at_whatever_moment(engine: Engine) -> None:
+async def test_a_start_that_is_given_up_ends_at_whatever_moment(engine: Engine, leases: Leases) -> None:
     """Projections, executors, workers and clients: nothing goes on that nobody has, and no word to end is forgotten."""
     await asyncio.sleep(0.1)  # what the engine's own start has left to do
     others = asyncio.all_tasks()
