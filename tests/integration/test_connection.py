@@ -80,6 +80,7 @@ async def test_a_publish_arrives(connection: Connection) -> None:
     assert (message.data, message.headers, message.reply) == (b"data", {"Key": "value"}, "there")
 
 
+@pytest.mark.slow
 async def test_nothing_is_dropped_on_a_slow_subscription(connection: Connection) -> None:
     """A subscriber that has fallen far behind (more than nats-py's own limits) still gets every message."""
     go, count, total = asyncio.Event(), 0, 600_000
@@ -225,6 +226,7 @@ async def test_a_frozen_server_is_noticed(own_server: NatsServer, caplog: pytest
     assert len(caplog.messages) == 2
 
 
+@pytest.mark.slow
 async def test_a_blackhole_with_unsent_bytes_is_left(nats_server: NatsServer) -> None:
     """A dead link is left within ten seconds also when bytes are stuck in the socket, which can never be sent."""
     async with proxy(nats_server.url) as (url, dark), await connect(url, name="test") as connection:

@@ -53,6 +53,7 @@ async def test_a_connection_that_rests_reads_all_of_it_afterwards(own_server: Na
         assert heard[0][0] - began >= 0.4
 
 
+@pytest.mark.slow
 async def test_a_rest_ends_with_the_connection(own_server: NatsServer) -> None:
     """A server that comes back is heard at once."""
     async with await connect(own_server.url, name="test") as connection:

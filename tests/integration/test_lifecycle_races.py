@@ -60,6 +60,7 @@ async def is_empty(engine: Engine, stream: str) -> bool:
 # Pauses and resumes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["one executor", "two executors"], indirect=True)
 async def test_pauses_over_and_over_have_no_attempt_done_twice(engine: Engine) -> None:
     """Three workers at many short steps: whatever changes hands while it is taken back, each handler begins once."""

@@ -135,6 +135,7 @@ async def test_tasks_are_listed(site: Engine) -> None:
     assert [entry.type for entry in await client.tasks.history("one/b")] == ["task_scheduled", "task_started", "task_completed"]
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_asked_is_answered(site: Engine, connection: Connection) -> None:
     """With a code, by whoever answers; and nobody being there is told as that."""
     with pytest.raises(Unavailable) as nobody:
