@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from esexec.nats.connection import Connection, connect
 from tests.server import NatsServer
 
