@@ -10,9 +10,9 @@ import inspect
 import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from esexec.domain.errors import Unavailable, ValidationError
 
@@ -28,7 +28,7 @@ class Loop:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
-        self._waiting: set[Future[Any]] = set()
+        self._waiting: set[_Call[Any]] = set()
 
     @classmethod
     def around(cls, loop: asyncio.AbstractEventLoop) -> "Loop":
@@ -39,39 +39,44 @@ class Loop:
 
     def call(self, awaitable: Awaitable[T]) -> T:
         """What comes of awaiting this there. Raises what it raises; `ValidationError`: `not_open`, `forked`, `own_loop`."""
-        loop = self._checked(awaitable)
-        coroutine = _awaited(awaitable)
-        try:
-            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:  # the loop was closed in this very moment
-            coroutine.close()
-            raise _closed() from None
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        if self._loop is not loop:  # it is ended, and whoever ends it may have looked before
-            _fail(future)
-        try:
-            return future.result()
-        except CancelledError:
-            raise _closed() from None
-        except BaseException:
-            future.cancel()  # a KeyboardInterrupt here; of what it raised itself nothing is left to cancel
-            raise
+        return self._carried_out(awaitable)
 
-    def _checked(self, awaitable: object) -> asyncio.AbstractEventLoop:
+    def _carried_out(self, awaitable: Awaitable[T], ending: asyncio.AbstractEventLoop | None = None) -> T:
+        """`ending`: the loop, for the last call that there is."""
+        call: _Call[T] | None = None
         try:
-            if self._loop is None or self._loop.is_closed():
-                raise ValidationError("the client is not open", code="not_open", hint=_OPEN)
-            if os.getpid() != self._pid:
-                hint = "connections do not survive a fork: make a client in each process, after the fork"
-                raise ValidationError("this client belongs to another process", code="forked", hint=hint)
-            if _running() is self._loop:
-                hint = "it would wait for itself: use the asynchronous client there, or call it in a thread"
-                raise ValidationError("a call that waits, on the loop that it waits for", code="own_loop", hint=hint)
-        except BaseException:
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
+            loop = ending or self._checked()
+            call = _Call(awaitable)
+            self._waiting.add(call)
+            try:
+                loop.call_soon_threadsafe(call.begin)
+            except RuntimeError:  # it was closed in this very moment
+                raise _closed() from None
+            if ending is None and self._loop is not loop:  # it is ended, and whoever ends it may have looked before
+                call.fail()
+            return call.result()
+        except BaseException:  # a KeyboardInterrupt here; of what it raised itself nothing is left to cancel
+            if call is None:
+                _drop(awaitable)
+            else:
+                try:
+                    loop.call_soon_threadsafe(call.give_up)
+                except RuntimeError:
+                    call.give_up()
             raise
+        finally:
+            if call is not None:
+                self._waiting.discard(call)
+
+    def _checked(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            raise ValidationError("the client is not open", code="not_open", hint=_OPEN)
+        if os.getpid() != self._pid:
+            hint = "connections do not survive a fork: make a client in each process, after the fork"
+            raise ValidationError("this client belongs to another process", code="forked", hint=hint)
+        if _running() is self._loop:
+            hint = "it would wait for itself: use the asynchronous client there, or call it in a thread"
+            raise ValidationError("a call that waits, on the loop that it waits for", code="own_loop", hint=hint)
         return self._loop
 
     def iterate(self, items: AsyncIterable[T]) -> Iterator[T]:
@@ -155,12 +160,12 @@ class LoopThread(Loop):
         # From now on nobody begins a call. No lock: one may be begun by a collection of garbage within another.
         self._loop = None
         try:
-            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+            self._carried_out(_cancel_all(), loop)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_CLOSE_S)
-            for future in list(self._waiting):  # of a task that does not end
-                _fail(future)
+            for call in list(self._waiting):  # of a task that does not end
+                call.fail()
         if not thread.is_alive():
             loop.close()
 
@@ -169,13 +174,43 @@ def _closed() -> Unavailable:
     return Unavailable("the client was closed while somebody waited", code="closed")
 
 
-def _fail(future: Future[Any]) -> None:
-    with suppress(InvalidStateError):
-        future.set_exception(_closed())
+class _Call(Generic[T]):
+    """What one thread waits for, and the loop's does. Between them stands a queue that is not written in Python: where a
+    KeyboardInterrupt comes upon a lock of Python's it stays locked, and the loop would wait for it."""
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self._awaitable = awaitable
+        self._done: SimpleQueue[asyncio.Future[T] | None] = SimpleQueue()
+        self._task: asyncio.Future[T] | None = None
+
+    def begin(self) -> None:
+        """On the loop."""
+        self._task = asyncio.ensure_future(self._awaitable)
+        self._task.add_done_callback(self._done.put)
+
+    def give_up(self) -> None:
+        """On the loop: nobody waits for it any more."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            _drop(self._awaitable)
+
+    def fail(self) -> None:
+        """There will be no result."""
+        self._done.put(None)
+
+    def result(self) -> T:
+        """Waits for it. Raises what it raises, and `Unavailable` (`closed`)."""
+        task = self._done.get()
+        if task is None or task.cancelled():
+            raise _closed()
+        return task.result()
 
 
-async def _awaited(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+def _drop(awaitable: object) -> None:
+    """It was not begun, and will not be."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
 
 
 async def _cancel_all() -> None:
