@@ -1,6 +1,6 @@
 """What a client raises on its own account, said in one place."""
 
-from esexec.domain.errors import AwaitTimeout, NotFound, ValidationError
+from esexec.domain.errors import AwaitTimeout, NotFound, Unavailable, ValidationError
 from esexec.domain.state import ExecutionState
 
 
@@ -13,6 +13,11 @@ def not_open() -> ValidationError:
     """What to raise for a client that is used outside of its `async with`."""
     hint = "async with esexec.connect(url) as client: …"
     return ValidationError("the client is not open", code="not_open", hint=hint)
+
+
+def closed() -> Unavailable:
+    """What to raise for whoever waits for a client that is closed meanwhile."""
+    return Unavailable("the client was closed while somebody waited", code="closed")
 
 
 def too_late(state: ExecutionState, wait_timeout: float | None) -> AwaitTimeout:

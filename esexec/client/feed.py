@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
+from esexec.client.errors import closed
 from esexec.domain.announced import warnings_of
 from esexec.domain.commit import Commit, hash_of
-from esexec.domain.errors import EsexecError, Unavailable
+from esexec.domain.errors import EsexecError
 from esexec.domain.evolve import fold
 from esexec.domain.messages import Answer
 from esexec.domain.state import ExecutionState
@@ -180,10 +181,6 @@ def _warn(state: ExecutionState) -> None:
         logger.warning("execution %s: %s", state.execution_id, one.message)
 
 
-def _closed() -> Unavailable:
-    return Unavailable("the client was closed while somebody waited", code="closed")
-
-
 class Feed:
     """See the module."""
 
@@ -216,13 +213,13 @@ class Feed:
                 told()
             for future in (*(asked.future for asked in watch.asked.values()), *watch.changed):
                 if not future.done():
-                    future.set_exception(_closed())
+                    future.set_exception(closed())
                     future.exception()  # nobody may be waiting
 
     def check(self) -> None:
         """Raises `Unavailable` (`closed`) where nothing will be heard any more."""
         if self._is_closed:
-            raise _closed()
+            raise closed()
 
     async def open(self, execution_id: str) -> Watch:
         """Follow an execution from now on; every `open` is matched by a `release`."""

@@ -14,7 +14,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from esexec.domain.errors import Unavailable, ValidationError
+from esexec.client.errors import closed
+from esexec.domain.errors import ValidationError
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class Loop:
             try:
                 loop.call_soon_threadsafe(call.begin)
             except RuntimeError:  # it was closed in this very moment
-                raise _closed() from None
+                raise closed() from None
             if ending is None and self._loop is not loop:  # it is ended, and whoever ends it may have looked before
                 call.fail()
             return call.result()
@@ -170,10 +171,6 @@ class LoopThread(Loop):
             loop.close()
 
 
-def _closed() -> Unavailable:
-    return Unavailable("the client was closed while somebody waited", code="closed")
-
-
 class _Call(Generic[T]):
     """What one thread waits for, and the loop's does. Between them stands a queue that is not written in Python: where a
     KeyboardInterrupt comes upon a lock of Python's it stays locked, and the loop would wait for it."""
@@ -203,7 +200,7 @@ class _Call(Generic[T]):
         """Waits for it. Raises what it raises, and `Unavailable` (`closed`)."""
         task = self._done.get()
         if task is None or task.cancelled():
-            raise _closed()
+            raise closed()
         return task.result()
 
 

@@ -72,7 +72,7 @@ class Services:
         try:
             await asyncio.wait({stopping}, timeout=_STOP_S)
         finally:
-            stopping.cancel()
+            stopping.cancel()  # within its flush nats-py's reader may die of it: the connection is closed next
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_IN_HAND_S)
             for task in self._tasks:
